@@ -1,0 +1,1 @@
+"""What the results mean. Reads the results format only; needs no training framework."""

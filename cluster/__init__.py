@@ -1,0 +1,1 @@
+"""Where trials run: the study, the launchers, and the driver that works through them."""

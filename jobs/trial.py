@@ -1,0 +1,124 @@
+"""Trial: everything that defines one training run, and nothing else.
+
+The study file becomes a list of trials; a rank reads its trial from `trial.json` in the trial's
+folder. A trial's id is made from its content, so the same configuration is found again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from jobs.strategies import STRATEGIES
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Precision = Literal["float32", "float64"]
+Optimizer = Literal["adam", "framework-default"]
+
+
+class Part(BaseModel):
+    """A frozen piece of a trial or a study in which an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Part):
+    """Which images: `digits` are real and ship with scikit-learn, `mnist` are read from `path`
+    (a folder with the four IDX files, or mnist.npz; fetched from OpenML if no path is given),
+    `synthetic` are noise."""
+
+    kind: Literal["digits", "mnist", "synthetic"] = "digits"
+    path: str | None = None
+
+    @model_validator(mode="after")
+    def _path_belongs_to_mnist(self) -> Data:
+        if self.path is not None and self.kind != "mnist":
+            raise ValueError(f"`path` goes with kind mnist only, not with {self.kind}; remove it")
+        return self
+
+
+class Steps(Part):
+    """How many steps of each phase: `warmup` before the clock counts, `measured` for the
+    result, `compute_only` on a copy of the state without communication."""
+
+    warmup: Count = 10
+    measured: Count = 50
+    compute_only: Annotated[int, Field(ge=0)] = 20
+
+
+class Limits(Part):
+    """When a trial is given up, in seconds: `startup` until the first step is done, `hang`
+    between two steps, `trial` for the whole. They do not define the measurement, so they are not
+    part of a trial's id."""
+
+    startup: Seconds = 180.0
+    hang: Seconds = 30.0
+    trial: Seconds = 900.0
+
+
+class Trial(Part):
+    """One launch of one configuration.
+
+    `global_batch` is samples per step over all workers; `threads_per_worker` is cores per worker;
+    `steps_per_call` is training steps per host call (TensorFlow strategies only); `repeat` numbers
+    the independent launches of one configuration.
+    """
+
+    strategy: str
+    workers: Count
+    global_batch: Count
+    repeat: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: Data = Data()
+    steps: Steps = Steps()
+    precision: Precision = "float32"
+    optimizer: Optimizer = "adam"
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    steps_per_call: Count = 1
+    threads_per_worker: Count = 1
+    limits: Limits = Limits()
+
+    @field_validator("strategy")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise ValueError(f"unknown strategy {name!r}")
+        return name
+
+    @model_validator(mode="after")
+    def _possible(self) -> Trial:
+        if self.global_batch % self.workers:
+            raise ValueError(f"global batch {self.global_batch} is not divisible by {self.workers} workers")
+        if STRATEGIES[self.strategy].is_base_case and self.workers != 1:
+            raise ValueError(f"{self.strategy} is a base case: it runs with one worker")
+        return self
+
+    @property
+    def worker_batch(self) -> int:
+        """Samples per step of one worker."""
+        return self.global_batch // self.workers
+
+    @property
+    def processes(self) -> int:
+        """How many processes the launcher starts."""
+        return STRATEGIES[self.strategy].processes(self.workers)
+
+    @property
+    def point(self) -> str:
+        """Readable name plus a hash of the configuration: equal for all repeats of one point.
+
+        Fields at their default value are left out of the hash, so that a new field with a neutral
+        default does not orphan results that were measured before it existed.
+        """
+        content = self.model_dump(mode="json", exclude={"repeat", "limits"}, exclude_defaults=True)
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.strategy}-n{self.workers}-b{self.global_batch}-{digest}"
+
+    @property
+    def id(self) -> str:
+        """The name of the trial's folder."""
+        return f"{self.point}-r{self.repeat:02d}"
