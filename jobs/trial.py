@@ -95,6 +95,10 @@ class Trial(Part):
             raise ValueError(f"global batch {self.global_batch} is not divisible by {self.workers} workers")
         if STRATEGIES[self.strategy].is_base_case and self.workers != 1:
             raise ValueError(f"{self.strategy} is a base case: it runs with one worker")
+        for phase in ("warmup", "measured", "compute_only"):
+            if getattr(self.steps, phase) % self.steps_per_call:
+                count = getattr(self.steps, phase)
+                raise ValueError(f"steps.{phase} {count} is not a multiple of steps_per_call {self.steps_per_call}")
         return self
 
     @property

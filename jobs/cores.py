@@ -1,0 +1,60 @@
+"""The cores of this machine that this process may use, and pinning a rank to its share of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def allowed_cores() -> list[int]:
+    """One logical CPU per physical core this process may run on, ascending.
+
+    Respects the affinity mask and a cgroup CPU quota: with a quota of 4.0 on 64 cores, four are
+    returned. Second hardware threads are left out: two workers on one core are not two workers.
+    """
+    cores: dict[str, int] = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            key = siblings.read_text().strip()
+        except OSError:
+            key = str(cpu)
+        cores.setdefault(key, cpu)
+    usable = sorted(cores.values())
+    quota = cgroup_quota()
+    return usable if quota is None else usable[: max(1, int(quota))]
+
+
+def cgroup_quota() -> float | None:
+    """The CPU quota of this process's cgroup in cores, None if there is none (v2, then v1)."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if limit == "max" else int(limit) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        limit_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
+        period_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return limit_us / period_us if limit_us > 0 else None
+
+
+def share(cores: list[int], local_rank: int, local_processes: int, wanted: int) -> list[int]:
+    """The cores of the process `local_rank` among `local_processes` on this node.
+
+    If the node's mask has room for all of them, each takes its own slice; if the mask holds just
+    this process's cores (the launcher has bound it already), it takes those. On a machine with too
+    few cores the slices wrap around: oversubscribed, and the rank's report shows it.
+    """
+    if len(cores) >= local_processes * wanted:
+        return cores[local_rank * wanted : (local_rank + 1) * wanted]
+    if len(cores) >= wanted and local_processes * wanted > (os.cpu_count() or 1) >= len(cores):
+        start = local_rank * wanted
+        return sorted({cores[(start + i) % len(cores)] for i in range(wanted)})
+    return cores[:wanted]
+
+
+def pin(cpus: list[int]) -> None:
+    """Bind this process, and all threads it will start, to `cpus`."""
+    os.sched_setaffinity(0, cpus)

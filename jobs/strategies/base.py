@@ -1,0 +1,74 @@
+"""The interface of a strategy, and what it is given.
+
+The meter calls `build` once, then `train` and `compute_only` on batches, then `evaluate` and
+`close`. A batch is int32 [k, b]: which training images this process uses in each of k steps.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.data import Dataset, Indices
+from jobs.rendezvous import Rendezvous
+from jobs.trial import Trial
+
+Losses = NDArray[np.floating] | float
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a strategy is built from. The data are resident before the first step."""
+
+    trial: Trial
+    dataset: Dataset
+    rendezvous: Rendezvous
+
+    @property
+    def process_batch(self) -> int:
+        """Samples per step of this process (of all its replicas)."""
+        return self.trial.global_batch // self.trial.processes
+
+
+class Strategy(ABC):
+    """One process's way to train. Imports of its framework happen in `prepare` and later."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.trial = context.trial
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Import the framework and set its threads: the part that is import time."""
+
+    @abstractmethod
+    def build(self) -> None:
+        """Join the other ranks; make model, optimizer and data resident."""
+
+    @abstractmethod
+    def train(self, batches: Indices) -> Losses:
+        """Do one optimizer step per row of `batches` [k, b]; return the losses [k], the mean over
+        this process's samples, when the work is done (so that the caller's clock sees all of it)."""
+
+    @abstractmethod
+    def copy_state(self) -> None:
+        """Make the copy of model and optimizer that `compute_only` works on."""
+
+    @abstractmethod
+    def compute_only(self, batches: Indices) -> Losses:
+        """As `train`, on the copy, without any communication."""
+
+    @abstractmethod
+    def evaluate(self) -> float:
+        """The share of the test images that the trained model classifies right; no communication."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave the other ranks."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, str | int]:
+        """`device` (what computed), `parameters` (trainable), and the library's thread settings."""

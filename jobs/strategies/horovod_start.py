@@ -1,0 +1,35 @@
+"""Starting Horovod without horovodrun: rank 0 serves Horovod's own rendezvous to the others."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from jobs.rendezvous import Rendezvous, horovod_variables
+
+
+def start_horovod(hvd: Any, rendezvous: Rendezvous) -> None:
+    """Serve (rank 0), set the variables, and call `hvd.init()`. `hvd` is horovod.torch or .tensorflow.
+
+    The server is Horovod's, bound here to this rank's own address: its `RendezvousServer` would
+    listen on every interface.
+    """
+    if rendezvous.place.rank == 0:
+        _serve(rendezvous)
+    rendezvous.barrier()
+    os.environ.update(horovod_variables(rendezvous))
+    hvd.init()
+
+
+def _serve(rendezvous: Rendezvous) -> None:
+    from horovod.runner.common.util.hosts import HostInfo, get_host_assignments
+    from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
+
+    slots: dict[str, int] = {}
+    for peer in rendezvous.peers:
+        slots[f"node{peer.node_rank}"] = peer.local_world_size
+    plan = get_host_assignments([HostInfo(name, count) for name, count in slots.items()], len(rendezvous.peers))
+    server = RendezvousHTTPServer((rendezvous.address, rendezvous.peers[0].port), RendezvousHandler, 0)
+    server.init(plan)
+    threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,0 +1,37 @@
+"""tf-horovod: TensorFlow with Horovod's DistributedGradientTape over Gloo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.strategies.horovod_start import start_horovod
+from jobs.strategies.tf_loop import TensorFlowLoop
+
+
+class TensorFlowHorovod(TensorFlowLoop):
+    """Gradients are summed by Horovod before the optimizer sees them."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        import horovod.tensorflow  # noqa: F401
+
+    def distribute(self) -> Any:
+        import horovod.tensorflow as hvd
+
+        start_horovod(hvd, self.context.rendezvous)
+        return super().distribute()
+
+    def gradients(self, tape: Any, loss: Any, variables: list[Any], synchronous: bool) -> Any:
+        import horovod.tensorflow as hvd
+
+        if synchronous:
+            tape = hvd.DistributedGradientTape(tape, op=hvd.Sum)
+        return tape.gradient(loss, variables)
+
+    def close(self) -> None:
+        import horovod.tensorflow as hvd
+
+        hvd.shutdown()
+
+
+STRATEGY = TensorFlowHorovod

@@ -1,0 +1,181 @@
+"""What the TensorFlow strategies share: one custom loop for every tf.distribute strategy.
+
+The data are resident as uint8, only index batches go in, and k steps run per host call inside one
+tf.function (`steps_per_call`). Keras 3's `fit` does not work with multi-worker strategies, hence the
+custom loop. A subclass gives the tf.distribute strategy; Horovod overrides the gradient.
+
+Run one: `python -m jobs.worker TRIAL_DIR` with strategy tf, tf-mirrored or tf-multiworker.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from jobs import model
+from jobs.data import Indices
+from jobs.strategies.base import Losses, Strategy
+
+
+def build_cnn(precision: str, seed: int) -> Any:
+    """The article's CNN as a keras.Sequential with the framework-free initial weights."""
+    import keras
+
+    keras.config.set_floatx(precision)
+    keras.config.set_dtype_policy(precision)
+    net = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Conv2D(32, 3, activation="relu"),
+            keras.layers.Conv2D(64, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+    net.set_weights(list(model.initial_weights(seed).values()))
+    return net
+
+
+class TensorFlowLoop(Strategy):
+    """Plain single-process training; the others override where variables live and who sums."""
+
+    replicas = 1  # in this process
+    data_in_scope = True
+
+    def prepare(self) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+        import tensorflow as tf
+
+        threads = self.trial.threads_per_worker * self.replicas
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(max(2, self.replicas))
+
+    def build(self) -> None:
+        import tensorflow as tf
+
+        self.distribution = self.distribute()
+        with self.distribution.scope():
+            if self.data_in_scope:
+                self._place_data()
+            self.net = build_cnn(self.trial.precision, self.trial.seed)
+            self.optimizer = self.new_optimizer(local=False)
+            self.optimizer.build(self.net.trainable_variables)
+        if not self.data_in_scope:
+            self._place_data()
+        self._train = self._compiled(self.net, self.optimizer, synchronous=True)
+        self._infer = tf.function(lambda images: tf.argmax(self.net(images, training=False), axis=1))
+
+    def distribute(self) -> Any:
+        """The tf.distribute strategy; the default one does nothing."""
+        import tensorflow as tf
+
+        return tf.distribute.get_strategy()
+
+    def gradients(self, tape: Any, loss: Any, variables: list[Any], synchronous: bool) -> Any:
+        """Gradients of `loss`, the sum over the replica's samples divided by the global batch.
+
+        The Keras optimizer sums them over the replicas of a tf.distribute strategy.
+        """
+        return tape.gradient(loss, variables)
+
+    def new_optimizer(self, local: bool) -> Any:
+        """The optimizer; `local` keeps it from summing gradients over replicas."""
+        import keras
+
+        from jobs.strategies.tf_adam import keep_local, torch_adam
+
+        if self.trial.optimizer == "framework-default":
+            made = keras.optimizers.Adam(self.trial.learning_rate)
+        else:
+            made = torch_adam(self.trial.learning_rate)
+        return keep_local(made) if local else made
+
+    def train(self, batches: Indices) -> Losses:
+        losses: Losses = self._train(batches).numpy()
+        return losses
+
+    def compute_only(self, batches: Indices) -> Losses:
+        losses: Losses = self._compute_only(batches).numpy()
+        return losses
+
+    def _place_data(self) -> None:
+        import tensorflow as tf
+
+        data = self.context.dataset
+        self.images = tf.Variable(data.train_images[..., np.newaxis], trainable=False)
+        self.labels = tf.Variable(data.train_labels, trainable=False)
+
+    def _compiled(self, net: Any, optimizer: Any, synchronous: bool) -> Any:
+        """The tf.function of k steps: int32 [k, b] ─▶ losses [k], mean over this process's samples."""
+        import tensorflow as tf
+
+        dtype = tf.as_dtype(self.trial.precision)
+        part = self.context.process_batch // self.replicas
+        to_mean = self.trial.global_batch / self.context.process_batch
+        variables = net.trainable_variables
+
+        def replica_step(indices: Any) -> Any:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            start = (replica % self.replicas) * part if self.replicas > 1 else 0
+            mine = tf.reshape(tf.slice(indices, [start], [part]), [part])
+            images = tf.cast(tf.gather(self.images, mine), dtype) / 255.0
+            labels = tf.gather(self.labels, mine)
+            with tf.GradientTape() as tape:
+                logits = net(tf.reshape(images, [part, 28, 28, 1]), training=True)
+                each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+                loss = tf.reduce_sum(each) / self.trial.global_batch
+            values = [v.value for v in variables]
+            optimizer.apply_gradients(
+                zip(self.gradients(tape, loss, values, synchronous), variables, strict=True)
+            )
+            return loss * to_mean
+
+        # One fixed k: a shorter last call would be a second trace inside a timed step.
+        @tf.function(input_signature=[tf.TensorSpec([self.trial.steps_per_call, self.context.process_batch], tf.int32)])
+        def steps(batches: Any) -> Any:
+            k = self.trial.steps_per_call
+            losses = tf.TensorArray(dtype, k)
+            for step in tf.range(k):  # outside strategy.run: inside it, mirrored strategies cannot merge
+                local = self.distribution.run(replica_step, args=(batches[step],))
+                # The local losses only: to reduce them over all ranks is a second collective.
+                here = self.distribution.experimental_local_results(local)
+                losses = losses.write(step, tf.add_n(list(here)))
+            return losses.stack()
+
+        return steps
+
+    def copy_state(self) -> None:
+        with self.distribution.scope():
+            self.copy = build_cnn(self.trial.precision, self.trial.seed)
+            optimizer = self.new_optimizer(local=True)
+            optimizer.build(self.copy.trainable_variables)
+            self.copy.set_weights(self.net.get_weights())
+            for target, source in zip(optimizer.variables, self.optimizer.variables, strict=True):
+                target.assign(source)
+        self._compute_only = self._compiled(self.copy, optimizer, synchronous=False)
+
+    def evaluate(self) -> float:
+        import tensorflow as tf
+
+        data = self.context.dataset
+        right = 0
+        for start in range(0, len(data.test_labels), 500):
+            images = data.test_images[start : start + 500, ..., np.newaxis] / 255.0
+            guesses = self._infer(tf.constant(images, tf.as_dtype(self.trial.precision))).numpy()
+            right += int(np.sum(guesses == data.test_labels[start : start + 500]))
+        return right / len(data.test_labels)
+
+    def close(self) -> None:
+        """Leave the other ranks; nothing to do for a single process."""
+
+    def facts(self) -> dict[str, str | int]:
+        import tensorflow as tf
+
+        return {
+            "device": "cpu",
+            "parameters": int(sum(np.prod(v.shape) for v in self.net.trainable_variables)),
+            "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+            "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+        }

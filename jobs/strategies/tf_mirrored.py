@@ -1,0 +1,28 @@
+"""tf-mirrored: MirroredStrategy, all replicas in one process (on CPU: one logical device each)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.strategies.base import Context
+from jobs.strategies.tf_loop import TensorFlowLoop
+
+
+class TensorFlowMirrored(TensorFlowLoop):
+    """Variables are mirrored on every replica and gradients summed between the devices."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.replicas = self.trial.workers
+
+    def distribute(self) -> Any:
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(self.replicas)]
+        )
+        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(self.replicas)])
+
+
+STRATEGY = TensorFlowMirrored

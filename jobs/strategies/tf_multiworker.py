@@ -1,0 +1,26 @@
+"""tf-multiworker: MultiWorkerMirroredStrategy, one replica per process, ring all-reduce over gRPC."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from jobs.rendezvous import tf_config
+from jobs.strategies.tf_loop import TensorFlowLoop
+
+
+class TensorFlowMultiWorker(TensorFlowLoop):
+    """Each rank is a worker of one TF cluster; collectives sum the gradients."""
+
+    data_in_scope = False  # creating a variable in scope broadcasts it, which has no uint8 kernel
+
+    def distribute(self) -> Any:
+        import tensorflow as tf
+
+        os.environ["TF_CONFIG"] = tf_config(self.context.rendezvous)
+        kinds = tf.distribute.experimental
+        options = kinds.CommunicationOptions(implementation=kinds.CommunicationImplementation.RING)
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+
+
+STRATEGY = TensorFlowMultiWorker

@@ -1,0 +1,117 @@
+"""What the PyTorch strategies share: the CNN, the data as resident tensors, one optimizer step.
+
+Run one: `python -m jobs.worker TRIAL_DIR` with strategy torch, torch-ddp or torch-horovod.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from jobs import model
+from jobs.data import Indices
+from jobs.strategies.base import Losses, Strategy
+
+
+def build_cnn(dtype: Any, seed: int) -> Any:
+    """The article's CNN as a torch.nn.Sequential with the framework-free initial weights."""
+    import torch
+    from torch import nn
+
+    net = nn.Sequential(
+        nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36864, 10)
+    ).to(dtype)
+    weights = model.initial_weights(seed)
+    with torch.no_grad():
+        for parameter, (name, value) in zip(net.parameters(), weights.items(), strict=True):
+            parameter.copy_(torch.from_numpy(model.to_torch(name, value)))
+    return net
+
+
+class TorchLoop(Strategy):
+    """Plain single-process training; DDP and Horovod override how a model is wrapped."""
+
+    def prepare(self) -> None:
+        import torch
+
+        threads = self.trial.threads_per_worker
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+
+    def build(self) -> None:
+        import torch
+
+        self.dtype = torch.float64 if self.trial.precision == "float64" else torch.float32
+        self.join()
+        data = self.context.dataset
+        self.images = torch.from_numpy(data.train_images).unsqueeze(1)
+        self.labels = torch.from_numpy(data.train_labels).long()
+        self.net = build_cnn(self.dtype, self.trial.seed)
+        self.wrapped = self.wrap(self.net)
+        self.optimizer = self.wrap_optimizer(self.new_optimizer(self.net))
+
+    def new_optimizer(self, net: Any) -> Any:
+        """torch.optim.Adam: its semantics are the shared ones, so both `optimizer` values mean it."""
+        import torch
+
+        return torch.optim.Adam(net.parameters(), lr=self.trial.learning_rate)
+
+    def join(self) -> None:
+        """Meet the other ranks; nothing to do for a single process."""
+
+    def wrap(self, net: Any) -> Any:
+        return net
+
+    def wrap_optimizer(self, optimizer: Any) -> Any:
+        return optimizer
+
+    def train(self, batches: Indices) -> Losses:
+        return self._step(self.wrapped, self.optimizer, batches[0])
+
+    def compute_only(self, batches: Indices) -> Losses:
+        return self._step(self.copy, self.copy_optimizer, batches[0])
+
+    def _step(self, net: Any, optimizer: Any, indices: Any) -> float:
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        chosen = torch.from_numpy(indices)
+        images = self.images[chosen].to(self.dtype).div_(255.0)
+        optimizer.zero_grad(set_to_none=True)
+        loss = cross_entropy(net(images), self.labels[chosen])
+        loss.backward()
+        optimizer.step()
+        return float(loss.item())
+
+    def copy_state(self) -> None:
+        self.copy = build_cnn(self.dtype, self.trial.seed)
+        self.copy.load_state_dict(self.net.state_dict())
+        self.copy_optimizer = self.new_optimizer(self.copy)
+        self.copy_optimizer.load_state_dict(copy.deepcopy(self.optimizer.state_dict()))
+
+    def evaluate(self) -> float:
+        import torch
+
+        data = self.context.dataset
+        right = 0
+        with torch.no_grad():
+            for start in range(0, len(data.test_labels), 500):
+                images = torch.from_numpy(data.test_images[start : start + 500]).unsqueeze(1)
+                guesses = self.net(images.to(self.dtype).div_(255.0)).argmax(1).numpy()
+                right += int(np.sum(guesses == data.test_labels[start : start + 500]))
+        return right / len(data.test_labels)
+
+    def close(self) -> None:
+        """Leave the other ranks; nothing to do for a single process."""
+
+    def facts(self) -> dict[str, str | int]:
+        import torch
+
+        return {
+            "device": "cpu",
+            "parameters": sum(p.numel() for p in self.net.parameters()),
+            "intra_op_threads": torch.get_num_threads(),
+            "inter_op_threads": torch.get_num_interop_threads(),
+        }

@@ -1,0 +1,41 @@
+"""The end of a rank that hangs, and its sign of life.
+
+`faulthandler` ends the process from a C thread, even if the interpreter never gets another turn, and
+leaves the traceback of every thread in the rank's log. So in a trial where one rank stands still, the
+others, which wait for it, end by themselves, and the launcher, whichever it is, sees a dead rank.
+A single stopped process cannot do that; for it the modification time of the `alive` file says by when
+the next sign of life is due, and a launcher on the same node may look at it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import time
+from pathlib import Path
+
+BEAT_SECONDS = 1.0
+
+
+class Watchdog:
+    """Armed from construction; `due` is the `time.perf_counter` at which the next beat is wanted."""
+
+    def __init__(self, alive: Path, seconds: float) -> None:
+        self._alive = alive
+        alive.touch()
+        self.allow(seconds)
+
+    def allow(self, seconds: float) -> None:
+        """From now on, end the process if nothing is heard of it for `seconds`."""
+        self._seconds = seconds
+        self.beat()
+
+    def beat(self) -> None:
+        """A sign of life. Call between steps, at most every BEAT_SECONDS: it costs about 0.1 ms."""
+        faulthandler.dump_traceback_later(self._seconds, exit=True)
+        deadline = time.time() + self._seconds
+        os.utime(self._alive, (deadline, deadline))
+        self.due = time.perf_counter() + BEAT_SECONDS
+
+    def stop(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
