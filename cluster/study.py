@@ -1,34 +1,23 @@
-"""Study: the study file, checked, and the list of trials it stands for.
+"""Study: the study file, checked, and the points it stands for.
 
 A fault is one line: the place in the file, what is wrong, what would be right.
 """
 
 from __future__ import annotations
 
-import difflib
 import itertools
-import random
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
-from jobs.results import FORMAT
 from jobs.strategies import STRATEGIES
 from jobs.trial import Count, Data, Limits, Optimizer, Part, Precision, Steps, Trial
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=80, strip_whitespace=True)]
 Scaling = Literal["strong", "weak"]
-
-
-class StudyError(ValueError):
-    """The study cannot be used; `faults` holds one line each."""
-
-    def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = list(faults)
 
 
 class Batch(Part):
@@ -42,7 +31,7 @@ class Batch(Part):
 
 class Repeats(Part):
     """Independent launches per point: at least `min`, then more, up to `max`, for points whose
-    95% interval of the throughput is wider than ± `until_ci` (a share; 0.05 is ±5%)."""
+    95% interval of the throughput is wider than ± `until_ci` (a share: 0.05 is ±5%)."""
 
     min: Count = 5
     max: Count | None = None
@@ -53,7 +42,7 @@ class Repeats(Part):
         if self.max is not None and self.max < self.min:
             raise ValueError(f"max {self.max} is below min {self.min}; raise max or lower min")
         if (self.max is None) != (self.until_ci is None):
-            raise ValueError("`max` and `until_ci` go together: give both or neither")
+            raise ValueError("`max` and `until_ci` go together; give both or neither")
         return self
 
 
@@ -70,9 +59,13 @@ class LauncherOptions(BaseModel):
 
     kind: str = "local"
 
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
 
 class Study(Part):
-    """One designed experiment. Fields that take a list are factors: each value multiplies the grid."""
+    """One designed experiment. A factor may be a list: each value multiplies the grid."""
 
     name: Name
     strategies: Annotated[list[str], Field(min_length=1)]
@@ -82,12 +75,151 @@ class Study(Part):
     data: Data = Data()
     steps: Steps = Steps()
     repeats: Repeats = Repeats()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    precision: Precision | list[Precision] = "float32"
-    optimizer: Optimizer | list[Optimizer] = "adam"
-    steps_per_call: Count | list[Count] = 1
+    precision: Precision | Annotated[list[Precision], Field(min_length=1)] = "float32"
+    optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)] = "adam"
+    steps_per_call: Count | Annotated[list[Count], Field(min_length=1)] = 1
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     resources: Resources = Resources()
     limits: Limits = Limits()
     launcher: LauncherOptions = LauncherOptions()
+
+    @model_validator(mode="after")
+    def _batch_for_scaling(self) -> Study:
+        if "strong" in self.scaling and self.batch.global_ is None:
+            raise ValueError("batch.global: is missing; strong scaling needs it")
+        if "weak" in self.scaling and self.batch.per_worker is None:
+            raise ValueError("batch.per_worker: is missing; weak scaling needs it")
+        return self
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder's: letters, digits, dot, dash and underscore only."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip(".-") or "study"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a study amounts to on a launcher: its points (trials with repeat 0), and what was left
+    out of the full grid and why, one line each."""
+
+    points: list[Trial]
+    left_out: list[str]
+
+
+class StudyError(ValueError):
+    """The study cannot be used as it is; `faults` holds one line each."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = list(faults)
+
+
+def worker_counts(study: Study, largest: int) -> list[int]:
+    """The numbers of workers; "auto" is 1, 2, 4, … and `largest`, as far as they divide the batch."""
+    if study.workers != "auto":
+        return sorted(set(study.workers))
+    counts = {1, largest} | {2**i for i in range(largest.bit_length()) if 2**i <= largest}
+    batch = study.batch.global_ if "strong" in study.scaling else None
+    return sorted(n for n in counts if batch is None or batch % n == 0)
+
+
+def grid(study: Study, largest: int) -> Grid:
+    """The points of `study` where at most `largest` workers fit. Raises StudyError.
+
+    Base cases run at one worker whatever `workers` says. A point that strong and weak scaling share
+    is one point.
+    """
+    faults, left_out = [], []
+    counts = worker_counts(study, largest)
+    if "strong" in study.scaling and study.batch.global_ is not None:
+        for n in counts:
+            if study.batch.global_ % n:
+                faults.append(f"batch.global: {study.batch.global_} is not divisible by {n} workers")
+    if faults:
+        raise StudyError(faults)
+    named = dict.fromkeys(study.strategies)
+    for name in named:
+        base = base_case(name)
+        if base not in named:
+            left_out.append(f"{name}: no speedup over plain {base}, which is not among the strategies; add {base}")
+    if max(counts) > 1 and any(STRATEGIES[name].is_base_case for name in named):
+        bases = " and ".join(name for name in named if STRATEGIES[name].is_base_case)
+        left_out.append(f"{bases} at more than 1 worker: a base case is a single process")
+    points: dict[str, Trial] = {}
+    for name in named:
+        for n in [1] if STRATEGIES[name].is_base_case else counts:
+            for batch in _batches(study, n):
+                for factors in _factors(study, name):
+                    try:
+                        trial = _trial(study, name, n, batch, factors)
+                    except ValidationError as error:
+                        faults += [f"{name} at {n} workers: {_said(e)}" for e in error.errors()]
+                        continue
+                    points.setdefault(trial.point, trial)
+    if faults:
+        raise StudyError(list(dict.fromkeys(faults)))
+    return Grid(list(points.values()), left_out)
+
+
+def base_case(strategy: str) -> str:
+    """The plain single-process strategy of the same framework."""
+    framework = STRATEGIES[strategy].framework
+    return next(s.name for s in STRATEGIES.values() if s.framework == framework and s.is_base_case)
+
+
+def _batches(study: Study, n: int) -> list[int]:
+    batches = []
+    if "strong" in study.scaling and study.batch.global_ is not None:
+        batches.append(study.batch.global_)
+    if "weak" in study.scaling and study.batch.per_worker is not None:
+        batches.append(study.batch.per_worker * n)
+    return list(dict.fromkeys(batches))
+
+
+def _factors(study: Study, name: str) -> Iterator[dict[str, Any]]:
+    """Each combination of the factors. Steps per call are TensorFlow's; PyTorch has one."""
+
+    def values(field: str) -> list[Any]:
+        value = getattr(study, field)
+        return list(dict.fromkeys(value)) if isinstance(value, list) else [value]
+
+    per_call = values("steps_per_call") if STRATEGIES[name].framework == "TensorFlow" else [1]
+    for precision, optimizer, k in itertools.product(values("precision"), values("optimizer"), per_call):
+        yield {"precision": precision, "optimizer": optimizer, "steps_per_call": k}
+
+
+def _trial(study: Study, name: str, workers: int, batch: int, factors: dict[str, Any]) -> Trial:
+    return Trial(
+        strategy=name,
+        workers=workers,
+        global_batch=batch,
+        seed=study.seed,
+        data=study.data,
+        steps=study.steps,
+        learning_rate=study.learning_rate,
+        threads_per_worker=study.resources.threads_per_worker,
+        limits=study.limits,
+        **factors,
+    )
+
+
+def _said(error: Any) -> str:
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a study file, for editors."""
+    schema = Study.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "A study of the scaling project"
+    schema["properties"]["strategies"]["items"]["enum"] = list(STRATEGIES)
+    return schema
+
+
+def resolved(study: Study) -> dict[str, Any]:
+    """The study with every default filled in, as `study.yaml` in the results folder holds it."""
+    content = study.model_dump(mode="json", by_alias=True)
+    content["launcher"] = {"kind": study.launcher.kind, **study.launcher.options}
+    return content

@@ -21,9 +21,9 @@ Optimizer = Literal["adam", "framework-default"]
 
 
 class Part(BaseModel):
-    """A frozen piece of a trial or a study in which an unknown key is an error."""
+    """A frozen piece of a trial or a study; an unknown key, or a text for a number, is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Data(Part):

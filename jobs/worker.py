@@ -32,10 +32,13 @@ def die_with_parent() -> None:
         os._exit(1)
 
 
-def limit_threads(threads: int) -> None:
-    """Before any library that reads them at import: the same for every launcher."""
+def settle_environment(threads: int) -> None:
+    """Before any library that reads these at import: the same for every launcher, and no GPU that
+    a framework would otherwise take by itself in a run that is called a CPU run."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         os.environ[variable] = str(threads)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.pop("TF_CONFIG", None)
 
 
 def run(folder: Path) -> None:
@@ -50,7 +53,7 @@ def run(folder: Path) -> None:
     threads = trial.threads_per_worker * (trial.workers // trial.processes)
     cpus = cores.share(cores.allowed_cores(), place.local_rank, place.local_world_size, threads)
     cores.pin(cpus)
-    limit_threads(threads)
+    settle_environment(threads)
 
     import psutil
 

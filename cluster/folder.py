@@ -1,0 +1,193 @@
+"""A study's results folder: whose it is, what is done in it, and what must be set aside.
+
+Only one driver at a time works on a folder (a lock on `.lock`), a folder belongs to one study on one
+kind of launcher, and a leftover of a killed run is moved to `set-aside/` by name, never trusted and
+never dropped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from cluster.study import Grid, Study, StudyError, resolved
+from jobs.results import FORMAT, Outcome, UnreadableOutcome, read_outcome, read_trial, write_atomically
+from jobs.trial import Trial
+
+# A study may grow in these and still own what was measured before; anything else makes it another.
+MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "launcher", "margin")
+# Factors multiply the grid, so a new value adds points; a trial's id keeps them apart.
+FACTORS = ("precision", "optimizer", "steps_per_call")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a trial's folder holds: `outcome` of a finished trial, else `why` it does not count."""
+
+    outcome: Outcome | None
+    why: str = ""
+
+
+class ResultsFolder:
+    """`results/<study>/` while a driver works on it; a context manager that holds the lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trials = path / "trials"
+        self._lock: IO[str] | None = None
+        self.moved: list[str] = []
+
+    def open(self, study: Study) -> None:
+        """Make or check the folder and lock it. Raises StudyError if it is not this study's."""
+        if self.path.exists() and not self.path.is_dir():
+            raise StudyError([f"{self.path}: is a file; name a folder with --results"])
+        old = self._old_study()
+        if old is None and self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir()):
+            raise StudyError([f"{self.path}: holds something that is not a study's results; name another folder"])
+        if old is not None:
+            faults = _differences(old, resolved(study))
+            if faults:
+                raise StudyError([f"{self.path}: holds another study ({f}); use --results or another name" for f in faults])
+        try:
+            self.trials.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise StudyError([f"{self.path}: cannot be written to ({error.strerror}); use --results"]) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise StudyError([f"{self.path}: in use by {owner}; wait for it or end it first"]) from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        self._lock.flush()
+
+    def close(self) -> None:
+        if self._lock:
+            self._lock.truncate(0)
+            self._lock.close()
+
+    def write_study(self, study: Study) -> None:
+        content = yaml.safe_dump({"format": FORMAT, **resolved(study)}, sort_keys=False, allow_unicode=True)
+        write_atomically(self.path / "study.yaml", content)
+
+    def write_plan(self, grid: Grid, repeats: int, not_available: dict[str, str]) -> None:
+        """`plan.json`: the points, the least number of repeats of each, and what was left out."""
+        plan = {
+            "format": FORMAT,
+            "points": [p.point for p in grid.points],
+            "repeats": repeats,
+            "left_out": grid.left_out,
+            "not_available": not_available,
+        }
+        write_atomically(self.path / "plan.json", json.dumps(plan, indent=1) + "\n")
+
+    def find(self, trial: Trial) -> Found | None:
+        """What is there of `trial`; None if nothing."""
+        folder = self.trials / trial.id
+        if not folder.exists():
+            return None
+        try:
+            there = read_trial(folder)
+        except (OSError, ValueError):
+            return Found(None, "has no readable trial.json")
+        if there.id != trial.id:
+            return Found(None, f"holds trial {there.id}")
+        try:
+            outcome = read_outcome(folder)
+        except UnreadableOutcome as error:
+            return Found(None, f"has an outcome that cannot be trusted: {error}")
+        if outcome is None:
+            return Found(None, "was not finished")
+        if outcome.status != "ok":
+            return Found(None, f"had ended as {outcome.status}: {outcome.error}")
+        return Found(outcome)
+
+    def set_aside(self, trial: Trial, why: str) -> None:
+        """Move the trial's folder to `set-aside/`, so that the trial can be done anew."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        target = self.path / "set-aside" / f"{trial.id}-{stamp}"
+        target.parent.mkdir(exist_ok=True)
+        (self.trials / trial.id).rename(target)
+        self.moved.append(f"{trial.id} {why}; kept in {target.relative_to(self.path)}")
+
+    def foreign(self) -> list[str]:
+        """Entries of `trials/` that are not folders of a trial, one line each; they stay where they are."""
+        lines = []
+        for entry in sorted(self.trials.iterdir()):
+            if not entry.is_dir():
+                lines.append(f"{entry}: is not a trial's folder; left alone")
+                continue
+            try:
+                if read_trial(entry).id != entry.name:
+                    lines.append(f"{entry}: holds another trial than its name says; left alone")
+            except (OSError, ValueError):
+                lines.append(f"{entry}: has no readable trial.json; left alone")
+        return lines
+
+    def last_order(self) -> int:
+        """The highest launch number given so far, -1 if none."""
+        orders = [-1]
+        for path in self.trials.glob("*/outcome.json"):
+            try:
+                found = read_outcome(path.parent)
+            except UnreadableOutcome:
+                continue
+            if found is not None:
+                orders.append(found.order)
+        return max(orders)
+
+    def _old_study(self) -> dict[str, Any] | None:
+        path = self.path / "study.yaml"
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise StudyError([f"{path}: cannot be read ({' '.join(str(error).split())})"]) from None
+        if not isinstance(content, dict) or "format" not in content:
+            raise StudyError([f"{path}: is not a study as this program writes it; use --results"])
+        if not isinstance(content["format"], int) or content["format"] > FORMAT:
+            raise StudyError([f"{path}: format {content['format']!r}; this version reads up to {FORMAT}; update it"])
+        return content
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What makes `new` another study than `old`, a few words each."""
+    faults = []
+    kinds = [(c.get("launcher") or {}).get("kind") for c in (old, new)]
+    if kinds[0] != kinds[1]:
+        faults.append(f"launcher.kind: {kinds[0]} there, {kinds[1]} here")
+    for key in _leaves(old) | _leaves(new):
+        if key[0] in MAY_CHANGE + FACTORS or key == ("format",):
+            continue
+        there, here = _at(old, key), _at(new, key)
+        # A batch that one of the two does not use yet is growth, not a difference.
+        if there != here and not (key[0] == "batch" and None in (there, here)):
+            faults.append(f"{'.'.join(key)}: {there} there, {here} here")
+    return sorted(faults)
+
+
+def _leaves(content: dict[str, Any], at: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    found: set[tuple[str, ...]] = set()
+    for key, value in content.items():
+        found |= _leaves(value, (*at, str(key))) if isinstance(value, dict) else {(*at, str(key))}
+    return found
+
+
+def _at(content: dict[str, Any], key: Iterable[str]) -> Any:
+    value: Any = content
+    for part in key:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

@@ -1,0 +1,100 @@
+"""What the person at the terminal sees while a study runs: what runs, done of total, time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from statistics import mean
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from jobs.results import Outcome
+from jobs.trial import Trial
+
+
+def describe(trial: Trial) -> str:
+    """A trial in a few words."""
+    workers = f"{trial.workers} worker{'s' if trial.workers > 1 else ''}"
+    return f"{trial.strategy}, {workers}, batch {trial.global_batch}, launch {trial.repeat + 1}"
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+class TerminalDisplay:
+    """A bar that is redrawn at most once a second, since it runs beside the measurement; plain
+    lines where the output is not a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}", table_column=None),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._waiting: dict[str, Trial] = {}
+        self._seconds: dict[str, list[float]] = {}
+        self._since: dict[str, float] = {}
+        self._total = 0
+
+    def __enter__(self) -> TerminalDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def planned(self, trials: Sequence[Trial], done: int) -> None:
+        if done and not self._total:
+            self._console.print(f"{done} launches are measured already")
+        self._waiting = {trial.id: trial for trial in trials}
+        self._total += len(trials)
+        if trials:
+            self._console.print(f"{len(trials)} launches to do")
+        if self._task is None:
+            self._task = self._progress.add_task("", total=self._total, left="")
+        self._progress.update(self._task, total=self._total)
+
+    def tick(self, running: dict[str, str]) -> None:
+        now = time.monotonic()
+        self._since = {trial_id: self._since.get(trial_id, now) for trial_id in running}
+        if self._task is None or not self._console.is_terminal:
+            return
+        names = [describe(self._waiting[i]) for i in running if i in self._waiting]
+        what = names[0] if len(names) == 1 else f"{len(names)} launches" if names else ""
+        self._progress.update(self._task, description=what, left=self._left(now))
+        self._progress.refresh()
+
+    def ended(self, outcome: Outcome) -> None:
+        trial = self._waiting.pop(outcome.trial_id, None)
+        if trial is None:
+            return
+        seconds = time.monotonic() - self._since.get(outcome.trial_id, time.monotonic())
+        self._seconds.setdefault(trial.strategy, []).append(seconds)
+        if self._task is not None:
+            self._progress.advance(self._task)
+        done = self._total - len(self._waiting)
+        if outcome.status != "ok":
+            line = Text(f"{describe(trial)}: {outcome.status}: {outcome.error}", style="red")
+            self._console.print(line)
+        elif not self._console.is_terminal:
+            self._console.print(Text(f"{done}/{self._total} {describe(trial)}: {seconds:.1f} s, {self._left(0)}"))
+
+    def _left(self, now: float) -> str:
+        """Time left, from what launches of the same strategy have taken so far."""
+        known = [s for values in self._seconds.values() for s in values]
+        if not known:
+            return "time left: unknown yet"
+        per_strategy = {name: mean(values) for name, values in self._seconds.items()}
+        total = sum(per_strategy.get(t.strategy, mean(known)) for t in self._waiting.values())
+        spent = sum(now - since for since in self._since.values()) if now else 0.0
+        return f"about {minutes(max(0.0, total - spent))} left"

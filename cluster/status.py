@@ -1,0 +1,66 @@
+"""How far a study has come, read from its results folder alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from cluster.study import StudyError
+from jobs.results import UnreadableOutcome, read_outcome
+
+
+@dataclass(frozen=True)
+class PointStatus:
+    """One point of the plan. `trouble` is the newest launch's fault, empty if there is none."""
+
+    point: str
+    planned: int
+    ok: int
+    unfinished: int
+    trouble: str
+
+
+def status(folder: Path) -> list[PointStatus]:
+    """The state of every planned point. Raises StudyError if `folder` holds no study's results."""
+    try:
+        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        points, planned = list(plan["points"]), int(plan["repeats"])
+    except FileNotFoundError:
+        raise StudyError([f"{folder}: no plan.json there; name the results folder of a study"]) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError([f"{folder / 'plan.json'}: cannot be read ({error})"]) from None
+    counts: dict[str, Counter[str]] = {point: Counter() for point in points}
+    troubles: dict[str, str] = {}
+    for path in sorted((folder / "trials").glob("*-r*")):
+        point = path.name.rpartition("-r")[0]
+        if point not in counts:
+            continue
+        try:
+            outcome = read_outcome(path)
+        except UnreadableOutcome as error:
+            troubles[point] = str(error)
+            continue
+        state = outcome.status if outcome else "unfinished"
+        counts[point][state] += 1
+        if outcome and outcome.status != "ok":
+            troubles[point] = f"{outcome.status}: {outcome.error}"
+    return [
+        PointStatus(p, planned, c["ok"], c["unfinished"], troubles.get(p, "")) for p, c in counts.items()
+    ]
+
+
+def render(states: list[PointStatus]) -> Table:
+    done = sum(min(s.ok, s.planned) for s in states)
+    table = Table(title=f"{done} of {sum(s.planned for s in states)} planned launches are done")
+    table.add_column("point", no_wrap=True)
+    for name in ("done", "planned", "unfinished"):
+        table.add_column(name, justify="right")
+    table.add_column("trouble", overflow="fold")
+    for s in states:
+        table.add_row(s.point, str(s.ok), str(s.planned), str(s.unfinished or ""), Text(s.trouble, style="red"))
+    return table

@@ -1,0 +1,210 @@
+"""The `scaling` command: how does this training scale, and why does the curve bend?
+
+    scaling run studies/quick.yaml      measure what is missing, then table and figures
+    scaling plot results/quick          the figures again
+
+Only wiring: each command imports what it needs when it runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cluster.driver import Plan
+    from cluster.launcher import Launcher
+    from cluster.study import Study
+
+app = typer.Typer(
+    help="Measure how distributed training scales, and test what is said about it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file, such as studies/quick.yaml.")]
+Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A study's results folder.")]
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    on: Annotated[str | None, typer.Option(metavar="LAUNCHER", help="Instead of the study's launcher.kind.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Default: results/<name of the study>.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+) -> None:
+    """Measure what is missing of a study, then show the table and draw the figures."""
+    from cluster import study_file
+    from cluster.driver import plan as make_plan
+    from cluster.driver import run as drive
+    from cluster.folder import ResultsFolder
+    from cluster.progress import TerminalDisplay
+
+    console = _console()
+    with _clean_errors():
+        own = study_file.parse(study)
+        chosen = study_file.on_launcher(own, on)
+        path = results or Path("results", own.slug if chosen is own else f"{own.slug}-{on}")
+        launcher = _launcher(chosen, path)
+        plan = make_plan(chosen, launcher)
+        _check_data(chosen)
+        for note in plan.notes():
+            console.print(note, style="yellow", markup=False, highlight=False)
+        if dry_run:
+            _show_plan(console, plan)
+            return
+        folder = ResultsFolder(path)
+        folder.open(chosen)
+    summary = None
+    try:
+        with TerminalDisplay(console) as display:
+            summary = drive(plan, folder, launcher, _precision, display)
+    except KeyboardInterrupt:
+        console.print("stopped; what is finished is kept. Run the same command to go on.")
+        raise typer.Exit(130) from None
+    finally:
+        for line in folder.moved + folder.foreign():
+            console.print(f"set aside: {line}", markup=False, highlight=False, soft_wrap=True)
+        folder.close()
+    _show_results(console, path)
+    if summary.failed:
+        console.print(f"{len(summary.failed)} launches failed; `scaling status {path}` says why", style="red")
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(results: Results) -> None:
+    """How far a study has come."""
+    from cluster import status as state
+
+    with _clean_errors():
+        _console().print(state.render(state.status(results)))
+
+
+@app.command()
+def plot(
+    results: Results,
+    to: Annotated[Path | None, typer.Option(help="Default: RESULTS/figures.")] = None,
+) -> None:
+    """Draw the figures of a results folder (SVG and PNG)."""
+    with _clean_errors():
+        for path in _draw(results, to or results / "figures"):
+            print(path)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine can run, what it lacks, and what would mend it."""
+    from cluster import doctor as examination
+
+    _console().print(examination.render(examination.examine()))
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of the study file, for editors."""
+    import json
+
+    from cluster.study import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+@contextmanager
+def _clean_errors() -> Iterator[None]:
+    """A mistake of the user's is one line per fault on stderr and exit code 2, never a traceback."""
+    from analysis.load import NotResults
+    from cluster.study import StudyError
+
+    try:
+        yield
+    except StudyError as error:
+        faults = error.faults
+    except NotResults as error:
+        faults = [str(error)]
+    else:
+        return
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def _launcher(study: Study, results: Path) -> Launcher:
+    from cluster.launcher import LAUNCHERS, OptionsError, load
+    from cluster.study import StudyError
+
+    kind = study.launcher.kind
+    if kind not in LAUNCHERS:
+        raise StudyError([f"launcher.kind: {kind!r} is not a launcher; known: {', '.join(LAUNCHERS)}"])
+    try:
+        return load(kind)(study.launcher.options, results)
+    except OptionsError as error:
+        raise StudyError([f"launcher.{fault}" for fault in error.faults]) from None
+
+
+def _check_data(study: Study) -> None:
+    """Read the data once before anything is launched: a wrong file is found here, not by each rank."""
+    from cluster.study import StudyError
+    from jobs import data
+
+    try:
+        data.load(study.data, study.seed)
+    except data.DataError as error:
+        raise StudyError([str(error)]) from None
+
+
+def _precision(results: Path) -> dict[str, float]:
+    from analysis.efficiency import precision
+
+    return precision(results)
+
+
+def _show_plan(console: Console, plan: Plan) -> None:
+    from cluster.progress import describe
+
+    for point in plan.grid.points:
+        console.print(f"{describe(point).rpartition(',')[0]}  {point.point}", markup=False, highlight=False)
+    least = len(plan.grid.points) * plan.study.repeats.min
+    console.print(f"{len(plan.grid.points)} points, at least {least} launches")
+
+
+def _show_results(console: Console, results: Path) -> None:
+    from analysis import load, table
+    from analysis.efficiency import estimate
+
+    with _clean_errors():
+        loaded = load.load(results)
+        if not (loaded.trials["status"] == "ok").any():
+            console.print("no launch has succeeded; there is nothing to show")
+            return
+        console.print(table.render(estimate(loaded)))
+        figures = _draw(results, results / "figures")
+    console.print(f"figures: {', '.join(sorted({str(p.parent) for p in figures}))}", soft_wrap=True)
+
+
+def _draw(results: Path, to: Path) -> list[Path]:
+    from analysis import load, plots
+
+    return plots.write_all(load.load(results), to)
+
+
+def main() -> None:
+    """Entry point of the `scaling` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
