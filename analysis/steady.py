@@ -1,0 +1,114 @@
+"""Is a trial's step time steady after the warm-up? Checked, not assumed (Hoefler & Belli 2015, §4.2.1).
+
+Step times are autocorrelated and have outliers, so both tests work on ranks of block medians, with
+blocks longer than the correlation lasts:
+
+- a trend: Mann-Kendall's test, i.e. Kendall's tau against time (scipy, exact for few blocks), with
+  the slope of Theil and Sen as its size;
+- a change point: the largest standardized difference of mean rank between before and after, over all
+  splits (Pettitt 1979, standardized so that splits near the ends count), against its permutation
+  distribution.
+
+Together they run at `ALPHA`, and what they find must also exceed `SMALLEST` of the step time. The
+false alarm rate (tests/analysis/test_steady.py holds it): at most 2% for white noise with or without
+outliers from 20 steps on, at most 6% from 50 steps on if the noise has a lag-1 autocorrelation of 0.6.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+ALPHA = 0.01  # of both tests together
+SMALLEST = 0.02  # share of the median step time below which a change is of no interest
+BLOCKS = 40  # at most
+FEWEST_BLOCKS = 6  # 2 / 6! = 0.003: with fewer, no order of the blocks is remarkable
+
+
+def check(seconds: Floats) -> tuple[bool | None, str]:
+    """Whether the step times `seconds` [steps] show neither trend nor change point, and a note.
+
+    None with a note if there are too few steps to tell.
+    """
+    length = _block_length(seconds)
+    count = len(seconds) // length
+    if count < FEWEST_BLOCKS:
+        return None, f"too few steps to check ({len(seconds)}, in blocks of {length})"
+    # Blocks are laid from the end, so that what is left over is next to the warm-up.
+    blocks = np.median(seconds[len(seconds) - count * length :].reshape(count, length), axis=1)
+    level = float(np.median(blocks))
+    trend, change = _trend(blocks), _change_point(blocks)
+    found = []
+    if trend[0] < ALPHA / 2 and abs(trend[1]) >= SMALLEST * level:
+        found.append((trend[0], f"step time drifts by {trend[1] / level:+.1%} over the measured steps"))
+    if change[0] < ALPHA / 2 and abs(change[1]) >= SMALLEST * level:
+        step = len(seconds) - (count - change[2]) * length
+        found.append((change[0], f"step time shifts by {change[1] / level:+.1%} at measured step {step}"))
+    return (False, min(found)[1]) if found else (True, "")
+
+
+def _block_length(seconds: Floats) -> int:
+    """Steps per block: longer than noise is correlated, and at most BLOCKS blocks.
+
+    The lag-1 autocorrelation comes from differences of ranks, which a trend, a shift or an outlier
+    hardly touches: Var(x[t+2] - x[t]) / Var(x[t+1] - x[t]) = 1 + phi for an AR(1) process. It is
+    taken for zero as long as it is within its own standard error.
+    """
+    from scipy import stats
+
+    shortest = math.ceil(len(seconds) / BLOCKS)
+    if len(seconds) < 8 or np.ptp(seconds) == 0:
+        return shortest
+    ranks = stats.rankdata(seconds)
+    one, two = (float(np.mean((ranks[lag:] - ranks[:-lag]) ** 2)) for lag in (1, 2))
+    phi = min(two / one - 1.0, 0.9)
+    if phi < 1.5 / math.sqrt(len(seconds)):
+        return shortest
+    return max(shortest, math.ceil(1.5 * (1 + phi) / (1 - phi)))
+
+
+def _trend(blocks: Floats) -> tuple[float, float]:
+    """Mann-Kendall p-value, and Theil-Sen's change in seconds from the first block to the last."""
+    from scipy import stats
+
+    if np.ptp(blocks) == 0:
+        return 1.0, 0.0
+    time = np.arange(len(blocks), dtype=np.float64)
+    p = float(stats.kendalltau(time, blocks).pvalue)
+    return p, float(stats.theilslopes(blocks, time).slope) * (len(blocks) - 1)
+
+
+def _change_point(blocks: Floats) -> tuple[float, float, int]:
+    """Permutation p-value, change of the median in seconds, and the first block after the change."""
+    from scipy import stats
+
+    if np.ptp(blocks) == 0:
+        return 1.0, 0.0, 1
+    statistic = _contrasts(stats.rankdata(blocks)[None, :])[0]
+    split = int(np.argmax(statistic)) + 1
+    null = _null_distribution(len(blocks))
+    # A hair below, so that equal sums of ranks that differ in the last bit count as equal.
+    above = len(null) - int(np.searchsorted(null, statistic.max() - 1e-9))
+    change = float(np.median(blocks[split:]) - np.median(blocks[:split]))
+    return (above + 1) / (len(null) + 1), change, split
+
+
+def _contrasts(ranks: Floats) -> Floats:
+    """|mean rank after - mean rank before|, standardized: [series, blocks] -> [series, blocks - 1]."""
+    count = ranks.shape[1]
+    split = np.arange(1, count)
+    sums = np.cumsum(ranks - (count + 1) / 2, axis=1)[:, :-1]
+    return np.asarray(np.abs(sums) / np.sqrt(split * (count - split)), dtype=np.float64)
+
+
+@cache
+def _null_distribution(count: int) -> Floats:
+    """Sorted largest contrasts of random orders of `count` blocks; the same for every series."""
+    rng = np.random.default_rng(0)
+    orders = rng.permuted(np.tile(np.arange(1.0, count + 1), (9999, 1)), axis=1)
+    return np.sort(_contrasts(orders).max(axis=1))

@@ -1,0 +1,222 @@
+"""One trial's folder ─▶ one row, or why not.
+
+Every file of the folder is checked against the others: a row says "ok" only if the outcome, the trial
+and the step lines of all ranks agree.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from analysis import measure
+
+FORMAT = 1  # the newest results format that is understood
+STATUSES = ("ok", "failed", "timeout", "cancelled", "lost", "unfinished", "broken")
+# What identifies a trial and is no factor of the experiment beside those that make the curve.
+NOT_FACTORS = ("strategy", "workers", "global_batch", "repeat", "limits")
+COLUMNS: dict[str, Any] = {
+    "trial_id": pl.String,
+    "point": pl.String,  # the id without its repeat: equal for all launches of one configuration
+    "strategy": pl.String,
+    "framework": pl.String,
+    "communication": pl.String,
+    "workers": pl.Int64,
+    "global_batch": pl.Int64,
+    "repeat": pl.Int64,
+    "strong": pl.Boolean,
+    "weak": pl.Boolean,
+    "status": pl.String,
+    "error": pl.String,
+    "launcher": pl.String,
+    "order": pl.Int64,
+    "started": pl.Datetime("us", "UTC"),
+    "ended": pl.Datetime("us", "UTC"),
+    "hosts": pl.Int64,  # how many
+    "device": pl.String,
+    "emulated": pl.Boolean,
+    "startup_seconds": pl.Float64,
+    "first_step_seconds": pl.Float64,
+    "test_accuracy": pl.Float64,
+    **measure.MEASURED,
+}
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A file or folder that was not used, or not in full, and why."""
+
+    path: Path
+    reason: str
+
+
+def read(home: Path, set_aside: list[SetAside], check_steady: bool) -> dict[str, Any] | None:
+    """The row of the trial in folder `home`, None if it is none; what is wrong goes to `set_aside`."""
+    if not home.is_dir():
+        set_aside.append(SetAside(home, "not a trial's folder"))
+        return None
+    content, fault = read_json(home / "trial.json")
+    if content is None:
+        set_aside.append(SetAside(home, fault or "no trial.json: not a trial's folder"))
+        return None
+    strategy, workers = content.get("strategy"), _whole(content.get("workers"), 1)
+    batch, repeat = _whole(content.get("global_batch"), 1), _whole(content.get("repeat", 0), 0)
+    if not isinstance(strategy, str) or workers is None or batch is None or repeat is None:
+        wrong = "trial.json lacks a valid strategy, workers, global_batch or repeat"
+        set_aside.append(SetAside(home, wrong))
+        return None
+    row: dict[str, Any] = {
+        "trial_id": clean(home.name),
+        "point": re.sub(r"-r\d+$", "", clean(home.name)),
+        "strategy": clean(strategy),
+        "workers": workers,
+        "global_batch": batch,
+        "repeat": repeat,
+        **_factors(content),
+    }
+    outcome, fault = read_json(home / "outcome.json")
+    if outcome is None:
+        row |= {"status": "broken" if fault else "unfinished", "error": fault}
+    else:
+        row |= _outcome_columns(outcome)
+        fault = _named_otherwise(home, content) or _outcome_fault(home, outcome, row)
+        if not fault and row["status"] == "ok":
+            try:
+                row |= _measured(home, content, outcome, batch, check_steady)
+            except (measure.BrokenSteps, OSError) as error:
+                fault = str(error)
+    if fault:
+        row |= {"status": "broken", "error": fault}
+        set_aside.append(SetAside(home, fault))
+    return row
+
+
+def _measured(
+    home: Path, trial: dict[str, Any], outcome: dict[str, Any], batch: int, check_steady: bool
+) -> dict[str, Any]:
+    reports = outcome.get("ranks") or outcome.get("exits")
+    expected = range(len(reports)) if isinstance(reports, list) and reports else None
+    steps = trial.get("steps")
+    planned = _whole(steps.get("measured"), 1) if isinstance(steps, dict) else None
+    found = measure.phases(measure.read_steps(home), expected)
+    return measure.measure(found, batch, planned, check_steady=check_steady)
+
+
+def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
+    hardware = outcome.get("hardware")
+    hardware = hardware if isinstance(hardware, dict) else {}
+    device = hardware.get("accelerator") or hardware.get("gpu") or hardware.get("cpu")
+    hosts = outcome.get("hosts")
+    return {
+        "status": _text(outcome.get("status")),
+        "error": _text(outcome.get("error")) or "",
+        "framework": _text(outcome.get("framework")),
+        "communication": _text(outcome.get("communication")),
+        "launcher": _text(outcome.get("launcher")),
+        "order": _whole(outcome.get("order"), 0),
+        "started": _time(outcome.get("started")),
+        "ended": _time(outcome.get("ended")),
+        "hosts": len(hosts) if isinstance(hosts, list) else None,
+        "device": _text(device),
+        "emulated": bool(
+            hardware.get("emulated")
+            or hardware.get("simulated")
+            or outcome.get("emulated")
+            or outcome.get("simulated")
+        ),
+        "startup_seconds": _number(outcome.get("startup_seconds")),
+        "first_step_seconds": _number(outcome.get("first_step_seconds")),
+        "test_accuracy": _number(outcome.get("test_accuracy")),
+    }
+
+
+def _named_otherwise(home: Path, trial: dict[str, Any]) -> str:
+    """A trial's id begins with its strategy, workers and batch and ends with its repeat."""
+    begin = f"{trial['strategy']}-n{trial['workers']}-b{trial['global_batch']}-"
+    if home.name.startswith(begin) and home.name.endswith(f"-r{trial.get('repeat', 0):02d}"):
+        return ""
+    return f"trial.json is that of {begin}…-r{trial.get('repeat', 0):02d}, not of this folder"
+
+
+def _outcome_fault(home: Path, outcome: dict[str, Any], row: dict[str, Any]) -> str:
+    """Why the outcome cannot be trusted, "" if it can."""
+    written = outcome.get("format")
+    if not isinstance(written, int) or isinstance(written, bool) or written > FORMAT:
+        return f"outcome.json has format {written!r}; this version reads up to {FORMAT}"
+    if outcome.get("trial_id") != home.name:
+        return f"outcome.json belongs to another trial, {str(outcome.get('trial_id'))[:100]}"
+    if row["status"] not in STATUSES[:5]:
+        return f"outcome.json has the unknown status {str(outcome.get('status'))[:40]!r}"
+    if outcome.get("workers", row["workers"]) != row["workers"]:
+        return f"outcome.json says {outcome['workers']!r} workers, trial.json {row['workers']}"
+    for name in ("started", "ended"):
+        if outcome.get(name) is not None and row[name] is None:
+            return f"outcome.json: {name} is not a time: {str(outcome[name])[:40]!r}"
+    if row["started"] and row["ended"] and row["ended"] < row["started"]:
+        return "the trial ended before it started: the clock went backwards"
+    return ""
+
+
+def _factors(trial: dict[str, Any]) -> dict[str, Any]:
+    """Every scalar of trial.json that is a factor, nested names joined: steps.measured ─▶ steps_measured."""
+    found: dict[str, Any] = {}
+    for key, value in trial.items():
+        if key in NOT_FACTORS:
+            continue
+        name = clean(key)
+        parts = (
+            {f"{name}_{clean(k)}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+        )
+        for part, scalar in parts.items():
+            if not isinstance(scalar, dict | list):
+                found[part if part not in COLUMNS else f"trial_{part}"] = scalar
+    return found
+
+
+def read_json(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """The JSON object in `path`, or None and why there is none ("" if the file is absent)."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, ValueError, RecursionError) as error:
+        return None, f"{path.name} is not readable as JSON ({str(error)[:80]})"
+    if not isinstance(content, dict):
+        return None, f"{path.name} is not a JSON object"
+    return content, ""
+
+
+def _whole(value: Any, least: int) -> int | None:
+    """`value` if it is a whole number from `least` to 10^12."""
+    return (
+        value if isinstance(value, int) and not isinstance(value, bool) and least <= value <= 10**12 else None
+    )
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
+        return float(value)
+    return None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else clean(str(value))
+
+
+def clean(text: str) -> str:
+    """Text that can be encoded: a file name or a JSON escape may hold half a surrogate pair."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _time(value: Any) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(value)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None
