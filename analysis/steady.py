@@ -57,7 +57,7 @@ def _block_length(seconds: Floats) -> int:
 
     The lag-1 autocorrelation comes from differences of ranks, which a trend, a shift or an outlier
     hardly touches: Var(x[t+2] - x[t]) / Var(x[t+1] - x[t]) = 1 + phi for an AR(1) process. It is
-    taken for zero as long as it is within its own standard error.
+    taken for zero as long as it is within two of its standard errors.
     """
     from scipy import stats
 
@@ -67,7 +67,7 @@ def _block_length(seconds: Floats) -> int:
     ranks = stats.rankdata(seconds)
     one, two = (float(np.mean((ranks[lag:] - ranks[:-lag]) ** 2)) for lag in (1, 2))
     phi = min(two / one - 1.0, 0.9)
-    if phi < 1.5 / math.sqrt(len(seconds)):
+    if phi < 2.0 / math.sqrt(len(seconds)):
         return shortest
     return max(shortest, math.ceil(1.5 * (1 + phi) / (1 - phi)))
 

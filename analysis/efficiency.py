@@ -1,0 +1,220 @@
+"""Throughput, speedup and efficiency with intervals over launches.
+
+    estimates = estimate(load(folder))      one row per strategy, scaling mode and worker count
+
+How several launches become one number (Hoefler & Belli 2015, rules 3 and 4): costs, i.e. seconds, by
+their arithmetic mean; throughput as total samples over total time, i.e. the harmonic mean of the
+launches' rates; ratios from these summaries, never as a mean of ratios. Intervals: bootstrap.py.
+
+    speedup    S(N) = X(N) / X(1)
+    efficiency E(N) = S(N) / N       in weak scaling too: X(N) / N is the rate of one worker
+
+`speedup` and `efficiency` take X(1) from the base case, the framework's plain single process, and
+`speedup_self`, `efficiency_self` from the same strategy at one worker: the second flatters a strategy
+whose wrapping costs something even where there is nothing to communicate with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from analysis import bootstrap
+from analysis.bootstrap import Mean
+from analysis.load import Results, load
+
+MODES = ("strong", "weak")
+FEW_LAUNCHES = 5
+# Positive costs, whose intervals are made on a log scale, and what may be zero or negative.
+COSTS = ("step_p50", "step_p95", "step_p99", "startup_seconds", "first_step_seconds")
+PLAIN = ("compute_only_seconds", "exposed_seconds", "data_seconds", "straggler_seconds", "test_accuracy")
+RATIOS = ("speedup", "efficiency", "speedup_self", "efficiency_self")
+WITH_INTERVAL = ("throughput", *RATIOS, *COSTS, *PLAIN)
+# Base case first, then native, then Horovod.
+ORDER = (
+    pl.col("scaling"),
+    pl.col("framework"),
+    pl.col("communication").replace_strict({"none": 0, "native": 1, "horovod": 2}, default=3),
+    pl.col("strategy"),
+    pl.col("workers"),
+)
+KEY = ("scaling", "framework", "communication", "strategy", "workers", "global_batch")
+
+
+def estimate(
+    results: Results, *, confidence: float = 0.95, resamples: int = bootstrap.RESAMPLES, seed: int = 0
+) -> pl.DataFrame:
+    """One row per factor combination × strategy × scaling mode × workers that has a launch that is ok.
+
+    Columns: KEY, the factors, `n_launches`, `n_failed`; each of WITH_INTERVAL with `_low` and `_high`
+    (null for a single launch); `base_case` (its strategy) and `base_throughput`, null if it was not
+    measured; `launcher`, `device`, `emulated`; `warning`, text for people, "" if there is nothing to
+    warn of. Seconds are per step unless named otherwise; throughput is in samples per second over all
+    workers.
+    """
+    points = [
+        _point(results, mode, rows, resamples, seed)
+        for mode in MODES
+        for rows in _groups(results.trials.filter(pl.col(mode)), results.factors)
+    ]
+    points = [point for point in points if point is not None]
+    rows = [_row(point, points, results.factors, confidence) for point in points]
+    schema = _schema(results)
+    return pl.DataFrame(rows, schema=schema, orient="row").sort(
+        *results.factors,
+        pl.col("scaling"),
+        "framework",
+        "communication",
+        "strategy",
+        "workers",
+        nulls_last=True,
+    )
+
+
+def precision(source: Results | Path, *, confidence: float = 0.95) -> dict[str, float]:
+    """Relative half-width of the interval of the throughput of each point with a launch that is ok.
+
+    0.05 says "within ±5%"; infinite for a single launch. `source` may be a results folder.
+    """
+    results = source if isinstance(source, Results) else load(source, check_steady=False)
+    found = {}
+    for (point,), rows in results.trials.filter(status="ok").group_by("point"):
+        cost = (rows["train_seconds"] / rows["samples"]).to_numpy()[:, None]
+        (mean,) = bootstrap.resampled(cost, bootstrap.RESAMPLES, 0, str(point))
+        _, high = mean.log_interval(confidence)
+        found[str(point)] = high / mean.value - 1.0 if math.isfinite(high) else math.inf
+    return found
+
+
+def _groups(trials: pl.DataFrame, factors: Sequence[str]) -> list[pl.DataFrame]:
+    by = ["strategy", "workers", "global_batch", *factors]
+    return trials.partition_by(by, maintain_order=True) if len(trials) else []
+
+
+class _Point:
+    """The launches of one row of the estimates."""
+
+    def __init__(self, mode: str, trials: pl.DataFrame, ok: pl.DataFrame, factors: dict[str, Any]) -> None:
+        self.mode, self.trials, self.ok, self.factors = mode, trials, ok, factors
+        first = ok.row(0, named=True)
+        self.strategy, self.workers = first["strategy"], first["workers"]
+        self.framework, self.communication = first["framework"], first["communication"]
+        self.global_batch = first["global_batch"]
+        self.means: dict[str, Mean] = {}
+
+    def is_base_of(self, other: _Point) -> bool:
+        """Whether this is the plain single process that `other` is to be compared with."""
+        same = self.framework == other.framework and self.communication == "none"
+        return same and self._at_one_worker_of(other)
+
+    def is_self_of(self, other: _Point) -> bool:
+        return self.strategy == other.strategy and self._at_one_worker_of(other)
+
+    def _at_one_worker_of(self, other: _Point) -> bool:
+        return self.workers == 1 and self.mode == other.mode and self.factors == other.factors
+
+
+def _point(results: Results, mode: str, trials: pl.DataFrame, resamples: int, seed: int) -> _Point | None:
+    ok = trials.filter(status="ok")
+    if not len(ok):
+        return None
+    factors = {name: ok[name][0] for name in results.factors}
+    point = _Point(mode, trials, ok, factors)
+    cost = (ok["train_seconds"] / ok["samples"]).to_numpy()
+    others = ok.select(*COSTS, *PLAIN).cast(pl.Float64).fill_null(math.nan).to_numpy()
+    values = np.column_stack([cost, others])
+    means = bootstrap.resampled(values, resamples, seed, ok["point"][0])
+    point.means = dict(zip(("cost", *COSTS, *PLAIN), means, strict=True))
+    return point
+
+
+def _row(point: _Point, points: Sequence[_Point], factors: Sequence[str], confidence: float) -> list[Any]:
+    cost = point.means["cost"]
+    base = next((p for p in points if p.is_base_of(point)), None)
+    itself = next((p for p in points if p.is_self_of(point)), None)
+    low, high = cost.log_interval(confidence)
+    found: dict[str, tuple[float, float, float]] = {"throughput": (1 / cost.value, 1 / high, 1 / low)}
+    for name, other in (("", base), ("_self", itself)):
+        ratio = (math.nan, math.nan, math.nan)
+        if other is not None:
+            one = other.means["cost"]
+            ratio = (one.value / cost.value, *bootstrap.ratio_interval([one], [cost], confidence))
+        found["speedup" + name] = ratio
+        found["efficiency" + name] = (
+            ratio[0] / point.workers,
+            ratio[1] / point.workers,
+            ratio[2] / point.workers,
+        )
+    for name in COSTS:
+        mean = point.means[name]
+        found[name] = (mean.value, *_cost_interval(mean, confidence))
+    for name in PLAIN:
+        found[name] = (point.means[name].value, *point.means[name].interval(confidence))
+    measured = [None if math.isnan(value) else value for name in WITH_INTERVAL for value in found[name]]
+    return [
+        *(
+            point.mode,
+            point.framework,
+            point.communication,
+            point.strategy,
+            point.workers,
+            point.global_batch,
+        ),
+        *(point.factors[name] for name in factors),
+        len(point.ok),
+        len(point.trials) - len(point.ok),
+        *measured,
+        base.strategy if base else None,
+        1 / base.means["cost"].value if base else None,
+        _all_of(point.ok["launcher"]),
+        _all_of(point.ok["device"]),
+        bool(point.ok["emulated"].any()),
+        "; ".join(_warnings(point, base)),
+    ]
+
+
+def _cost_interval(mean: Mean, confidence: float) -> bootstrap.Interval:
+    return mean.log_interval(confidence) if mean.n and mean.draws.min() > 0 else (math.nan, math.nan)
+
+
+def _schema(results: Results) -> dict[str, Any]:
+    trials = results.trials.schema
+    key = {name: trials.get(name, pl.String) for name in KEY}
+    floats = {name + end: pl.Float64 for name in WITH_INTERVAL for end in ("", "_low", "_high")}
+    return {
+        **key,
+        **{name: trials[name] for name in results.factors},
+        "n_launches": pl.Int64,
+        "n_failed": pl.Int64,
+        **floats,
+        "base_case": pl.String,
+        "base_throughput": pl.Float64,
+        "launcher": pl.String,
+        "device": pl.String,
+        "emulated": pl.Boolean,
+        "warning": pl.String,
+    }
+
+
+def _warnings(point: _Point, base: _Point | None) -> list[str]:
+    n, found = len(point.ok), []
+    if n < FEW_LAUNCHES:
+        found.append(f"fewer than {FEW_LAUNCHES} launches ({n})")
+    if failed := len(point.trials) - n:
+        found.append(f"{failed} of {len(point.trials)} launches did not succeed")
+    if unsteady := point.ok.filter(pl.col("steady").eq(False)).height:
+        found.append(f"not steady in {unsteady} of {n} launches")
+    if (unchecked := point.ok["steady"].null_count()) > n / 2:
+        found.append(f"steadiness not checked in {unchecked} of {n} launches")
+    if base is None:
+        found.append("base case not measured")
+    return found
+
+
+def _all_of(names: pl.Series) -> str | None:
+    return " / ".join(names.drop_nulls().unique().sort()) or None
