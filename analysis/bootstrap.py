@@ -9,7 +9,7 @@ holds it) is the t interval with a bootstrap standard error on a log scale:
 
 Each resample draws n - 1 of the n launches, with replacement, which removes the bootstrap's
 narrowness bias (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", The American
-Statistician 69(4), 371-386, sections 3.2 and 5.4). A ratio resamples numerator and denominator
+Statistician 69(4), 371-386). A ratio resamples numerator and denominator
 jointly; its degrees of freedom are Satterthwaite's (1946, Biometrics Bulletin 2(6), 110-114).
 """
 

@@ -58,22 +58,14 @@ def estimate(
     workers.
     """
     points = [
-        _point(results, mode, rows, resamples, seed)
+        _Point(mode, rows, ok, results.factors, resamples, seed)
         for mode in MODES
         for rows in _groups(results.trials.filter(pl.col(mode)), results.factors)
+        if len(ok := rows.filter(status="ok"))
     ]
-    points = [point for point in points if point is not None]
     rows = [_row(point, points, results.factors, confidence) for point in points]
-    schema = _schema(results)
-    return pl.DataFrame(rows, schema=schema, orient="row").sort(
-        *results.factors,
-        pl.col("scaling"),
-        "framework",
-        "communication",
-        "strategy",
-        "workers",
-        nulls_last=True,
-    )
+    frame = pl.DataFrame(rows, schema=_schema(results), orient="row")
+    return frame.sort(*(pl.col(name) for name in results.factors), *ORDER, nulls_last=True)
 
 
 def precision(source: Results | Path, *, confidence: float = 0.95) -> dict[str, float]:
@@ -99,13 +91,25 @@ def _groups(trials: pl.DataFrame, factors: Sequence[str]) -> list[pl.DataFrame]:
 class _Point:
     """The launches of one row of the estimates."""
 
-    def __init__(self, mode: str, trials: pl.DataFrame, ok: pl.DataFrame, factors: dict[str, Any]) -> None:
-        self.mode, self.trials, self.ok, self.factors = mode, trials, ok, factors
+    def __init__(
+        self,
+        mode: str,
+        trials: pl.DataFrame,
+        ok: pl.DataFrame,
+        factors: Sequence[str],
+        resamples: int,
+        seed: int,
+    ) -> None:
+        self.mode, self.trials, self.ok = mode, trials, ok
         first = ok.row(0, named=True)
+        self.factors = {name: first[name] for name in factors}
         self.strategy, self.workers = first["strategy"], first["workers"]
         self.framework, self.communication = first["framework"], first["communication"]
         self.global_batch = first["global_batch"]
-        self.means: dict[str, Mean] = {}
+        cost = (ok["train_seconds"] / ok["samples"]).to_numpy()
+        others = ok.select(*COSTS, *PLAIN).cast(pl.Float64).fill_null(math.nan).to_numpy()
+        means = bootstrap.resampled(np.column_stack([cost, others]), resamples, seed, first["point"])
+        self.means = dict(zip(("cost", *COSTS, *PLAIN), means, strict=True))
 
     def is_base_of(self, other: _Point) -> bool:
         """Whether this is the plain single process that `other` is to be compared with."""
@@ -117,20 +121,6 @@ class _Point:
 
     def _at_one_worker_of(self, other: _Point) -> bool:
         return self.workers == 1 and self.mode == other.mode and self.factors == other.factors
-
-
-def _point(results: Results, mode: str, trials: pl.DataFrame, resamples: int, seed: int) -> _Point | None:
-    ok = trials.filter(status="ok")
-    if not len(ok):
-        return None
-    factors = {name: ok[name][0] for name in results.factors}
-    point = _Point(mode, trials, ok, factors)
-    cost = (ok["train_seconds"] / ok["samples"]).to_numpy()
-    others = ok.select(*COSTS, *PLAIN).cast(pl.Float64).fill_null(math.nan).to_numpy()
-    values = np.column_stack([cost, others])
-    means = bootstrap.resampled(values, resamples, seed, ok["point"][0])
-    point.means = dict(zip(("cost", *COSTS, *PLAIN), means, strict=True))
-    return point
 
 
 def _row(point: _Point, points: Sequence[_Point], factors: Sequence[str], confidence: float) -> list[Any]:
