@@ -8,6 +8,7 @@ Only wiring: each command imports what it needs when it runs, so that `--help` a
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,13 +63,13 @@ def run(
             return
         folder = ResultsFolder(path)
         folder.open(chosen)
-    summary = None
+    signal.signal(signal.SIGTERM, _stop)
     try:
         with TerminalDisplay(console) as display:
             summary = drive(plan, folder, launcher, _precision, display)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         console.print("stopped; what is finished is kept. Run the same command to go on.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(128 + (stopped.args[0] if stopped.args else signal.SIGINT)) from None
     finally:
         for line in folder.moved + folder.foreign():
             console.print(f"set aside: {line}", markup=False, highlight=False, soft_wrap=True)
@@ -115,6 +116,11 @@ def schema() -> None:
     from cluster.study import json_schema
 
     print(json.dumps(json_schema(), indent=2))
+
+
+def _stop(number: int, _: object) -> None:
+    """SIGTERM ends a run as Ctrl-C does: its ranks too, and what is finished is kept."""
+    raise KeyboardInterrupt(number)
 
 
 def _console() -> Console:

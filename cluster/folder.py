@@ -56,7 +56,9 @@ class ResultsFolder:
         if old is not None:
             faults = _differences(old, resolved(study))
             if faults:
-                raise StudyError([f"{self.path}: holds another study ({f}); use --results or another name" for f in faults])
+                raise StudyError(
+                    [f"{self.path}: holds another study ({f}); use --results or another name" for f in faults]
+                )
         try:
             self.trials.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / ".lock").open("a+", encoding="utf-8")

@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cluster import horovod_build
 from cluster.launcher import Launch, OptionsError
-from jobs import strategies
 from jobs.cores import allowed_cores
 from jobs.rendezvous import LOOPBACK, RankEnvironment, master_port, rank_variables
 from jobs.results import Status, conclude, last_lines, rank_file
+from jobs.strategies import STRATEGIES, missing
 from jobs.trial import Trial
 from jobs.worker import PARENT
 
@@ -63,7 +64,9 @@ class LocalLauncher:
         return max(1, len(allowed_cores()) // threads_per_worker)
 
     def unavailable(self, strategy: str) -> str | None:
-        return strategies.missing(strategy)
+        if "horovod" in STRATEGIES[strategy].needs and (why := horovod_build.why_not()):
+            return why
+        return missing(strategy)
 
     def refuse(self, points: Sequence[Trial]) -> list[str]:
         if self._oversubscribe:

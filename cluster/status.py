@@ -49,9 +49,7 @@ def status(folder: Path) -> list[PointStatus]:
         counts[point][state] += 1
         if outcome and outcome.status != "ok":
             troubles[point] = f"{outcome.status}: {outcome.error}"
-    return [
-        PointStatus(p, planned, c["ok"], c["unfinished"], troubles.get(p, "")) for p, c in counts.items()
-    ]
+    return [PointStatus(p, planned, c["ok"], c["unfinished"], troubles.get(p, "")) for p, c in counts.items()]
 
 
 def render(states: list[PointStatus]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from cluster.study import LauncherOptions, Study, StudyError
 from jobs.strategies import STRATEGIES
 
 LARGEST_FILE = 1 << 20
+BRANCH = re.compile(r"(list|literal|function-[a-z]+|constrained-[a-z]+)(\[.*\])?")
 
 
 class _NoDuplicates(yaml.SafeLoader):
@@ -28,9 +30,7 @@ def _mapping(loader: _NoDuplicates, node: yaml.MappingNode) -> dict[Any, Any]:
         if isinstance(key, dict | list):
             raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
         if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} is given twice", key_node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
         seen.add(key)
     return dict(loader.construct_mapping(node, deep=True))
 
@@ -53,7 +53,7 @@ def parse(path: Path) -> Study:
         raise StudyError([f"{path}:{line}: not UTF-8 text; save it as UTF-8"]) from None
     try:
         aliases = any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text, Loader=yaml.SafeLoader))
-        content = None if aliases else yaml.load(text, Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader
+        content = None if aliases else yaml.load(text, Loader=_NoDuplicates)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise StudyError([f"{path}:{line}: {_one_line(error.problem or 'not YAML')}"]) from None
@@ -89,7 +89,10 @@ def check(content: dict[Any, Any]) -> Study:
 
 
 def _place(error: ErrorDetails) -> list[str]:
-    return [str(part) for part in error["loc"] if not _is_branch(str(part))]
+    """The keys and indices that lead to the fault, without pydantic's names of a union's branches."""
+    parts = [_one_line(part) for part in error["loc"]]
+    is_key = error["type"] == "extra_forbidden"
+    return [p for i, p in enumerate(parts) if (is_key and i == len(parts) - 1) or not BRANCH.fullmatch(p)]
 
 
 def _without_other_branches(errors: list[ErrorDetails]) -> list[ErrorDetails]:
@@ -119,11 +122,6 @@ def _fault(error: ErrorDetails) -> str:
         return f"{place}: {message}" if place else message
     given = _one_line(repr(error.get("input")))
     return f"{place}: {given[:60]} is wrong; {message[0].lower()}{message[1:]}"
-
-
-def _is_branch(part: str) -> bool:
-    """Whether a part of pydantic's location names a branch of a union, not a place in the file."""
-    return "[" in part or part in ("int", "str", "constrained-int", "function-after")
 
 
 def _keys(where: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ import gzip
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +122,7 @@ def _find(folder: Path, name: str) -> Path:
     raise DataError(f"{folder}: {name} (or {name}.gz) is missing; it takes the four files of MNIST")
 
 
-def _npz(path: Path) -> tuple[NDArray[np.generic], ...]:
+def _npz(path: Path) -> tuple[NDArray[Any], ...]:
     keys = ("x_train", "y_train", "x_test", "y_test")
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -135,7 +136,7 @@ def _npz(path: Path) -> tuple[NDArray[np.generic], ...]:
         raise DataError(f"{path}: not a readable mnist.npz ({error})") from None
 
 
-def _idx(path: Path) -> NDArray[np.generic]:
+def _idx(path: Path) -> NDArray[Any]:
     """An IDX file: 0, 0, type (8 = unsigned byte), dimensions, big-endian sizes, then the bytes."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -163,16 +164,16 @@ def _openml() -> Dataset:
     return Dataset(x[:60000], y[:60000], x[60000:], y[60000:])
 
 
-def _checked(arrays: tuple[NDArray[np.generic], ...], place: str) -> Dataset:
-    for part, images, labels in (("train", *arrays[:2]), ("test", *arrays[2:])):
+def _checked(arrays: tuple[NDArray[Any], ...], place: str) -> Dataset:
+    x, y, tx, ty = arrays
+    for part, images, labels in (("train", x, y), ("test", tx, ty)):
         if images.ndim != 3 or images.shape[1:] != IMAGE_SHAPE or not np.issubdtype(images.dtype, np.integer):
             raise DataError(f"{place}: {part} images are {images.dtype}{list(images.shape)}; uint8[n, 28, 28] wanted")
         if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
             raise DataError(f"{place}: {part} labels are {labels.dtype}{list(labels.shape)} for {len(images)} images")
         if len(images) == 0:
             raise DataError(f"{place}: no {part} images")
-        low, high = int(labels.min()), int(labels.max())  # type: ignore[call-overload]
+        low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= CLASSES:
             raise DataError(f"{place}: {part} labels run from {low} to {high}; 0 to 9 wanted")
-    x, y, tx, ty = arrays
     return Dataset(x.astype(np.uint8), y.astype(np.int32), tx.astype(np.uint8), ty.astype(np.int32))

@@ -42,7 +42,7 @@ class RankReport(Record):
     """What one rank says of itself at its end. Seconds unless named otherwise.
 
     `startup_seconds` runs from the launcher's start of the process to the first training step
-    and contains `import_seconds`, `rendezvous_seconds` and `build_seconds`. `first_step_seconds`
+    and contains `import_seconds`, `data_load_seconds`, `rendezvous_seconds` and `build_seconds`. `first_step_seconds`
     is the first training call (tracing and compiling included). `test_accuracy` (rank 0 only) is
     the share of held-out images classified right after the last training step.
     """
@@ -56,6 +56,7 @@ class RankReport(Record):
     niceness: int
     startup_seconds: float
     import_seconds: float
+    data_load_seconds: float = 0.0
     rendezvous_seconds: float
     build_seconds: float
     first_step_seconds: float
@@ -64,6 +65,8 @@ class RankReport(Record):
     test_accuracy: float | None = None
     parameters: int
     device: str
+    intra_op_threads: int
+    inter_op_threads: int
     versions: dict[str, str] = {}
     hardware: dict[str, Any] = {}
 

@@ -126,7 +126,10 @@ def run(folder: Path) -> None:
         test_accuracy=accuracy,
         versions=provenance.versions(),
         hardware=provenance.hardware(),
-        **facts,
+        device=facts.device,
+        parameters=facts.parameters,
+        intra_op_threads=facts.intra_op_threads,
+        inter_op_threads=facts.inter_op_threads,
     )
     results.write_rank_report(folder, report)
     rendezvous.barrier()

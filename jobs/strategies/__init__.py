@@ -60,7 +60,7 @@ def missing(name: str) -> str | None:
     """Why strategy `name` cannot run in this environment, or None if it can."""
     for module in STRATEGIES[name].needs:
         if importlib.util.find_spec(module) is None:
-            return f"the package {module} is not installed here"
+            return f"{module} is not installed here; `make setup` installs it"
     return None
 
 

@@ -33,6 +33,16 @@ class Context:
         return self.trial.global_batch // self.trial.processes
 
 
+@dataclass(frozen=True)
+class Facts:
+    """`device` is what computed, `parameters` are the trainable ones, threads as the library has them."""
+
+    device: str
+    parameters: int
+    intra_op_threads: int
+    inter_op_threads: int
+
+
 class Strategy(ABC):
     """One process's way to train. Imports of its framework happen in `prepare` and later."""
 
@@ -70,5 +80,5 @@ class Strategy(ABC):
         """Leave the other ranks."""
 
     @abstractmethod
-    def facts(self) -> dict[str, str | int]:
-        """`device` (what computed), `parameters` (trainable), and the library's thread settings."""
+    def facts(self) -> Facts:
+        """What the rank's report says of the model and the device."""

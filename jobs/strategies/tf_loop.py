@@ -16,7 +16,7 @@ import numpy as np
 
 from jobs import model
 from jobs.data import Indices
-from jobs.strategies.base import Losses, Strategy
+from jobs.strategies.base import Facts, Losses, Strategy
 
 
 def build_cnn(precision: str, seed: int) -> Any:
@@ -74,10 +74,8 @@ class TensorFlowLoop(Strategy):
         return tf.distribute.get_strategy()
 
     def gradients(self, tape: Any, loss: Any, variables: list[Any], synchronous: bool) -> Any:
-        """Gradients of `loss`, the sum over the replica's samples divided by the global batch.
-
-        The Keras optimizer sums them over the replicas of a tf.distribute strategy.
-        """
+        """Gradients of `loss`; where `synchronous`, the Keras optimizer sums them over the replicas of a
+        tf.distribute strategy."""
         return tape.gradient(loss, variables)
 
     def new_optimizer(self, local: bool) -> Any:
@@ -113,7 +111,9 @@ class TensorFlowLoop(Strategy):
 
         dtype = tf.as_dtype(self.trial.precision)
         part = self.context.process_batch // self.replicas
-        to_mean = self.trial.global_batch / self.context.process_batch
+        # Summed over all replicas or, on the copy, kept local: the gradient is that of a mean.
+        divisor = self.trial.global_batch if synchronous else part
+        to_mean = divisor / self.context.process_batch
         variables = net.trainable_variables
 
         def replica_step(indices: Any) -> Any:
@@ -125,15 +125,11 @@ class TensorFlowLoop(Strategy):
             with tf.GradientTape() as tape:
                 logits = net(tf.reshape(images, [part, 28, 28, 1]), training=True)
                 each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-                loss = tf.reduce_sum(each) / self.trial.global_batch
+                loss = tf.reduce_sum(each) / divisor
             values = [v.value for v in variables]
-            optimizer.apply_gradients(
-                zip(self.gradients(tape, loss, values, synchronous), variables, strict=True)
-            )
+            optimizer.apply_gradients(zip(self.gradients(tape, loss, values, synchronous), variables, strict=True))
             return loss * to_mean
 
-        # One fixed k: a shorter last call would be a second trace inside a timed step.
-        @tf.function(input_signature=[tf.TensorSpec([self.trial.steps_per_call, self.context.process_batch], tf.int32)])
         def steps(batches: Any) -> Any:
             k = self.trial.steps_per_call
             losses = tf.TensorArray(dtype, k)
@@ -144,7 +140,9 @@ class TensorFlowLoop(Strategy):
                 losses = losses.write(step, tf.add_n(list(here)))
             return losses.stack()
 
-        return steps
+        # One fixed k: a shorter last call would be a second trace inside a timed step.
+        shape = [self.trial.steps_per_call, self.context.process_batch]
+        return tf.function(steps, input_signature=[tf.TensorSpec(shape, tf.int32)])
 
     def copy_state(self) -> None:
         with self.distribution.scope():
@@ -170,12 +168,12 @@ class TensorFlowLoop(Strategy):
     def close(self) -> None:
         """Leave the other ranks; nothing to do for a single process."""
 
-    def facts(self) -> dict[str, str | int]:
+    def facts(self) -> Facts:
         import tensorflow as tf
 
-        return {
-            "device": "cpu",
-            "parameters": int(sum(np.prod(v.shape) for v in self.net.trainable_variables)),
-            "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
-            "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
-        }
+        return Facts(
+            device="cpu",
+            parameters=int(sum(np.prod(v.shape) for v in self.net.trainable_variables)),
+            intra_op_threads=tf.config.threading.get_intra_op_parallelism_threads(),
+            inter_op_threads=tf.config.threading.get_inter_op_parallelism_threads(),
+        )

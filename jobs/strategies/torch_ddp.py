@@ -34,9 +34,7 @@ class TorchDDP(TorchLoop):
             timeout=timeout,
             master_listen_fd=listener,
         )
-        dist.init_process_group(
-            "gloo", store=store, rank=place.rank, world_size=place.world_size, timeout=timeout
-        )
+        dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.world_size, timeout=timeout)
 
     def wrap(self, net: Any) -> Any:
         from torch.nn.parallel import DistributedDataParallel

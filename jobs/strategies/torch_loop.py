@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs import model
 from jobs.data import Indices
-from jobs.strategies.base import Losses, Strategy
+from jobs.strategies.base import Facts, Losses, Strategy
 
 
 def build_cnn(dtype: Any, seed: int) -> Any:
@@ -79,7 +79,7 @@ class TorchLoop(Strategy):
 
         chosen = torch.from_numpy(indices)
         images = self.images[chosen].to(self.dtype).div_(255.0)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss = cross_entropy(net(images), self.labels[chosen])
         loss.backward()
         optimizer.step()
@@ -106,12 +106,12 @@ class TorchLoop(Strategy):
     def close(self) -> None:
         """Leave the other ranks; nothing to do for a single process."""
 
-    def facts(self) -> dict[str, str | int]:
+    def facts(self) -> Facts:
         import torch
 
-        return {
-            "device": "cpu",
-            "parameters": sum(p.numel() for p in self.net.parameters()),
-            "intra_op_threads": torch.get_num_threads(),
-            "inter_op_threads": torch.get_num_interop_threads(),
-        }
+        return Facts(
+            device="cpu",
+            parameters=sum(p.numel() for p in self.net.parameters()),
+            intra_op_threads=torch.get_num_threads(),
+            inter_op_threads=torch.get_num_interop_threads(),
+        )

@@ -1,0 +1,308 @@
+"""The driver: what is missing is done, nothing finished is lost, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import study_file
+from cluster.driver import Plan, Summary, plan, run, schedule
+from cluster.folder import ResultsFolder
+from cluster.launcher import Launch
+from cluster.local import LocalLauncher
+from cluster.study import StudyError, grid
+from jobs import results
+from jobs.trial import Trial
+from tests.running import ranks_of, until
+
+STUDY: dict[str, Any] = {
+    "name": "tiny",
+    "strategies": ["torch", "torch-ddp"],
+    "workers": [1, 2],
+    "scaling": ["strong"],
+    "batch": {"global": 4},
+    "steps": {"warmup": 1, "measured": 3, "compute_only": 0},
+    "repeats": {"min": 2},
+    "launcher": {"kind": "local", "oversubscribe": True},
+}
+ROOT = Path(__file__).parents[2]
+
+
+class Silent:
+    """A display that shows nothing and remembers what ended."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    def planned(self, trials: Any, done: int) -> None: ...
+
+    def tick(self, running: dict[str, str]) -> None: ...
+
+    def ended(self, outcome: results.Outcome) -> None:
+        self.ids.append(outcome.trial_id)
+
+
+class Instant(LocalLauncher):
+    """A launcher whose trials have ended as soon as they are started; those in `failing` have failed.
+
+    It stands in for the real one only where the question is the driver's bookkeeping.
+    """
+
+    failing: frozenset[str] = frozenset()
+
+    def start(self, launches: Any) -> None:
+        self._ended = []
+        for launch in launches:
+            self._finish(launch)
+
+    def _finish(self, launch: Launch) -> None:
+        failed = launch.trial.id in self.failing
+        for rank in range(launch.trial.processes):
+            results.append_steps(launch.folder, rank, [])
+            results.write_rank_report(
+                launch.folder,
+                results.RankReport(
+                    rank=rank,
+                    host="h",
+                    address="a",
+                    pid=1,
+                    cpus=[],
+                    threads=1,
+                    niceness=0,
+                    startup_seconds=1.0,
+                    import_seconds=1.0,
+                    rendezvous_seconds=0.0,
+                    build_seconds=0.0,
+                    first_step_seconds=0.1,
+                    train_started_unix=0.0,
+                    train_ended_unix=1.0,
+                    parameters=1,
+                    device="cpu",
+                    intra_op_threads=1,
+                    inter_op_threads=1,
+                ),
+            )
+        results.conclude(
+            launch.folder,
+            status="failed" if failed else "ok",
+            error="broken" if failed else "",
+            launcher="local",
+            order=launch.order,
+            started="",
+            ended="",
+            exit_codes={},
+        )
+        self._ended.append(launch.trial.id)
+
+    def wait(self, seconds: float) -> list[str]:
+        ended, self._ended = getattr(self, "_ended", []), []
+        return ended
+
+
+def drive(
+    results_at: Path,
+    change: dict[str, Any] | None = None,
+    precision: Any = lambda path: {},
+    failing: frozenset[str] = frozenset(),
+) -> tuple[Summary, ResultsFolder, Plan, list[str]]:
+    study = study_file.check(STUDY | (change or {}))
+    launcher = Instant(study.launcher.options, results_at)
+    launcher.failing = failing
+    planned = plan(study, launcher)
+    folder = ResultsFolder(results_at)
+    folder.open(study)
+    display = Silent()
+    try:
+        summary = run(planned, folder, launcher, precision, display)
+    finally:
+        folder.close()
+    return summary, folder, planned, display.ids
+
+
+def test_launches_are_random_but_whole_rounds_follow_each_other() -> None:
+    points = grid(study_file.check(STUDY | {"batch": {"global": 8}, "workers": [1, 2, 4, 8]}), 8).points
+    trials = schedule(points, range(4), seed=0)
+    rounds = [[t.point for t in trials[i : i + len(points)]] for i in range(0, len(trials), len(points))]
+    assert all(sorted(r) == sorted(rounds[0]) for r in rounds)
+    assert len({tuple(r) for r in rounds}) > 1
+    assert schedule(points, range(4), seed=0) == trials
+    assert schedule(points, range(4), seed=1) != trials
+
+
+def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
+    assert drive(tmp_path)[0].ok == 6
+    again, folder, _, ids = drive(tmp_path)
+    assert (again.ok, again.done_before, ids, folder.moved) == (0, 6, [], [])
+
+
+def test_a_study_may_grow_and_only_the_new_is_done(tmp_path: Path) -> None:
+    drive(tmp_path)
+    summary, _, _, ids = drive(tmp_path, {"repeats": {"min": 3}, "workers": [1, 2, 4]})
+    assert summary.done_before == 6
+    assert Counter(i.rpartition("-r")[2] for i in ids) == {"00": 1, "01": 1, "02": 4}
+    orders = [results.read_outcome(p).order for p in (tmp_path / "trials").iterdir()]
+    assert sorted(orders) == list(range(12))
+
+
+def test_another_study_is_refused_and_the_difference_is_named(tmp_path: Path) -> None:
+    drive(tmp_path)
+    with pytest.raises(StudyError, match=r"holds another study \(steps.measured: 3 there, 4 here\)"):
+        drive(tmp_path, {"steps": {"warmup": 1, "measured": 4, "compute_only": 0}})
+    with pytest.raises(StudyError, match="seed: 0 there, 5 here"):
+        drive(tmp_path, {"seed": 5})
+
+
+def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(StudyError, match="not a study's results"):
+        drive(tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_results_of_a_newer_format_are_refused(tmp_path: Path) -> None:
+    drive(tmp_path)
+    content = yaml.safe_load((tmp_path / "study.yaml").read_text())
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content | {"format": 99}))
+    with pytest.raises(StudyError, match="format 99; this version reads up to 1"):
+        drive(tmp_path)
+
+
+def test_a_failed_launch_is_recorded_and_tried_again_next_time(tmp_path: Path) -> None:
+    _, _, planned, _ = drive(tmp_path / "plan")
+    victim = planned.grid.points[1].id
+    first = drive(tmp_path / "r", failing=frozenset({victim}))[0]
+    assert (first.ok, [o.trial_id for o in first.failed]) == (5, [victim])
+    second, folder, _, ids = drive(tmp_path / "r")
+    assert ids == [victim]
+    assert second.done_before == 5
+    (line,) = folder.moved
+    assert line.startswith(f"{victim} had ended as failed: broken")
+    assert len(list((tmp_path / "r" / "set-aside").iterdir())) == 1
+
+
+def test_partial_and_damaged_trials_are_set_aside_by_name_and_done_anew(tmp_path: Path) -> None:
+    _, _, planned, _ = drive(tmp_path)
+    trials = tmp_path / "trials"
+    ids = [p.id for p in planned.grid.points]
+    (trials / ids[0] / "outcome.json").unlink()
+    (trials / ids[1] / "outcome.json").write_text('{"format": 1')
+    (trials / ids[2] / "trial.json").write_text("{}")
+    (trials / "holiday.jpg").write_bytes(b"jpg")
+    (trials / "foreign").mkdir()
+    summary, folder, _, done = drive(tmp_path)
+    assert (summary.done_before, sorted(done)) == (3, sorted(ids))
+    said = "\n".join(folder.moved)
+    assert "was not finished" in said
+    assert "cannot be trusted" in said
+    assert "no readable trial.json" in said
+    assert len(folder.foreign()) == 2
+    assert (trials / "holiday.jpg").exists()
+
+
+def test_points_that_are_still_uncertain_get_more_launches_up_to_max(tmp_path: Path) -> None:
+    _, _, planned, _ = drive(tmp_path / "plan")
+    wide, narrow = planned.grid.points[0].point, planned.grid.points[1].point
+    change = {"repeats": {"min": 2, "max": 5, "until_ci": 0.05}}
+    asked = []
+
+    def precision(path: Path) -> dict[str, float]:
+        asked.append(path)
+        there = len(list((path / "trials").glob(f"{narrow}-r*")))
+        return {wide: 0.2, narrow: 0.2 if there < 3 else 0.01}
+
+    _, _, _, ids = drive(tmp_path / "r", change, precision)
+    counts = Counter(i.rpartition("-r")[0] for i in ids)
+    assert (counts[wide], counts[narrow], counts[planned.grid.points[2].point]) == (5, 3, 2)
+    resumed = drive(tmp_path / "r", change, precision)
+    assert resumed[3] == []
+
+
+def test_the_plan_says_what_is_left_out(tmp_path: Path) -> None:
+    drive(tmp_path)
+    content = json.loads((tmp_path / "plan.json").read_text())
+    assert len(content["points"]) == 3
+    assert content["repeats"] == 2
+    assert "torch at more than 1 worker" in content["left_out"][0]
+
+
+def command(study: Path, results_at: Path) -> list[str]:
+    return [sys.executable, "-m", "scaling", "run", str(study), "--results", str(results_at)]
+
+
+@pytest.fixture
+def slow_study(tmp_path: Path) -> Path:
+    path = tmp_path / "slow.yaml"
+    steps = {"warmup": 1, "measured": 300, "compute_only": 0}
+    path.write_text(yaml.safe_dump(STUDY | {"steps": steps, "workers": [2], "repeats": {"min": 1}}))
+    return path
+
+
+def finished(results_at: Path) -> set[str]:
+    return {p.parent.name for p in results_at.glob("trials/*/outcome.json")}
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_driver_ended_at_any_moment_resumes_and_leaves_no_rank(
+    blow: signal.Signals, slow_study: Path, tmp_path: Path
+) -> None:
+    results_at = tmp_path / "r"
+    first = subprocess.Popen(command(slow_study, results_at), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    until(lambda: finished(results_at) and ranks_of(results_at))
+    kept = {i: (results_at / "trials" / i / "outcome.json").read_text() for i in finished(results_at)}
+    first.send_signal(blow)
+    output, _ = first.communicate(timeout=20)
+    until(lambda: not ranks_of(results_at), 5)
+    if blow != signal.SIGKILL:
+        assert first.returncode == (130 if blow == signal.SIGINT else 143)
+        assert "Run the same command to go on" in output
+    second = subprocess.run(command(slow_study, results_at), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert len(finished(results_at)) == 2
+    for trial_id, content in kept.items():
+        assert (results_at / "trials" / trial_id / "outcome.json").read_text() == content
+    assert "was not finished" in " ".join(second.stdout.split())
+
+
+def test_a_second_driver_on_the_same_folder_is_refused(slow_study: Path, tmp_path: Path) -> None:
+    results_at = tmp_path / "r"
+    first = subprocess.Popen(command(slow_study, results_at), cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: ranks_of(results_at))
+        second = subprocess.run(command(slow_study, results_at), cwd=ROOT, capture_output=True, text=True, check=False)
+        assert second.returncode == 2
+        assert f"in use by process {first.pid}" in second.stderr
+        assert second.stderr.count("\n") == 1
+    finally:
+        os.kill(first.pid, signal.SIGTERM)
+        first.wait(20)
+
+
+def test_a_real_trial_of_each_point_is_ordered_as_launched(tmp_path: Path) -> None:
+    study = study_file.check(STUDY | {"repeats": {"min": 1}})
+    launcher = LocalLauncher(study.launcher.options, tmp_path)
+    planned = plan(study, launcher)
+    folder = ResultsFolder(tmp_path)
+    folder.open(study)
+    summary = run(planned, folder, launcher, lambda path: {}, Silent())
+    folder.close()
+    assert summary.ok == 3
+    found = [results.read_outcome(p) for p in (tmp_path / "trials").iterdir()]
+    by_order = sorted(found, key=lambda o: o.order)
+    assert [o.trial_id for o in by_order] == [t.id for t in schedule(planned.grid.points, range(1), study.seed)]
+    assert [o.started for o in by_order] == sorted(o.started for o in by_order)
+    assert time.time() > 0
+
+
+def test_trials_of_a_point_are_named_alike() -> None:
+    trial = Trial(strategy="torch", workers=1, global_batch=4, repeat=7)
+    assert trial.id == f"{trial.point}-r07"

@@ -1,0 +1,185 @@
+"""The local launcher: what becomes of a trial when a rank dies, hangs or never ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.launcher import Launch, OptionsError
+from cluster.local import LocalLauncher
+from jobs import cores
+from jobs.results import Outcome, rank_file, read_outcome, write_trial
+from jobs.trial import Limits, Steps, Trial
+from tests.running import launch, ranks_of, until
+
+LONG = Steps(warmup=1, measured=100_000, compute_only=0)
+SHORT = Steps(warmup=1, measured=3, compute_only=2)
+
+
+def endless(strategy: str = "torch-ddp", **limits: float) -> Trial:
+    bounds = Limits(**({"hang": 20.0} | limits))
+    return Trial(strategy=strategy, workers=2, global_batch=4, steps=LONG, limits=bounds)
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[LocalLauncher]:
+    made = LocalLauncher({"oversubscribe": True}, tmp_path)
+    yield made
+    made.close()
+    assert not ranks_of(tmp_path)
+
+
+def begin(launcher: LocalLauncher, trial: Trial, results: Path) -> tuple[Path, list[psutil.Process]]:
+    """Start `trial` and wait until all its ranks are in their step loop."""
+    folder = results / "trials" / trial.id
+    write_trial(folder, trial)
+    launcher.start([Launch(trial, folder, 0)])
+
+    def stepping() -> list[psutil.Process]:
+        assert launcher.wait(0.1) == []
+        beats = [rank_file(folder, rank, "alive") for rank in range(trial.processes)]
+        ready = all(b.exists() and b.stat().st_mtime < time.time() + trial.limits.hang + 1 for b in beats)
+        return ranks_of(folder) if ready else []
+
+    return folder, until(stepping)
+
+
+def end(launcher: LocalLauncher, folder: Path, within: float) -> Outcome:
+    began = time.monotonic()
+    while not launcher.wait(0.5):
+        assert time.monotonic() - began < within
+    outcome = read_outcome(folder)
+    assert outcome is not None
+    assert not ranks_of(folder)
+    return outcome
+
+
+@pytest.mark.parametrize("strategy", ["torch-ddp", "tf-multiworker"])
+def test_a_dead_rank_ends_the_trial_within_ten_seconds(strategy: str, launcher: LocalLauncher, tmp_path: Path) -> None:
+    folder, ranks = begin(launcher, endless(strategy), tmp_path)
+    os.kill(ranks[1].pid, signal.SIGKILL)
+    outcome = end(launcher, folder, within=10)
+    assert outcome.status == "failed"
+    assert "SIGKILL" in outcome.error
+    assert len(outcome.exits) == 2
+
+
+def test_a_stopped_rank_is_noticed_by_the_one_that_waits_for_it(launcher: LocalLauncher, tmp_path: Path) -> None:
+    folder, ranks = begin(launcher, endless(hang=3.0), tmp_path)
+    os.kill(ranks[1].pid, signal.SIGSTOP)
+    outcome = end(launcher, folder, within=20)
+    assert outcome.status in ("failed", "timeout")
+    assert "jobs/meter.py" in "\n".join(line for e in outcome.exits for line in e.last_lines)
+
+
+def test_a_single_stopped_process_is_noticed_too(launcher: LocalLauncher, tmp_path: Path) -> None:
+    folder, (rank,) = begin(launcher, endless("tf-mirrored", hang=3.0), tmp_path)
+    os.kill(rank.pid, signal.SIGSTOP)
+    outcome = end(launcher, folder, within=20)
+    assert (outcome.status, "no sign of life" in outcome.error) == ("timeout", True)
+
+
+def test_a_trial_that_does_not_end_is_ended_at_its_limit(launcher: LocalLauncher, tmp_path: Path) -> None:
+    folder, _ = begin(launcher, endless(trial=12.0), tmp_path)
+    outcome = end(launcher, folder, within=30)
+    assert outcome.status == "timeout"
+    assert "limits.trial = 12 s" in outcome.error
+
+
+def test_a_rank_that_cannot_start_leaves_its_reason(launcher: LocalLauncher, tmp_path: Path) -> None:
+    trial = Trial.model_validate(
+        {"strategy": "torch", "workers": 1, "global_batch": 4, "data": {"kind": "mnist", "path": "/nowhere"}}
+    )
+    done = launch(trial, tmp_path)
+    assert done.outcome.status == "failed"
+    assert "exit code 1" in done.outcome.error
+    assert "/nowhere: no such file" in done.outcome.error
+
+
+def test_ranks_die_with_their_launcher_however_it_dies(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.cluster.test_local import *\n"
+        "results = Path(sys.argv[1]); made = LocalLauncher({'oversubscribe': True}, results)\n"
+        "begin(made, endless(), results); print('begun', flush=True); time.sleep(600)"
+    )
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=root) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        assert len(ranks_of(tmp_path)) == 2
+        process.kill()
+    until(lambda: not ranks_of(tmp_path), 5)
+
+
+def test_each_worker_has_cores_and_threads_of_its_own(tmp_path: Path) -> None:
+    done = launch(Trial(strategy="torch-ddp", workers=2, global_batch=4, steps=SHORT), tmp_path)
+    reports = done.outcome.ranks
+    assert [r.threads for r in reports] == [1, 1]
+    assert [r.intra_op_threads for r in reports] == [1, 1]
+    assert all(len(r.cpus) == 1 for r in reports)
+    if len(cores.allowed_cores()) >= 2:
+        assert set(reports[0].cpus).isdisjoint(reports[1].cpus)
+    assert {r.device for r in reports} == {"cpu"}
+    assert done.outcome.framework == "PyTorch"
+    assert done.outcome.versions["torch"].startswith("2.13")
+
+
+@pytest.mark.parametrize("variables", [{"RANK": "7", "WORLD_SIZE": "9", "OMP_NUM_THREADS": "64", "TF_CONFIG": "{"}])
+def test_what_the_shell_has_set_does_not_reach_the_ranks(
+    variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = launch(Trial(strategy="tf", workers=1, global_batch=4, steps=SHORT), tmp_path)
+    assert done.outcome.status == "ok", done.outcome.exits
+
+
+def listening(processes: list[psutil.Process]) -> set[str]:
+    found = set()
+    for process in processes:
+        for connection in process.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                found.add(connection.laddr.ip)
+    return found
+
+
+@pytest.mark.parametrize("strategy", ["torch-ddp", pytest.param("torch-horovod", marks=pytest.mark.horovod)])
+def test_nothing_listens_beyond_loopback(strategy: str, launcher: LocalLauncher, tmp_path: Path) -> None:
+    _, ranks = begin(launcher, endless(strategy), tmp_path)
+    assert listening(ranks) <= {"127.0.0.1", "::ffff:127.0.0.1"}
+
+
+def test_more_workers_than_cores_are_refused_unless_asked_for(tmp_path: Path) -> None:
+    many = 10 * len(cores.allowed_cores())
+    trial = Trial(strategy="torch-ddp", workers=many, global_batch=many)
+    (fault,) = LocalLauncher({}, tmp_path).refuse([trial])
+    assert fault.startswith(f"workers: {many} ")
+    assert LocalLauncher({"oversubscribe": True}, tmp_path).refuse([trial]) == []
+
+
+def test_unknown_options_are_said(tmp_path: Path) -> None:
+    with pytest.raises(OptionsError) as caught:
+        LocalLauncher({"partition": "gpu", "oversubscribe": "yes"}, tmp_path)
+    assert [f.split(":")[0] for f in caught.value.faults] == ["partition", "oversubscribe"]
+
+
+@pytest.mark.parametrize(
+    ("cores_there", "processes", "wanted", "shares"),
+    [
+        ([0, 1, 2, 3], 2, 2, [[0, 1], [2, 3]]),
+        ([0, 1, 2, 3], 2, 1, [[0], [1]]),
+        ([6], 1, 1, [[6]]),
+    ],
+)
+def test_cores_are_shared_out_without_overlap(
+    cores_there: list[int], processes: int, wanted: int, shares: list[list[int]]
+) -> None:
+    assert [cores.share(cores_there, r, processes, wanted) for r in range(processes)] == shares

@@ -1,0 +1,123 @@
+"""The images and the order of batches."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import data
+from jobs.trial import Data
+
+COUNT = st.integers(1, 200)
+
+
+def test_digits_are_real_and_in_the_frame_of_mnist() -> None:
+    from scipy.ndimage import zoom
+    from sklearn.datasets import load_digits
+
+    digits = data.load(Data(), 0)
+    assert digits.train_images.shape == (1437, 28, 28)
+    assert digits.test_images.shape == (360, 28, 28)
+    source = load_digits()
+    order = np.random.RandomState(0).permutation(1797)
+    np.testing.assert_array_equal(digits.train_labels, source.target[order[:1437]])
+    enlarged = np.clip(zoom(source.images / 16, (1, 2.5, 2.5), order=1), 0, 1) * 255
+    inner = digits.train_images[:, 4:24, 4:24]
+    np.testing.assert_allclose(inner, enlarged[order[:1437]], atol=0.5 + 1e-9)
+    assert digits.train_images[:, :4].max() == 0
+
+
+@given(samples=COUNT, batch=COUNT, steps=st.integers(1, 20), seed=st.integers(0, 5))
+def test_every_epoch_holds_each_image_once(samples: int, batch: int, steps: int, seed: int) -> None:
+    flat = data.batch_indices(samples, batch, steps, seed).ravel()
+    for start in range(0, len(flat) - samples + 1, samples):
+        assert sorted(flat[start : start + samples]) == list(range(samples))
+    assert len(set(flat[:samples])) == min(samples, len(flat))
+
+
+@given(world_size=st.sampled_from([1, 2, 4, 8]), seed=st.integers(0, 5))
+def test_the_ranks_slices_make_up_the_global_batch(world_size: int, seed: int) -> None:
+    order = data.batch_indices(100, 16, 10, seed)
+    slices = [data.rank_slice(order, rank, world_size) for rank in range(world_size)]
+    np.testing.assert_array_equal(np.concatenate(slices, axis=1), order)
+
+
+def test_more_steps_do_not_change_the_first_ones() -> None:
+    np.testing.assert_array_equal(data.batch_indices(50, 8, 5, 1), data.batch_indices(50, 8, 50, 1)[:5])
+
+
+def test_synthetic_images_follow_the_seed() -> None:
+    one, two = (data.load(Data(kind="synthetic"), seed) for seed in (1, 2))
+    assert one.train_images.shape == (4096, 28, 28)
+    assert not np.array_equal(one.train_images, two.train_images)
+
+
+def idx(array: np.ndarray) -> bytes:
+    sizes = b"".join(int(n).to_bytes(4, "big") for n in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for name in data.IDX_FILES:
+        count = 20 if name.startswith("train") else 10
+        shape = (count, 28, 28) if "images" in name else (count,)
+        content = idx(random.integers(0, 10, shape))
+        if "labels" in name:
+            (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+def test_mnist_is_read_from_its_four_files_packed_or_not(mnist: Path) -> None:
+    found = data.load(Data(kind="mnist", path=str(mnist)), 0)
+    assert found.train_images.shape == (20, 28, 28)
+    assert found.test_labels.shape == (10,)
+
+
+def test_mnist_is_read_from_an_npz(mnist: Path, tmp_path: Path) -> None:
+    files = data.load(Data(kind="mnist", path=str(mnist)), 0)
+    archive = tmp_path / "mnist.npz"
+    np.savez(
+        archive,
+        x_train=files.train_images,
+        y_train=files.train_labels.astype(np.uint8),
+        x_test=files.test_images,
+        y_test=files.test_labels.astype(np.uint8),
+    )
+    found = data.load(Data(kind="mnist", path=str(archive)), 0)
+    np.testing.assert_array_equal(found.train_images, files.train_images)
+    np.testing.assert_array_equal(found.test_labels, files.test_labels)
+
+
+def test_wrong_data_files_are_named_in_one_line(mnist: Path, tmp_path: Path) -> None:
+    def message(path: Path) -> str:
+        with pytest.raises(data.DataError) as caught:
+            data.load(Data(kind="mnist", path=str(path)), 0)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "no such file" in message(tmp_path / "nowhere")
+    foreign = tmp_path / "foreign.npz"
+    foreign.write_bytes(b"not an archive")
+    assert "not a readable mnist.npz" in message(foreign)
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    assert "no array 'x_train'" in message(tmp_path / "other.npz")
+    images = mnist / data.IDX_FILES[0]
+    whole = images.read_bytes()
+    images.write_bytes(whole[:-5])
+    assert "truncated or damaged" in message(mnist)
+    images.write_bytes(b"\x89PNG")
+    assert "not an IDX file" in message(mnist)
+    images.write_bytes(idx(np.zeros((20, 14, 14))))
+    assert "28, 28" in message(mnist)
+    images.write_bytes(whole)
+    (mnist / f"{data.IDX_FILES[1]}.gz").write_bytes(gzip.compress(idx(np.full(20, 11))))
+    assert "labels run from 11 to 11" in message(mnist)
+    images.unlink()
+    assert "is missing" in message(mnist)

@@ -1,0 +1,66 @@
+"""What defines a trial, and its id."""
+
+import pytest
+from pydantic import ValidationError
+
+from jobs.strategies import STRATEGIES
+from jobs.trial import Limits, Steps, Trial
+
+
+def trial(**changes: object) -> Trial:
+    return Trial.model_validate({"strategy": "torch-ddp", "workers": 2, "global_batch": 64} | changes)
+
+
+def test_the_same_configuration_has_the_same_id() -> None:
+    assert trial().id == trial().id
+    assert trial().id.startswith("torch-ddp-n2-b64-")
+    assert Trial.model_validate_json(trial(repeat=3).model_dump_json()) == trial(repeat=3)
+
+
+def test_a_recorded_id_is_still_made_today() -> None:
+    """Results on disk are found by it: a change of this text orphans every result there is."""
+    assert trial().id == "torch-ddp-n2-b64-c678c77b-r00"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"precision": "float64"}, {"optimizer": "framework-default"}, {"threads_per_worker": 2}],
+)
+def test_every_factor_makes_another_point(change: dict[str, object]) -> None:
+    assert trial(**change).point != trial().point
+
+
+def test_repeats_share_their_point_and_limits_do_not_count() -> None:
+    assert trial(repeat=1).point == trial(repeat=2).point
+    assert trial(repeat=1).id != trial(repeat=2).id
+    assert trial(limits=Limits(hang=5.0)).id == trial().id
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"strategy": "torch-dpp"}, "unknown strategy"),
+        ({"global_batch": 63}, "63 is not divisible by 2 workers"),
+        ({"strategy": "torch"}, "base case"),
+        ({"workers": 0}, "greater than or equal to 1"),
+        ({"workers": "2"}, "valid integer"),
+        ({"workrs": 2}, "not permitted"),
+        ({"steps_per_call": 3, "steps": Steps(warmup=3, measured=10)}, "measured 10 is not a multiple"),
+        ({"learning_rate": float("nan")}, "finite|greater"),
+        ({"data": {"kind": "digits", "path": "x"}}, "goes with kind mnist"),
+    ],
+)
+def test_an_impossible_trial_is_refused(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        trial(**change)
+
+
+def test_a_mirrored_trial_is_one_process() -> None:
+    assert trial(strategy="tf-mirrored").processes == 1
+    assert trial().processes == 2
+    assert trial().worker_batch == 32
+
+
+def test_each_framework_has_exactly_one_base_case() -> None:
+    bases = [info for info in STRATEGIES.values() if info.is_base_case]
+    assert sorted(info.framework for info in bases) == ["PyTorch", "TensorFlow"]

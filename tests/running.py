@@ -1,0 +1,77 @@
+"""Launch real trials from tests, and read what they left."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from cluster.launcher import Launch
+from cluster.local import LocalLauncher
+from jobs.results import Outcome, rank_file, read_outcome, write_trial
+from jobs.strategies import STRATEGIES
+from jobs.trial import Trial
+
+DISTRIBUTED = [name for name, info in STRATEGIES.items() if not info.is_base_case]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A trial that has ended."""
+
+    trial: Trial
+    folder: Path
+    outcome: Outcome
+
+    def rows(self, rank: int, phase: str) -> list[dict[str, Any]]:
+        lines = rank_file(self.folder, rank, "jsonl").read_text().splitlines()
+        return [row for row in map(json.loads, lines) if row["phase"] == phase]
+
+    def losses(self, phase: str = "train") -> np.ndarray:
+        """The global loss of each step: the mean over ranks, which have equal samples."""
+        per_rank = [[row["loss"] for row in self.rows(r, phase)] for r in range(self.trial.processes)]
+        return np.mean(np.array(per_rank), axis=0)
+
+
+def launch(trial: Trial, results: Path) -> Done:
+    """Run `trial` with the local launcher until it has ended."""
+    launcher = LocalLauncher({"oversubscribe": True}, results)
+    folder = results / "trials" / trial.id
+    write_trial(folder, trial)
+    launcher.start([Launch(trial, folder, 0)])
+    try:
+        while not launcher.wait(5.0):
+            pass
+    finally:
+        launcher.close()
+    outcome = read_outcome(folder)
+    assert outcome is not None
+    return Done(trial, folder, outcome)
+
+
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Wait for `condition` to become true and return its value; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{condition} did not come true in {seconds} s")
+
+
+def ranks_of(folder: Path) -> list[psutil.Process]:
+    """The living rank processes of all trials below `folder`."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        command = process.info["cmdline"] or []
+        ours = "jobs.worker" in command and any(str(folder) in part for part in command)
+        if ours and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
