@@ -134,6 +134,8 @@ def study(
 
     `shape_fields` are those of Shape (launch_cv=0.1, measured=100, …); `factors` overrides fields of
     trial.json. Base cases are run at one worker only. Launches are in random order, as a study's are.
+    A point that both modes share (batch_global == per_worker * n) is written once, with the truth of
+    the mode that is named first: choose batches that avoid it, or equal laws.
     """
     shape = shape or Shape(**shape_fields)
     rng = np.random.default_rng(seed)

@@ -1,0 +1,108 @@
+"""The estimates as a table for a terminal of 100 columns.
+
+rich.print(render(estimate(load(folder))))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from analysis.efficiency import KEY
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def render(estimates: pl.DataFrame) -> Table:
+    """Throughput, speedup and efficiency with their 95% intervals per strategy and worker count.
+
+    The base cases are named below the table, and so is what a reader must know of a row before he
+    trusts it, under the letter that the row carries.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    varied = _varied_factors(estimates)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left")
+    for name in ("scaling", "strategy", *varied):
+        table.add_column(name)
+    for name in ("N", "n", "samples/s", "speedup", "efficiency"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    warnings = [list(filter(None, text.split("; "))) for text in estimates["warning"]]
+    letters, of_all = _letters(warnings)
+    last = None
+    for row, texts in zip(estimates.iter_rows(named=True), warnings, strict=True):
+        here = (row["scaling"], *(row[name] for name in varied))
+        if last is not None and here != last:
+            table.add_section()
+        last = here
+        is_base = row["strategy"] == row["base_case"] and row["workers"] == 1
+        cells = [
+            *(row["scaling"], row["strategy"], *(str(row[name]) for name in varied)),
+            *(str(row["workers"]), str(row["n_launches"])),
+            _throughput(row),
+            "base case" if is_base else _with_interval(row, "speedup", _three_digits),
+            "" if is_base else _with_interval(row, "efficiency", lambda v: f"{100 * v:.0f}", "%"),
+            "".join(sorted(letters.get(text, "") for text in texts)),
+        ]
+        table.add_row(*(Text(cell) for cell in cells), style="bold" if is_base else "")
+    notes = [*_base_cases(estimates), *(f"All rows: {text}." for text in of_all)]
+    notes += [f"{letter}: {text}" for text, letter in letters.items()]
+    table.caption = Text("\n".join(notes), style="not italic dim")
+    return table
+
+
+def _letters(warnings: list[list[str]]) -> tuple[dict[str, str], list[str]]:
+    """A letter for each warning of some rows, and the warnings that all rows share."""
+    texts = dict.fromkeys(text for row in warnings for text in row)
+    of_all = [text for text in texts if len(warnings) > 1 and all(text in row for row in warnings)]
+    some = [text for text in texts if text not in of_all]
+    return {text: chr(ord("a") + i) if i < 26 else "*" for i, text in enumerate(some)}, of_all
+
+
+def _varied_factors(estimates: pl.DataFrame) -> list[str]:
+    begin = len(KEY)
+    factors = estimates.columns[begin : estimates.columns.index("n_launches")]
+    return [name for name in factors if estimates[name].n_unique() > 1]
+
+
+def _with_interval(row: dict[str, Any], name: str, write: Callable[[float], str], unit: str = "") -> str:
+    value, low, high = (row[name + end] for end in ("", "_low", "_high"))
+    if value is None:
+        return "–"
+    if low is None or high is None:
+        return f"{write(value)}{unit} [?]"
+    return f"{write(value)}{unit} [{write(low)}, {write(high)}]"
+
+
+def _throughput(row: dict[str, Any]) -> str:
+    """The rate, and half of its interval in percent (on the log scale it is symmetric)."""
+    value, low, high = row["throughput"], row["throughput_low"], row["throughput_high"]
+    if low is None:
+        return f"{_rate(value)} ±  ?"
+    percent = 100 * (math.sqrt(high / low) - 1) if low > 0 else math.inf
+    return f"{_rate(value)} ±{_rate(percent) if percent >= 9.95 else f'{percent:.1f}'}%"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.{max(0, 2 - len(f'{value:.0f}') + 1)}f}" if value >= 1 else f"{value:.2f}"
+
+
+def _base_cases(estimates: pl.DataFrame) -> list[str]:
+    lines = ["N workers, n launches; [95% interval over launches]."]
+    for (scaling,), rows in estimates.group_by("scaling", maintain_order=True):
+        pairs = rows.select("base_case", "base_throughput").drop_nulls().unique(maintain_order=True).rows()
+        if pairs:
+            said = ", ".join(f"{name} {_rate(rate)} samples/s" for name, rate in pairs)
+            lines.append(f"Base case, {scaling}: {said} (one plain process).")
+    return lines
