@@ -75,12 +75,17 @@ def breakdown(estimates: pl.DataFrame, results: Results, launches: pl.DataFrame)
             dots = launches.filter(*(pl.col(k).eq_missing(v) for k, v in values.items()))
             for ax, (name, look) in zip(axes, looks.items(), strict=True):
                 mine = row.filter(strategy=name).sort("workers")
-                _bars(ax, mine, dots.filter(strategy=name), used)
                 if first:
                     ax.set_title(style.plain(name, 24), color=look.colour, weight="bold", fontsize=9)
+                if not len(mine):
+                    ax.xaxis.set_visible(False)
+                    continue
+                _bars(ax, mine, dots.filter(strategy=name), used)
                 if last:
                     ax.set_xlabel("workers")
             words = [f"{v} scaling" if k == "scaling" else f"{k} {v}" for k, v in values.items()]
+            highest: float = max(row["total"].to_list())
+            axes[0].set_ylim(0, min(axes[0].get_ylim()[1], 1.4 * highest))
             axes[0].set_ylabel(f"{style.plain(', '.join(words))}\nworker time per sample, µs")
     return made.figure
 

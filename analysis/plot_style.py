@@ -151,10 +151,18 @@ def sheet(
     plt.close(figure)  # it is the caller's now; pyplot need not keep it
     figure.subplots_adjust(
         left=left / width, right=1 - 0.15 / width, top=1 - top / height, bottom=bottom / height,
-        hspace=0.55 / panel[1], wspace=0.17,
+        hspace=0.5 / panel[1], wspace=0.17,
     )  # fmt: skip
     edge = 0.12 / width
-    figure.text(edge, 1 - 0.12 / height, title, fontsize=12, weight="bold", ha="left", va="top")
+    figure.text(
+        edge,
+        1 - 0.12 / height,
+        plain(title, int(width * 8.5)),
+        fontsize=12,
+        weight="bold",
+        ha="left",
+        va="top",
+    )
     figure.text(
         edge,
         1 - 0.36 / height,
@@ -235,4 +243,4 @@ def describe(estimates: pl.DataFrame, study: str) -> tuple[str, list[str]]:
     ]
     if estimates["emulated"].any():
         notes.insert(0, "EMULATED: these times were simulated, not measured on such hardware")
-    return plain(study), notes
+    return plain(study, 200), notes

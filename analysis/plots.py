@@ -67,7 +67,7 @@ def throughput(estimates: pl.DataFrame, results: Results, behind: Sequence[Curve
 def speedup(estimates: pl.DataFrame, results: Results, behind: Sequence[Curve] = ()) -> Figure:
     """S(N) = X(N) / X(1) over the named base case, with the ideal line S(N) = N."""
 
-    def ideal(ax: Axes, panel: pl.DataFrame, counts: Sequence[int], spread: float) -> None:
+    def ideal(ax: Axes, _panel: pl.DataFrame, counts: Sequence[int], spread: float) -> None:
         _ideal(ax, counts, spread, float, style.INK)
 
     points = _launches(estimates, results).with_columns(
@@ -80,8 +80,8 @@ def speedup(estimates: pl.DataFrame, results: Results, behind: Sequence[Curve] =
 def efficiency(estimates: pl.DataFrame, results: Results, behind: Sequence[Curve] = ()) -> Figure:
     """E(N) = S(N) / N against the named base case."""
 
-    def ideal(ax: Axes, panel: pl.DataFrame, counts: Sequence[int], spread: float) -> None:
-        _ideal(ax, counts, spread, lambda n: 1.0, style.INK)
+    def ideal(ax: Axes, _panel: pl.DataFrame, counts: Sequence[int], spread: float) -> None:
+        _ideal(ax, counts, spread, lambda _: 1.0, style.INK)
 
     value = pl.col("throughput") / pl.col("base_throughput") / pl.col("workers")
     points = _launches(estimates, results).with_columns(value=value)
@@ -175,12 +175,19 @@ def _curves(
     legend.append([IDEAL, *backs.values()])
     study, notes = style.describe(estimates, results.name)
     with style.theme():
-        made = style.sheet(f"{title} · {study}", notes, len(rows), len(modes), legend=legend)
+        made = style.sheet(
+            f"{title} · {study}",
+            notes,
+            len(rows),
+            len(modes),
+            legend=legend,
+            left=0.9 if len(rows) > 1 else 0.68,
+        )
         for axes, (heading, values) in zip(made.axes, rows, strict=True):
             for ax, mode in zip(axes, modes, strict=True):
                 panel = _select(estimates, scaling=mode, **values)
-                said = [f"{mode} scaling{style.batch(panel, mode)}", style.plain(heading)]
-                ax.set_title(" · ".join(filter(None, said)))
+                if axes is made.axes[0]:
+                    ax.set_title(f"{mode} scaling{style.batch(_select(estimates, scaling=mode), mode)}")
                 if not len(panel):
                     ax.set_axis_off()
                     continue
@@ -201,8 +208,10 @@ def _curves(
                         )
                 _strategies(ax, quantity, panel, _select(points, scaling=mode, **values), looks, spread)
                 style.worker_axis(ax, counts, spread + 0.1 * max(1.0, math.log2(counts[-1] / counts[0])))
+                if axes is not made.axes[-1]:
+                    ax.set_xlabel("")
                 _value_axis(ax, quantity, panel, wide)
-            axes[0].set_ylabel(label)
+            axes[0].set_ylabel("\n".join(filter(None, [style.plain(heading, 45), label])))
     return made.figure
 
 
@@ -267,13 +276,17 @@ def _ideal(
 
 
 def _value_axis(ax: Axes, quantity: str, panel: pl.DataFrame, wide: bool) -> None:
-    if quantity == "efficiency":
-        lows = panel.select(pl.min_horizontal("efficiency", "efficiency_low").min()).item() or 0.0
-        ax.set_ylim(bottom=0.0 if lows < 0.5 else math.floor(lows * 10 - 0.5) / 10)
-        ax.set_ylim(top=max(1.08, min(ax.get_ylim()[1], 2.0)))
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    elif wide:
+    """Limits and labels. A very wide interval runs out of the frame rather than flatten the rest."""
+    if wide:
         style.log2_values(ax)
+        return
+    most: float = max([1.4 * value for value in panel[quantity].drop_nulls()], default=1.0)
+    ax.set_ylim(top=min(ax.get_ylim()[1], most))
+    if quantity == "efficiency":
+        least = panel.select(pl.min_horizontal("efficiency", "efficiency_low").min()).item() or 0.0
+        ax.set_ylim(bottom=0.0 if least < 0.5 else math.floor(least * 10 - 0.5) / 10)
+        ax.set_ylim(top=max(1.08, ax.get_ylim()[1]))
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     else:
         ax.set_ylim(bottom=0)
         ax.yaxis.set_major_formatter(
