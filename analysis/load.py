@@ -110,9 +110,7 @@ def _study(folder: Path, set_aside: list[SetAside]) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, yaml.YAMLError, ValueError, RecursionError):
-        set_aside.append(
-            SetAside(path, "not readable as YAML; the scaling modes are inferred from the trials")
-        )
+        set_aside.append(SetAside(path, "not readable as YAML; the scaling modes are inferred from the trials"))
         return {}
     if not isinstance(content, dict):
         set_aside.append(SetAside(path, "not a mapping; the scaling modes are inferred from the trials"))
@@ -184,9 +182,7 @@ def _factor_series(name: str, values: list[Any]) -> pl.Series:
             return pl.Series(name, values, dtype=_DTYPES[frozenset(kinds)], strict=False)
         except (pl.exceptions.PolarsError, OverflowError):
             pass  # an integer beyond 64 bits
-    return pl.Series(
-        name, [None if v is None else trial_folder.clean(str(v)) for v in values], dtype=pl.String
-    )
+    return pl.Series(name, [None if v is None else trial_folder.clean(str(v)) for v in values], dtype=pl.String)
 
 
 _DTYPES = {

@@ -57,9 +57,7 @@ def read_steps(home: Path) -> pl.DataFrame:
 
     Raises BrokenSteps if a file is missing, truncated or damaged.
     """
-    files = {
-        int(m[1]): f for f in sorted(home.iterdir()) if (m := re.fullmatch(r"rank-(\d+)\.jsonl", f.name))
-    }
+    files = {int(m[1]): f for f in sorted(home.iterdir()) if (m := re.fullmatch(r"rank-(\d+)\.jsonl", f.name))}
     try:
         texts = {rank: file.read_bytes() for rank, file in sorted(files.items())}
     except OSError as error:
@@ -164,9 +162,7 @@ def _checked(
         wrong = ~(array >= 0) | np.isinf(array) if name == "data_seconds" else ~(array > 0) | np.isinf(array)
         if wrong.any():
             rank, at = np.argwhere(wrong)[0]
-            raise BrokenSteps(
-                f"{name} of {phase} step {step[wanted[at]]} of rank {rank} is missing or not positive"
-            )
+            raise BrokenSteps(f"{name} of {phase} step {step[wanted[at]]} of rank {rank} is missing or not positive")
         arrays[name] = array
     return Steps(**arrays)
 
@@ -182,14 +178,10 @@ def measure(
     if train is None or not train.seconds.size:
         raise BrokenSteps("no measured training steps")
     if planned_steps is not None and train.seconds.shape[1] != planned_steps:
-        raise BrokenSteps(
-            f"{train.seconds.shape[1]} measured training steps, but {planned_steps} were planned"
-        )
+        raise BrokenSteps(f"{train.seconds.shape[1]} measured training steps, but {planned_steps} were planned")
     per_step = train.samples.sum(axis=0)
     if (per_step != global_batch).any():
-        raise BrokenSteps(
-            f"samples of a step sum to {per_step[per_step != global_batch][0]}, not {global_batch}"
-        )
+        raise BrokenSteps(f"samples of a step sum to {per_step[per_step != global_batch][0]}, not {global_batch}")
     slowest = train.seconds.max(axis=0)
     waits = np.take_along_axis(train.data_seconds, train.seconds.argmax(axis=0)[None, :], axis=0)[0]
     compute = found.get("compute_only")

@@ -58,9 +58,7 @@ def breakdown(estimates: pl.DataFrame, results: Results, launches: pl.DataFrame)
     ideal = Line2D([], [], color=style.INK, ls=style.DOTS, lw=1.1, label="base case (ideal at any N)")
     study, notes = style.describe(estimates, results.name)
     varied = [name for name in results.factors if estimates[name].n_unique() > 1]
-    groups = (
-        broken.unique(["scaling", *varied], maintain_order=True).select("scaling", *varied).rows(named=True)
-    )
+    groups = broken.unique(["scaling", *varied], maintain_order=True).select("scaling", *varied).rows(named=True)
     counts = {name: max(1, broken.filter(strategy=name)["workers"].n_unique()) for name in looks}
     most = max(counts.values())
     widths = [0.35 + 0.65 * counts[name] / most if most > 1 else 1.0 for name in looks]
@@ -111,9 +109,7 @@ def _bars(ax: Axes, rows: pl.DataFrame, launches: pl.DataFrame, used: list[tuple
     total = rows["total"].to_list()
     low = [t - (v if v is not None else t) for t, v in zip(total, rows["total_low"], strict=True)]
     high = [(v if v is not None else t) - t for t, v in zip(total, rows["total_high"], strict=True)]
-    ax.errorbar(
-        positions, total, yerr=[low, high], ls="none", color=style.INK, elinewidth=1.1, capsize=2.2, zorder=4
-    )
+    ax.errorbar(positions, total, yerr=[low, high], ls="none", color=style.INK, elinewidth=1.1, capsize=2.2, zorder=4)
     place = {n: i for i, n in enumerate(counts)}
     costs = (1e6 * launches["workers"] / launches["throughput"]).to_list()
     ax.scatter(
@@ -126,6 +122,4 @@ def _bars(ax: Axes, rows: pl.DataFrame, launches: pl.DataFrame, used: list[tuple
     ax.set_xlim(-0.6, max(len(counts), 1) - 0.4)
     ax.set_xticks(positions, [f"{n}" for n in counts])
     ax.grid(axis="x", visible=False)
-    ax.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
-    )
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))

@@ -207,9 +207,7 @@ def log2_values(ax: Axes) -> None:
     every = max(1, math.ceil((high - low) / 9))
     ticks = [2.0**k for k in range(math.ceil(low), math.floor(high) + 1, every)]
     ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
-    )
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     ax.yaxis.set_minor_locator(NullLocator())
 
 

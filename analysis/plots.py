@@ -59,9 +59,7 @@ def throughput(estimates: pl.DataFrame, results: Results, behind: Sequence[Curve
 
     looks = style.looks(estimates)
     points = _launches(estimates, results).with_columns(value="throughput")
-    return _curves(
-        "Throughput", "samples per second", "throughput", estimates, results, points, ideal, behind
-    )
+    return _curves("Throughput", "samples per second", "throughput", estimates, results, points, ideal, behind)
 
 
 def speedup(estimates: pl.DataFrame, results: Results, behind: Sequence[Curve] = ()) -> Figure:
@@ -70,9 +68,7 @@ def speedup(estimates: pl.DataFrame, results: Results, behind: Sequence[Curve] =
     def ideal(ax: Axes, _panel: pl.DataFrame, counts: Sequence[int], spread: float) -> None:
         _ideal(ax, counts, spread, float, style.INK)
 
-    points = _launches(estimates, results).with_columns(
-        value=pl.col("throughput") / pl.col("base_throughput")
-    )
+    points = _launches(estimates, results).with_columns(value=pl.col("throughput") / pl.col("base_throughput"))
     label = "speedup over the base case"
     return _curves("Speedup", label, "speedup", estimates, results, points, ideal, behind)
 
@@ -231,12 +227,8 @@ def _strategies(
         rows = panel.filter(strategy=name).drop_nulls(quantity).sort("workers")
         x = [n * shift for n in rows["workers"]]
         y = rows[quantity].to_list()
-        low = [
-            max(0.0, v - (bound if bound is not None else v)) for v, bound in _pairs(rows, quantity, "_low")
-        ]
-        high = [
-            max(0.0, (bound if bound is not None else v) - v) for v, bound in _pairs(rows, quantity, "_high")
-        ]
+        low = [max(0.0, v - (bound if bound is not None else v)) for v, bound in _pairs(rows, quantity, "_low")]
+        high = [max(0.0, (bound if bound is not None else v) - v) for v, bound in _pairs(rows, quantity, "_high")]
         dots = points.filter(strategy=name)
         beside = ax.transData + ScaledTranslation(4.5 / 72, 0, ax.figure.dpi_scale_trans)
         sns.scatterplot(
@@ -254,9 +246,7 @@ def _pairs(rows: pl.DataFrame, quantity: str, end: str) -> list[tuple[float, flo
     return list(zip(rows[quantity], rows[quantity + end], strict=True))
 
 
-def _ideal(
-    ax: Axes, counts: Sequence[int], spread: float, law: Callable[[float], float], colour: str
-) -> None:
+def _ideal(ax: Axes, counts: Sequence[int], spread: float, law: Callable[[float], float], colour: str) -> None:
     """The ideal line, and a mark level over the strategies that stand side by side at each count."""
     ends = math.log2(counts[0]), math.log2(counts[-1])
     x = [2 ** (ends[0] + (ends[1] - ends[0]) * i / 40) for i in range(41)]
@@ -289,9 +279,7 @@ def _value_axis(ax: Axes, quantity: str, panel: pl.DataFrame, wide: bool) -> Non
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     else:
         ax.set_ylim(bottom=0)
-        ax.yaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
-        )
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
 
 
 def _unique(curves: Sequence[Curve]) -> list[Curve]:

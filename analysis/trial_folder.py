@@ -125,10 +125,7 @@ def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
         "hosts": len(hosts) if isinstance(hosts, list) else None,
         "device": _text(device),
         "emulated": bool(
-            hardware.get("emulated")
-            or hardware.get("simulated")
-            or outcome.get("emulated")
-            or outcome.get("simulated")
+            hardware.get("emulated") or hardware.get("simulated") or outcome.get("emulated") or outcome.get("simulated")
         ),
         "startup_seconds": _number(outcome.get("startup_seconds")),
         "first_step_seconds": _number(outcome.get("first_step_seconds")),
@@ -170,9 +167,7 @@ def _factors(trial: dict[str, Any]) -> dict[str, Any]:
         if key in NOT_FACTORS:
             continue
         name = clean(key)
-        parts = (
-            {f"{name}_{clean(k)}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
-        )
+        parts = {f"{name}_{clean(k)}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
         for part, scalar in parts.items():
             if not isinstance(scalar, dict | list):
                 found[part if part not in COLUMNS else f"trial_{part}"] = scalar
@@ -194,9 +189,7 @@ def read_json(path: Path) -> tuple[dict[str, Any] | None, str]:
 
 def _whole(value: Any, least: int) -> int | None:
     """`value` if it is a whole number from `least` to 10^12."""
-    return (
-        value if isinstance(value, int) and not isinstance(value, bool) and least <= value <= 10**12 else None
-    )
+    return value if isinstance(value, int) and not isinstance(value, bool) and least <= value <= 10**12 else None
 
 
 def _number(value: Any) -> float | None:

@@ -299,8 +299,7 @@ def _lines(phase: str, seconds: Floats, input_share: float, samples: int, loss: 
     """Step lines as one text, made with one format string since a benchmark wants millions."""
     count = len(seconds)
     line = (
-        f'{{"phase": "{phase}", "step": %d, "seconds": %.9f, "data_seconds": %.9f, '
-        f'"samples": {samples}, "loss": %.9g'
+        f'{{"phase": "{phase}", "step": %d, "seconds": %.9f, "data_seconds": %.9f, "samples": {samples}, "loss": %.9g'
     )
     text = (line + ', "warmup": true}\n') * warmup + (line + "}\n") * (count - warmup)
     columns = (range(count), seconds.tolist(), (input_share * seconds).tolist(), loss.tolist())
