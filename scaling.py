@@ -93,11 +93,63 @@ def status(results: Results) -> None:
 def plot(
     results: Results,
     to: Annotated[Path | None, typer.Option(help="Default: RESULTS/figures.")] = None,
+    published: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SOURCE", help="Lay a source's published efficiency behind; `list` names all."),
+    ] = None,
 ) -> None:
     """Draw the figures of a results folder (SVG and PNG)."""
     with _clean_errors():
         for path in _draw(results, to or results / "figures"):
             print(path)
+
+
+@app.command()
+def claims(
+    results: Results,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Judge the article's claims by a study's results."""
+    from analysis import claims as judging
+    from analysis.load import load
+
+    with _clean_errors():
+        verdicts = judging.judge(load(results))
+    if json:
+        print(judging.to_json(verdicts))
+    else:
+        _console().print(judging.render(verdicts))
+
+
+@app.command()
+def report(
+    results: Results,
+    to: Annotated[Path | None, typer.Option(help="Default: RESULTS/report.")] = None,
+) -> None:
+    """Write one self-contained HTML page, with its figures and tables beside it."""
+    from analysis import report as writing
+
+    with _clean_errors():
+        print(writing.write(results, to))
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="A", help="A results folder.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="Another one of the same points.")],
+    fail_on_regression: Annotated[
+        float | None, typer.Option(metavar="PERCENT", min=0.0, max=100.0, help="Exit 1 if a point got slower by more.")
+    ] = None,
+) -> None:
+    """What changed for real between two results folders."""
+    from analysis import compare as comparing
+    from analysis.load import load
+
+    with _clean_errors():
+        comparison = comparing.compare(load(before), load(after))
+    _console().print(comparing.render(comparison))
+    if fail_on_regression is not None and comparison.regressions(fail_on_regression):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -72,13 +72,15 @@ class LocalLauncher:
         if self._oversubscribe:
             return []
         cores = len(allowed_cores())
-        sizes = sorted({(p.workers, p.threads_per_worker) for p in points})
-        return [
-            f"workers: {n} × {threads} threads do not fit on the {cores} physical cores there are; "
-            f"use at most {max(1, cores // threads)} workers, or set launcher.oversubscribe: true"
-            for n, threads in sizes
-            if n * threads > cores
-        ]
+        faults = []
+        for threads in sorted({p.threads_per_worker for p in points}):
+            sizes = {p.workers for p in points if p.threads_per_worker == threads}
+            if too_many := sorted(n for n in sizes if n * threads > cores):
+                faults.append(
+                    f"workers: {', '.join(map(str, too_many))} × {threads} threads do not fit on the {cores} physical "
+                    "cores there are; use fewer, or set launcher.oversubscribe: true"
+                )
+        return faults
 
     def room(self) -> int:
         return 0 if self._running else 1

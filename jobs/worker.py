@@ -15,6 +15,14 @@ import time
 import traceback
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobs.meter import Meter
+    from jobs.rendezvous import RankEnvironment, Rendezvous
+    from jobs.results import RankReport
+    from jobs.strategies.base import Strategy
+    from jobs.trial import Trial
 
 COMPUTE_ONLY_WARMUP_CALLS = 3
 # A launcher that lives as long as the trial gives its own pid: the rank then dies with it.
@@ -32,110 +40,148 @@ def die_with_parent() -> None:
         os._exit(1)
 
 
-def settle_environment(threads: int) -> None:
-    """Before any library that reads these at import: the same for every launcher, and no GPU that
-    a framework would otherwise take by itself in a run that is called a CPU run."""
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
-        os.environ[variable] = str(threads)
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    os.environ.pop("TF_CONFIG", None)
-
-
 def run(folder: Path) -> None:
     """All of a rank's life but its end; raises what went wrong."""
-    from jobs import cores, results
+    from jobs import results
     from jobs.rendezvous import RankEnvironment, RendezvousError
 
     trial = results.read_trial(folder)
     place = RankEnvironment.from_variables(os.environ)
     if place.world_size != trial.processes:
         raise RendezvousError(f"WORLD_SIZE is {place.world_size}; trial {trial.id} has {trial.processes} processes")
-    threads = trial.threads_per_worker * (trial.workers // trial.processes)
-    cpus = cores.share(cores.allowed_cores(), place.local_rank, place.local_world_size, threads)
-    cores.pin(cpus)
-    settle_environment(threads)
+    settle(trial, place)
 
-    import psutil
-
-    from jobs import data, provenance, strategies
-    from jobs.meter import Meter
+    from jobs import data, strategies
     from jobs.rendezvous import Rendezvous
     from jobs.strategies.base import Context
     from jobs.watchdog import Watchdog
 
-    started = psutil.Process().create_time()
-    limits, steps, k = trial.limits, trial.steps, trial.steps_per_call
-    watchdog = Watchdog(results.rank_file(folder, place.rank, "alive"), limits.startup)
-
-    clock = perf_counter()
+    watchdog = Watchdog(results.rank_file(folder, place.rank, "alive"), trial.limits.startup)
+    laps = Laps()
     dataset = data.load(trial.data, trial.seed)
-    compute_only_warmup = COMPUTE_ONLY_WARMUP_CALLS * k if steps.compute_only else 0
-    train_steps = steps.warmup + steps.measured
-    order = data.batch_indices(
-        len(dataset.train_labels),
-        trial.global_batch,
-        train_steps + compute_only_warmup + steps.compute_only,
-        trial.seed,
-    )
-    order = data.rank_slice(order, place.rank, place.world_size)
-    data_load_seconds, clock = perf_counter() - clock, perf_counter()
-
-    rendezvous = Rendezvous(place, trial.id, limits.startup)
-    rendezvous_seconds, clock = perf_counter() - clock, perf_counter()
+    train, compute_only = meters(trial, place, len(dataset.train_labels))
+    laps.lap("data_load")
+    rendezvous = Rendezvous(place, trial.id, trial.limits.startup)
+    laps.lap("rendezvous")
     strategy = strategies.load(trial.strategy)(Context(trial, dataset, rendezvous))
     strategy.prepare()
-    import_seconds, clock = perf_counter() - clock, perf_counter()
+    laps.lap("import")
     strategy.build()
-    build_seconds = perf_counter() - clock
+    laps.lap("build")
 
-    train = Meter("train", order[:train_steps], steps.warmup, k)
-    compute_only = Meter("compute_only", order[train_steps:], compute_only_warmup, k)
+    hang = trial.limits.hang
     try:
         rendezvous.barrier()
-        train_started = time.time()
-        train.run(strategy.train, watchdog, limits.hang)
-        train_ended = time.time()
-        watchdog.allow(limits.startup)
+        started = time.time()
+        train.run(strategy.train, watchdog, hang)
+        ended = time.time()
+        watchdog.allow(trial.limits.startup)
         accuracy = strategy.evaluate() if place.rank == 0 else None
-        if steps.compute_only:
+        if trial.steps.compute_only:
             strategy.copy_state()
             rendezvous.barrier()
-            compute_only.run(strategy.compute_only, watchdog, limits.hang)
-        watchdog.allow(limits.startup)
+            compute_only.run(strategy.compute_only, watchdog, hang)
+        watchdog.allow(trial.limits.startup)
         rendezvous.barrier()
     finally:
         results.append_steps(folder, place.rank, train.rows() + compute_only.rows())
 
-    facts = strategy.facts()
-    report = results.RankReport(
-        rank=place.rank,
-        host=rendezvous.peers[place.rank].host,
-        address=rendezvous.address,
-        pid=os.getpid(),
-        cpus=sorted(os.sched_getaffinity(0)),
-        threads=threads,
-        niceness=os.getpriority(os.PRIO_PROCESS, 0),
-        startup_seconds=train_started - started,
-        data_load_seconds=data_load_seconds,
-        import_seconds=import_seconds,
-        rendezvous_seconds=rendezvous_seconds,
-        build_seconds=build_seconds,
-        first_step_seconds=float(train.recording.seconds[0]),
-        train_started_unix=train_started,
-        train_ended_unix=train_ended,
-        test_accuracy=accuracy,
-        versions=provenance.versions(),
-        hardware=provenance.hardware(),
-        device=facts.device,
-        parameters=facts.parameters,
-        intra_op_threads=facts.intra_op_threads,
-        inter_op_threads=facts.inter_op_threads,
-    )
+    report = rank_report(trial, rendezvous, strategy, laps, train, started, ended, accuracy)
     results.write_rank_report(folder, report)
     rendezvous.barrier()
     strategy.close()
     rendezvous.close()
     watchdog.stop()
+
+
+class Laps:
+    """How long each part of the start-up took, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now
+
+
+def settle(trial: Trial, place: RankEnvironment) -> None:
+    """Pin this process to its cores and settle what libraries read at import: the same for every
+    launcher, and no GPU that a framework would take by itself in a run that is called a CPU run."""
+    from jobs import cores
+
+    threads = threads_of(trial)
+    cores.pin(cores.share(cores.allowed_cores(), place.local_rank, place.local_world_size, threads))
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.pop("TF_CONFIG", None)
+
+
+def threads_of(trial: Trial) -> int:
+    """Threads, and cores, of one process: of all the workers in it."""
+    return trial.threads_per_worker * (trial.workers // trial.processes)
+
+
+def meters(trial: Trial, place: RankEnvironment, samples: int) -> tuple[Meter, Meter]:
+    """The meters of training and of the compute-only phase, with this rank's part of every batch."""
+    from jobs import data
+    from jobs.meter import Meter
+
+    steps, k = trial.steps, trial.steps_per_call
+    warmup = COMPUTE_ONLY_WARMUP_CALLS * k if steps.compute_only else 0
+    train_steps = steps.warmup + steps.measured
+    order = data.batch_indices(samples, trial.global_batch, train_steps + warmup + steps.compute_only, trial.seed)
+    mine = data.rank_slice(order, place.rank, place.world_size)
+    return (
+        Meter("train", mine[:train_steps], steps.warmup, k),
+        Meter("compute_only", mine[train_steps:], warmup, k),
+    )
+
+
+def rank_report(
+    trial: Trial,
+    rendezvous: Rendezvous,
+    strategy: Strategy,
+    laps: Laps,
+    train: Meter,
+    started: float,
+    ended: float,
+    accuracy: float | None,
+) -> RankReport:
+    """What this rank says of itself. `started` and `ended` are the Unix times of its training."""
+    import psutil
+
+    from jobs import provenance
+    from jobs.results import RankReport
+
+    facts, rank = strategy.facts(), rendezvous.place.rank
+    return RankReport(
+        rank=rank,
+        host=rendezvous.peers[rank].host,
+        address=rendezvous.address,
+        pid=os.getpid(),
+        cpus=sorted(os.sched_getaffinity(0)),
+        threads=threads_of(trial),
+        niceness=os.getpriority(os.PRIO_PROCESS, 0),
+        startup_seconds=started - psutil.Process().create_time(),
+        import_seconds=laps.seconds["import"],
+        data_load_seconds=laps.seconds["data_load"],
+        rendezvous_seconds=laps.seconds["rendezvous"],
+        build_seconds=laps.seconds["build"],
+        first_step_seconds=float(train.recording.seconds[0]),
+        train_started_unix=started,
+        train_ended_unix=ended,
+        test_accuracy=accuracy,
+        parameters=facts.parameters,
+        device=facts.device,
+        intra_op_threads=facts.intra_op_threads,
+        inter_op_threads=facts.inter_op_threads,
+        versions=provenance.versions(),
+        hardware=provenance.hardware(),
+    )
 
 
 def main(arguments: list[str]) -> None:

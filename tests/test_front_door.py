@@ -1,0 +1,165 @@
+"""The `scaling` command as a person meets it: help, errors, a whole small study."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+GOOD: dict[str, Any] = {
+    "name": "tiny",
+    "strategies": ["torch", "torch-ddp", "tf"],
+    "workers": [1, 2],
+    "batch": {"global": 8, "per_worker": 8},
+    "steps": {"warmup": 2, "measured": 6, "compute_only": 2},
+    "repeats": {"min": 3},
+    "launcher": {"kind": "local", "oversubscribe": True},
+}
+
+
+def scaling(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scaling", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "140"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def study(tmp_path: Path, **change: Any) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(GOOD | change))
+    return path
+
+
+@pytest.mark.parametrize("arguments", ["--help", "run --help", "plot --help", "status --help", "schema"])
+def test_help_loads_neither_a_framework_nor_the_analysis(arguments: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['scaling', *{arguments.split()!r}]\n"
+        "import scaling\n"
+        "try: scaling.main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'tensorflow', 'ray', 'horovod', 'pandas', 'polars', 'scipy', 'matplotlib', 'sklearn'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_analysis_of_a_results_folder_needs_no_framework(finished: Path) -> None:
+    code = (
+        "import sys\n"
+        "class NotHere:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] in ('torch', 'tensorflow', 'ray', 'horovod', 'keras'):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, NotHere())\n"
+        f"sys.argv = ['scaling', 'plot', {str(finished)!r}, '--to', {str(finished / 'again')!r}]\n"
+        "import scaling; scaling.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list((finished / "again").glob("*.svg"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"strategies": ["torch-dpp"]}, "did you mean torch-ddp?"),
+        ({"stpes": {}}, "did you mean steps?"),
+        ({"workers": [3]}, "batch.global: 8 is not divisible by 3 workers"),
+        ({"workers": [8], "launcher": {"kind": "local"}, "resources": {"threads_per_worker": 64}}, "do not fit on the"),
+        ({"launcher": {"kind": "slrum"}}, "launcher.kind: 'slrum' is not a launcher"),
+        ({"launcher": {"kind": "local", "nodes": 4}}, "launcher.nodes: is not an option of the local launcher"),
+        ({"data": {"kind": "mnist", "path": "/nowhere"}}, "/nowhere: no such file or folder"),
+    ],
+)
+def test_a_mistake_in_the_study_is_one_line_and_exit_code_2(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    done = scaling("run", study(tmp_path, **change), "--results", results)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not results.exists()
+
+
+@pytest.mark.parametrize("command", ["status", "plot"])
+def test_a_folder_that_holds_no_study_is_said(command: str, tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        done = scaling(command, folder)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count("\n") == 1
+        assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_launcher_on_the_command_line_is_said(tmp_path: Path) -> None:
+    done = scaling("run", study(tmp_path), "--on", "moon")
+    assert done.returncode == 2
+    assert "'moon' is not a launcher; known: local" in done.stderr
+
+
+def test_a_dry_run_says_the_plan_and_touches_nothing(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    done = scaling("run", study(tmp_path), "--results", results, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "5 points, at least 15 launches" in done.stdout
+    assert "torch and tf at more than 1 worker: a base case is a single process" in done.stdout
+    assert not results.exists()
+
+
+def test_the_schema_is_json() -> None:
+    assert json.loads(scaling("schema").stdout)["properties"]["strategies"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole small study, run by the command."""
+    place = tmp_path_factory.mktemp("study")
+    done = scaling("run", study(place), "--results", place / "results")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (place / "results" / "said.txt").write_text(done.stdout)
+    (place / "results" / "noise.txt").write_text(done.stderr)
+    return place / "results"
+
+
+def test_a_study_ends_with_table_figures_and_no_noise(finished: Path) -> None:
+    said = (finished / "said.txt").read_text()
+    assert "15 launches to do" in said
+    assert "15/15" in said
+    for word in ("torch-ddp", "samples/s", "speedup", "efficiency"):
+        assert word in said.lower()
+    assert (finished / "noise.txt").read_text() == ""
+    names = {p.name for p in (finished / "figures").iterdir()}
+    for figure in ("throughput", "speedup", "efficiency", "breakdown"):
+        assert {f"{figure}.svg", f"{figure}.png"} <= names
+
+
+def test_a_second_run_measures_nothing(finished: Path, tmp_path: Path) -> None:
+    done = scaling("run", study(tmp_path), "--results", finished)
+    assert done.returncode == 0, done.stderr
+    assert "15 launches are measured already" in done.stdout
+
+
+def test_status_says_what_is_done(finished: Path) -> None:
+    assert "15 of 15 planned launches are done" in scaling("status", finished).stdout
+
+
+def test_a_failed_launch_does_not_stop_the_study_and_ends_with_exit_code_1(tmp_path: Path) -> None:
+    """A rank of TensorFlow that is not given the time to start fails; the rest is measured."""
+    limits = {"startup": 1.0, "hang": 30.0, "trial": 600.0}
+    path = study(tmp_path, strategies=["torch", "tf"], workers=[1], limits=limits, repeats={"min": 1})
+    done = scaling("run", path, "--results", tmp_path / "r")
+    assert done.returncode == 1
+    assert "tf, 1 worker, batch 8, launch 1: failed: rank 0 ended with exit code 1" in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stderr
+    assert "failed: rank 0" in " ".join(scaling("status", tmp_path / "r").stdout.split())
