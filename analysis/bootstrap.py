@@ -40,7 +40,7 @@ class Mean:
 
     def interval(self, confidence: float) -> Interval:
         """Interval of the mean itself, for what may be zero or negative. NaN for one launch."""
-        return _student(self.value, [float(self.draws.var())], [self.n], confidence)
+        return student(self.value, [float(self.draws.var())], [self.n], confidence)
 
     def log_interval(self, confidence: float) -> Interval:
         """Interval of a positive mean. NaN for one launch."""
@@ -82,11 +82,12 @@ def ratio_interval(above: Sequence[Mean], below: Sequence[Mean], confidence: flo
     terms += [(m, -1.0) for m in below if not any(m is c for c in common)]
     log = sum(sign * math.log(m.value) for m, sign in terms)
     variances = [float(np.log(m.draws).var()) for m, _ in terms]
-    low, high = _student(log, variances, [m.n for m, _ in terms], confidence)
-    return _exp(low), _exp(high)
+    low, high = student(log, variances, [m.n for m, _ in terms], confidence)
+    return exp(low), exp(high)
 
 
-def _student(centre: float, variances: Sequence[float], sizes: Sequence[int], confidence: float) -> Interval:
+def student(centre: float, variances: Sequence[float], sizes: Sequence[int], confidence: float) -> Interval:
+    """t interval of a statistic whose variance is the sum of `variances`, each from so many launches."""
     if any(n < 2 for n in sizes):
         return math.nan, math.nan
     variance = sum(variances)
@@ -97,5 +98,6 @@ def _student(centre: float, variances: Sequence[float], sizes: Sequence[int], co
     return centre - reach, centre + reach
 
 
-def _exp(log: float) -> float:
+def exp(log: float) -> float:
+    """e to the power of `log`, infinite where a float cannot hold it."""
     return math.exp(log) if not log > 700 else math.inf

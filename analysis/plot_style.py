@@ -133,17 +133,18 @@ def sheet(
     widths: Sequence[float] | None = None,
     least_width: float = 6.4,
     left: float = 0.68,
+    above: float = 0.0,
     sharey: Any = False,
 ) -> Sheet:
     """Lay out panels of `panel` inches under a title and notes; `legend` is a list of its columns.
 
-    `left` is the room for the y axis in inches.
+    `left` is the room for the y axis in inches, `above` that for text above each panel.
     """
     width = max(columns * panel[0], least_width)
     lines = [line for note in notes for line in textwrap.wrap(note, int(width * 15.5))]
     legend_rows = max((len(column) for column in legend), default=0)
-    top, bottom = 0.62 + 0.17 * len(lines), 0.55 + 0.2 * legend_rows + (0.15 if legend else 0)
-    height = top + bottom + rows * panel[1]
+    top, bottom = 0.62 + above + 0.17 * len(lines), 0.55 + 0.2 * legend_rows + (0.15 if legend else 0)
+    height = top + bottom + rows * panel[1] + (rows - 1) * above
     figure, axes = plt.subplots(
         rows, columns, figsize=(width, height), squeeze=False, sharey=sharey,
         gridspec_kw={"width_ratios": widths} if widths is not None else None,
@@ -151,7 +152,7 @@ def sheet(
     plt.close(figure)  # it is the caller's now; pyplot need not keep it
     figure.subplots_adjust(
         left=left / width, right=1 - 0.15 / width, top=1 - top / height, bottom=bottom / height,
-        hspace=0.5 / panel[1], wspace=0.17,
+        hspace=(0.5 + above) / panel[1], wspace=0.17,
     )  # fmt: skip
     edge = 0.12 / width
     figure.text(
@@ -183,15 +184,15 @@ def sheet(
     return Sheet(figure, [list(row) for row in axes])
 
 
-def worker_axis(ax: Axes, counts: Sequence[int], margin: float) -> None:
-    """A log2 axis whose ticks are the worker counts; labels that would collide are left off."""
+def worker_axis(ax: Axes, counts: Sequence[int], margin: float, apart: float = 0.07) -> None:
+    """A log2 axis whose ticks are the worker counts; labels nearer than `apart` of it are left off."""
     ax.set_xscale("log", base=2)
     low, high = math.log2(min(counts)) - margin, math.log2(max(counts)) + margin
     ax.set_xlim(2**low, 2**high)
-    apart = 0.07 * (high - low)
     kept: list[int] = []
-    for n in sorted(counts, key=lambda n: (n & (n - 1) != 0, -n)):
-        if all(abs(math.log2(n / other)) >= apart for other in kept):
+    ends = min(counts), max(counts)
+    for n in sorted(counts, key=lambda n: (n not in ends, n & (n - 1) != 0, -n)):
+        if all(abs(math.log2(n / other)) >= apart * (high - low) for other in kept):
             kept.append(n)
     ax.xaxis.set_major_locator(FixedLocator(sorted(kept)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))

@@ -92,6 +92,14 @@ def breakdown(estimates: pl.DataFrame, results: Results) -> Figure:
     return draw(estimates, results, _launches(estimates, results))
 
 
+def laws(estimates: pl.DataFrame, results: Results) -> Figure | None:
+    """The fitted laws over throughput per worker; None where no curve has points enough for one."""
+    from analysis.laws import fit
+    from analysis.plot_laws import laws as draw
+
+    return draw(estimates, results, fit(results))
+
+
 FIGURES: dict[str, Callable[[pl.DataFrame, Results], Figure]] = {
     "throughput": throughput,
     "speedup": speedup,
@@ -107,8 +115,10 @@ def write_all(results: Results, folder: Path, estimates: pl.DataFrame | None = N
         return []
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, draw in FIGURES.items():
-        figure = draw(estimates, results)
+    figures = {name: draw(estimates, results) for name, draw in FIGURES.items()}
+    if (figure := laws(estimates, results)) is not None:
+        figures["laws"] = figure
+    for name, figure in figures.items():
         for path in (folder / f"{name}.svg", folder / f"{name}.png"):
             save(figure, path)
             written.append(path)
