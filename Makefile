@@ -1,35 +1,53 @@
 # make study: measure and see.   make test: check everything.   Both set up .venv first.
 PYTHON ?= python3.11
-EXTRA ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
+# What was set up last is kept up, unless the other is asked for.
+EXTRA ?= $(or $(shell cat $(VENV)/.extra 2>/dev/null),cpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Made last, and only if all before it went well, so that a set-up that was killed starts again.
-READY := $(VENV)/.ready-$(EXTRA)
+INSTALL := $(PIP) install -c constraints.txt
+# Named after what it was made from, and made last: nothing to do is known at once, and a set-up
+# that was killed, or is out of date, is done again.
+READY := $(VENV)/.ready-$(EXTRA)-$(firstword $(shell cat pyproject.toml constraints.txt | cksum))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test lint bench clean
+.PHONY: help setup horovod study test lint bench clean
 
 help:
-	@echo "make setup   install everything into .venv (EXTRA=gpu for NVIDIA GPUs)"
-	@echo "make study   run studies/quick.yaml: table, figures, report"
-	@echo "make test    lint, types and every test"
-	@echo "make bench   what measures speed: ratios, in minutes"
-	@echo "make clean   remove .venv and caches (results stay)"
+	@echo "make setup    install everything into .venv (EXTRA=gpu for NVIDIA GPUs)"
+	@echo "make study    run studies/quick.yaml: table, figures, report"
+	@echo "make test     lint, types and every test"
+	@echo "make lint     lint and types"
+	@echo "make bench    what measures speed: ratios, in minutes"
+	@echo "make horovod  build Horovod again where its build has failed"
+	@echo "make clean    remove .venv and caches (results stay)"
 
 setup: $(READY)
-
-$(READY): pyproject.toml constraints.txt cluster/horovod_build.py
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or name it, make PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11, for which constraints.txt is made" >&2; exit 1; }
-	@echo "setting up $(VENV): PyTorch, TensorFlow, Ray and the tools"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install -c constraints.txt pip setuptools wheel
-	@# PyTorch first and pinned: asked for by another package it would come in its newest build.
-	@$(PIP) install -c constraints.txt torch
-	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[$(EXTRA),dev]"
 	@$(BIN)/python -m cluster.horovod_build
+
+$(READY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
+	  || { echo "$(PYTHON) is not a Python 3.11: install it, or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@! kill -0 "$$(cat $(VENV)/.installing 2>/dev/null)" 2>/dev/null \
+	  || { echo "another set-up of $(VENV) is running (process $$(cat $(VENV)/.installing))" >&2; exit 1; }
+	@# Packages that were half installed, or are for the other kind of machine, are not built upon.
+	@if test -e $(VENV)/.installing || { test -e $(VENV)/.extra && test "$$(cat $(VENV)/.extra)" != "$(EXTRA)"; }; \
+	  then echo "starting $(VENV) afresh"; rm -rf $(VENV); fi
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@rm -f $(VENV)/.ready-*
+	@echo $$PPID >$(VENV)/.installing
+	@echo "setting up $(VENV) (1/2): PyTorch"
+	@# First, alone and pinned: asked for by another package it would come in its newest build.
+	@$(INSTALL) pip setuptools wheel
+	@$(INSTALL) torch
+	@echo "setting up $(VENV) (2/2): TensorFlow, Ray and the tools"
+	@$(INSTALL) --no-build-isolation -e ".[$(EXTRA),dev]"
+	@echo "$(EXTRA)" >$(VENV)/.extra
+	@rm $(VENV)/.installing
 	@touch $@
+
+horovod: $(READY)
+	@$(BIN)/python -m cluster.horovod_build --again
 
 study: setup
 	@$(BIN)/scaling run studies/quick.yaml

@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster import horovod_build
+from cluster import horovod_build, horovod_nccl
 from jobs.cores import allowed_cores, cgroup_quota
 from jobs.provenance import cpu_model
 from jobs.strategies import STRATEGIES, missing
@@ -109,12 +109,7 @@ def _pytorch(name: str) -> Finding:
     version = _version("torch")
     if version is None:
         return Finding(name, False, "not installed", SETUP)
-    return Finding(name, True, f"{version}, built for {'CUDA' if _torch_has_cuda() else 'CPUs'}")
-
-
-def _torch_has_cuda() -> bool:
-    spec = importlib.util.find_spec("torch")
-    return bool(spec and spec.origin and Path(spec.origin).with_name("lib").joinpath("libtorch_cuda.so").exists())
+    return Finding(name, True, f"{version}, built for {'CUDA' if horovod_nccl.torch_has_cuda() else 'CPUs'}")
 
 
 def _tensorflow(name: str) -> Finding:
@@ -196,7 +191,7 @@ def _gpus(name: str) -> Finding:
     finally:
         pynvml.nvmlShutdown()
     says = f"{', '.join(names)} (driver {driver})" if names else "none found"
-    if names and not _torch_has_cuda():
+    if names and not horovod_nccl.torch_has_cuda():
         return Finding(name, False, f"{says}, but PyTorch here is built for CPUs", f"{SETUP} EXTRA=gpu")
     return Finding(name, True if names else None, says)
 

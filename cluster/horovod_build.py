@@ -1,7 +1,7 @@
 """Build Horovod for this environment, once: `python -m cluster.horovod_build`.
 
 Horovod's last release (0.28.1, 2023) does not build against current PyTorch and TensorFlow as it is;
-three small changes to its released source make it. The wheel is kept in the user's cache, keyed by
+a few small changes to its released source make it. The wheel is kept in the user's cache, keyed by
 what it was built against. Without a C++ compiler the set-up goes on, and `scaling doctor` says why
 Horovod's strategies are missing; with CI=true that is an error.
 """
@@ -15,199 +15,307 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from cluster import horovod_nccl
+from jobs.cores import allowed_cores
+
 VERSION = "0.28.1"
 SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
-PATCH = 1  # part of the cache's key: raise it when the changes below change
+RELEASE = f"{VERSION}.2"  # with the number of our changes to it: raise that when they change
+FRAMEWORKS = {"torch": ("torch",), "tensorflow": ("tensorflow", "tensorflow-cpu")}  # module ─▶ its packages
+AGAIN = "`make horovod` tries again"
+BYTES_PER_JOB = 2 << 30  # what one compiler takes for TensorFlow's headers
+
+# Said by Horovod itself, in a process of its own: proof that what was built also loads.
+ASK = """
+import json, horovod.tensorflow as t, horovod.torch as p
+both = lambda name: bool(getattr(t, name)()) and bool(getattr(p, name)())
+print(json.dumps({"TensorFlow": True, "PyTorch": True, "Gloo": both("gloo_built"), "NCCL": both("nccl_built")}))
+"""
 
 
 class BuildError(RuntimeError):
     """Horovod cannot be built here; the message is one line: why, and what would mend it."""
 
 
+@dataclass(frozen=True)
+class Tools:
+    """What builds: paths of the programs, and where CUDA and NCCL are (None: for CPUs only)."""
+
+    compiler: str
+    cmake: str
+    nccl: horovod_nccl.Nccl | None
+
+
 def why_not() -> str | None:
-    """Why Horovod is not installed in this environment, in one line; None if it is."""
-    if importlib.util.find_spec("horovod") is not None:
-        return None
+    """Why Horovod cannot be used in this environment, in one line; None if it can. Imports no framework."""
+    spec = importlib.util.find_spec("horovod")
+    if spec is None or not spec.submodule_search_locations:
+        reason = _read_record().get("reason")
+        return str(reason) if reason else "Horovod is not installed here; `make setup` builds it"
     try:
-        return str(json.loads(_record().read_text(encoding="utf-8"))["reason"])
-    except (OSError, ValueError, KeyError):
-        return "Horovod is not installed; `make setup` builds it"
+        text = Path(spec.submodule_search_locations[0], "metadata.json").read_text(encoding="utf-8")
+        built = json.loads(text)
+    except (OSError, ValueError):
+        return "Horovod was installed without its native libraries; `make setup` builds it"
+    for key, module in (("pytorch", "torch"), ("tensorflow", "tensorflow")):
+        then, now = str(built.get(key, "none")).split("+")[0], _package(module)[1].split("+")[0]
+        if now not in ("none", then):
+            return f"Horovod was built against {module} {then}, and {now} is installed; `make setup` builds it again"
+    return None
 
 
-def main() -> int:
-    """Install Horovod from the cached wheel, building it first where there is none."""
+def built_with() -> dict[str, bool]:
+    """What the installed Horovod said of itself when it was installed here; empty if it was not asked."""
+    said = _read_record().get("built_with")
+    return said if isinstance(said, dict) else {}
+
+
+def main(arguments: list[str]) -> int:
+    """Install Horovod from the cached wheel, building it first where there is none.
+
+    A build that failed is tried again only when what it builds against has changed, or with `--again`:
+    it takes minutes, and `make study` comes by here each time.
+    """
+    in_ci = os.environ.get("CI") == "true"
+    key = None
     try:
-        tools = _tools()
-        key = _key(tools["c++"])
-        if _installed() == key:
+        record = {} if "--again" in arguments else _read_record()
+        if record.get("release") == RELEASE and why_not() is None:
             return 0
-        folder = _cache() / key
-        wheel = next(iter(folder.glob("horovod-*.whl")), None) or _build(folder, tools)
-        _pip("install", "--no-deps", "--force-reinstall", str(wheel))
-    except BuildError as error:
-        _write({"key": None, "reason": str(error)})
+        tools = _tools()
+        key = _key(tools)
+        if record.get("key") == key and record.get("reason") and not in_ci:
+            raise BuildError(str(record["reason"]))
+        built_with = _install(tools)
+    except (BuildError, OSError, tarfile.TarError) as error:
+        _write_record({"key": key, "reason": str(error)})
         print(f"Horovod's strategies will be missing: {error}", file=sys.stderr)
-        return 1 if os.environ.get("CI") == "true" else 0
-    _write({"key": key, "reason": ""})
+        return 1 if in_ci else 0
+    _write_record({"key": key, "release": RELEASE, "built_with": built_with})
     return 0
 
 
-def patch(source: Path) -> None:
+def patch(source: Path, *, cpu_only: bool) -> None:
     """Make the unpacked release in `source` build. Raises BuildError if it is not what was expected."""
     # PyTorch's headers need C++17 since 2.1 (Horovod issues 3996 and 4014; mended there, unreleased).
     for file in ("CMakeLists.txt", "horovod/torch/CMakeLists.txt"):
         _replace(source / file, r"set\(CMAKE_CXX_STANDARD 14\)", "set(CMAKE_CXX_STANDARD 17)")
-    # The XLA operations are for GPU builds, and their TensorFlow headers have moved.
+    # XLA runs Horovod's operations on GPUs only, and the TensorFlow headers they include have moved.
+    tensorflow = source / "horovod/tensorflow/CMakeLists.txt"
+    _replace(tensorflow, r'list\(APPEND TF_SOURCES "[^"]*/xla_mpi_ops\.cc"\)\n', "")
+    # No debug symbols: they are nine tenths of the wheel, and take compiling time.
     _replace(
-        source / "horovod/tensorflow/CMakeLists.txt",
-        r'list\(APPEND TF_SOURCES "[^"]*/xla_mpi_ops\.cc"\)\n',
-        "",
+        source / "CMakeLists.txt",
+        r'REPLACE "-O2" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO',
+        'REPLACE "-O2 -g" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO',
     )
+    if cpu_only:
+        # A PyTorch made for CUDA beside a CUDA toolkit would otherwise turn its GPU code on.
+        finder = source / "cmake/Modules/FindPytorch.cmake"
+        _replace(finder, r"\(torch\.version\.cuda is not None\)", "False")
 
 
 def _replace(path: Path, pattern: str, by: str) -> None:
-    text, count = re.subn(pattern, by, path.read_text(encoding="utf-8"))
+    text, count = re.subn(pattern, lambda _: by, path.read_text(encoding="utf-8"))
     if count != 1:
         raise BuildError(f"{path}: {pattern!r} was found {count} times, not once; is this Horovod {VERSION}?")
     path.write_text(text, encoding="utf-8")
 
 
-def _build(folder: Path, tools: dict[str, str]) -> Path:
-    """Build the wheel into `folder` and return its path; moved there whole, so a kill leaves none."""
-    work = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+def _install(tools: Tools) -> dict[str, bool]:
+    """Install a wheel for `tools`, and return what Horovod then says it was built with."""
     try:
-        with tarfile.open(_source(work)) as archive:
+        wheel = _wheel(tools)
+    except BuildError as error:
+        if tools.nccl is None:
+            raise
+        print(f"Horovod with NCCL: {error}; now for CPUs only", file=sys.stderr)
+        wheel = _wheel(Tools(tools.compiler, tools.cmake, nccl=None))
+    _pip("install", "--no-deps", "--force-reinstall", str(wheel))
+    asked = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=False)
+    if asked.returncode:
+        wheel.unlink(missing_ok=True)
+        _pip("uninstall", "--yes", "horovod")
+        raise BuildError(f"it was built but does not load ({_last_line(asked.stderr)}); {AGAIN}")
+    said: dict[str, bool] = json.loads(asked.stdout.splitlines()[-1])
+    return said
+
+
+def _wheel(tools: Tools) -> Path:
+    """The wheel for this environment: from the cache, else built and moved there whole."""
+    folder = _cache() / _key(tools)
+    if cached := next(iter(folder.glob("horovod-*.whl")), None):
+        return cached
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "build.log"
+    work = _workshop()
+    try:
+        with tarfile.open(_source()) as archive:
             archive.extractall(work, filter="data")
         source = work / f"horovod-{VERSION}"
-        patch(source)
-        log = folder.with_name(f"{folder.name}.log")
-        print(f"building Horovod {VERSION} once, about 6 minutes on two cores (log: {log})", flush=True)
-        _wheel(source, work / "out", log, tools)
-        folder.mkdir(exist_ok=True)
+        patch(source, cpu_only=tools.nccl is None)
+        kind = "for CPUs" if tools.nccl is None else "with NCCL"
+        print(f"building Horovod {VERSION} {kind}, once: some 5 minutes on two cores (log: {log})", flush=True)
+        _compile(source, work / "out", log, tools)
         built = next((work / "out").glob("horovod-*.whl"))
-        return built.rename(folder / built.name)
+        shutil.copyfile(built, folder / "part")
+        return (folder / "part").rename(folder / built.name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _wheel(source: Path, out: Path, log: Path, tools: dict[str, str]) -> None:
-    jobs = len(os.sched_getaffinity(0))
+def _workshop() -> Path:
+    """An empty folder to build in, in the cache; what killed builds have left there is removed."""
+    # CMake takes the path for a regular expression, so it must be free of the signs of one.
+    here = _cache() if re.fullmatch(r"[\w./-]+", str(_cache())) else Path(tempfile.gettempdir())
+    prefix = f"build-{re.sub(r'[^a-zA-Z0-9]', '', platform.node())}-"
+    for left in here.glob(f"{prefix}*"):
+        owner = left.name.removeprefix(prefix)
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    work = here / f"{prefix}{os.getpid()}"
+    work.mkdir(parents=True)
+    return work
+
+
+def _compile(source: Path, out: Path, log: Path, tools: Tools) -> None:
+    """Run the build, its output into `log`, showing how far it has come."""
     environment = os.environ | {
         "CMAKE_POLICY_VERSION_MINIMUM": "3.5",  # its bundled Gloo is older than current CMake allows
-        "HOROVOD_CMAKE": tools["cmake"],
+        "CXX": tools.compiler,
+        "HOROVOD_CMAKE": tools.cmake,
         "HOROVOD_WITH_GLOO": "1",
         "HOROVOD_WITHOUT_MPI": "1",
         "HOROVOD_WITHOUT_MXNET": "1",
         "HOROVOD_WITH_TENSORFLOW": "1",
         "HOROVOD_WITH_PYTORCH": "1",
-        "MAKEFLAGS": f"-j{jobs}",
+        "MAKEFLAGS": f"-j{_jobs()}",
+        "PYTHONDONTWRITEBYTECODE": "1",
     }
-    if _cuda():
-        environment["HOROVOD_GPU_OPERATIONS"] = "NCCL"
+    if tools.nccl is not None:
+        environment |= tools.nccl.environment(source.parent)
     command = _pip_command("wheel", "-v", "--no-build-isolation", "--no-deps", "-w", str(out), str(source))
     began = time.monotonic()
     with log.open("w", encoding="utf-8") as file:
+        # In a session of its own, so that make and its compilers can be ended together.
         process = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
+            command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
-        assert process.stdout is not None
-        shown = -10
-        for line in process.stdout:
-            file.write(line)
-            found = re.search(r"\[ *(\d+)%\]", line)
-            percent = int(found[1]) if found else shown
-            step = 1 if sys.stdout.isatty() else 10
-            if percent >= shown + step:
-                shown = percent
-                _progress(percent, time.monotonic() - began)
-        code = process.wait()
-    if sys.stdout.isatty():
-        print()
+        try:
+            code = _watch(process, log, began)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
     if code:
-        raise BuildError(f"the build failed after {time.monotonic() - began:.0f} s; its last lines are in {log}")
+        took = f"the build failed after {time.monotonic() - began:.0f} s"
+        what = _first_error(log.read_text(errors="replace"))
+        raise BuildError(f"{took} ({what}); all it said is in {log}; {AGAIN}")
 
 
-def _progress(percent: int, seconds: float) -> None:
-    line = f"Horovod: {percent:3d} %, {seconds:.0f} s"
-    print(f"\r{line}" if sys.stdout.isatty() else line, end="" if sys.stdout.isatty() else "\n", flush=True)
+def _first_error(text: str) -> str:
+    """The first line by which CMake, a compiler or make said what is wrong."""
+    cmake = re.search(r"CMake Error at .*\n\s*(?:The C\+\+ compiler\s+\S+\s+)?(\S.*)", text)
+    compiler = re.search(r"^.*(?::\d+: (?:fatal )?error: |\*\*\* ).*$", text, re.MULTILINE)
+    found = [match for match in (cmake, compiler) if match]
+    if not found:
+        return _last_line(text)
+    first = min(found, key=lambda match: match.start())
+    return (first[1] if first is cmake else first[0]).strip()
 
 
-def _source(work: Path) -> Path:
-    """The released source archive, from the package index, its sum checked."""
-    _pip(
-        "download",
-        "--no-deps",
-        "--no-binary",
-        ":all:",
-        "--no-build-isolation",
-        "-d",
-        str(work),
-        f"horovod=={VERSION}",
-    )
-    archive = work / f"horovod-{VERSION}.tar.gz"
-    if not archive.is_file() or hashlib.sha256(archive.read_bytes()).hexdigest() != SHA256:
-        raise BuildError(f"the source archive of Horovod {VERSION} is not the released one (its SHA-256 differs)")
+def _watch(process: subprocess.Popen[bytes], log: Path, began: float) -> int:
+    """Wait for the build: on a terminal one line that changes each second, else a line each 10 percent."""
+    terminal = sys.stdout.isatty()
+    shown = -10
+    while True:
+        try:
+            code = process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            code = None
+        percents = re.findall(r"^ *\[ *(\d+)%\]", log.read_text(errors="replace"), re.MULTILINE)
+        percent = 100 if code == 0 else int(percents[-1]) if percents else 0
+        line = f"Horovod: {percent:3d} %, {time.monotonic() - began:.0f} s"
+        if terminal:
+            print(f"\r{line}", end="" if code is None else "\n", flush=True)
+        elif percent >= shown + 10 or code == 0:
+            shown = percent
+            print(line, flush=True)
+        if code is not None:
+            return code
+
+
+def _source() -> Path:
+    """The released source archive, from the cache or the package index, its sum checked."""
+    archive = _cache() / f"horovod-{VERSION}.tar.gz"
+    if not _is_released(archive):
+        _pip(
+            *("download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"),
+            *("-d", str(archive.parent), f"horovod=={VERSION}"),
+        )
+    if not _is_released(archive):
+        raise BuildError(f"{archive} is not the released Horovod {VERSION}: its SHA-256 differs")
     return archive
 
 
-def _tools() -> dict[str, str]:
-    """Where the compiler, make and cmake are. Raises BuildError naming what is missing."""
+def _is_released(archive: Path) -> bool:
+    return archive.is_file() and hashlib.sha256(archive.read_bytes()).hexdigest() == SHA256
+
+
+def _tools() -> Tools:
+    """The programs that build. Raises BuildError naming what is missing."""
     beside = str(Path(sys.executable).parent)
-    cxx = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++") or shutil.which("clang++")
-    found = {"c++": cxx, "make": shutil.which("make"), "cmake": shutil.which("cmake", path=beside)}
-    mend = {
-        "c++": "no C++ compiler was found; `sudo apt-get install g++ make`, then `make setup`",
-        "make": "make was not found; `sudo apt-get install make`, then `make setup`",
-        "cmake": "cmake is missing in this environment; `pip install cmake`, then `make setup`",
-    }
-    for tool, path in found.items():
-        if path is None:
-            raise BuildError(mend[tool])
-    for package in ("torch", "tensorflow"):
-        if importlib.util.find_spec(package) is None:
-            raise BuildError(f"{package} is not installed; `make setup` installs it")
-    return {tool: path for tool, path in found.items() if path is not None}
+    wanted = (os.environ.get("CXX", "c++"), "g++", "clang++")
+    compiler = next((path for name in wanted if (path := shutil.which(name))), None)
+    if compiler is None:
+        raise BuildError("no C++ compiler was found; `sudo apt-get install g++ make`, then `make setup`")
+    if shutil.which("make") is None:
+        raise BuildError("make was not found; `sudo apt-get install make`, then `make setup`")
+    cmake = shutil.which("cmake", path=beside) or shutil.which("cmake")
+    if cmake is None:
+        raise BuildError("cmake is missing in this environment; `pip install cmake`, then `make setup`")
+    for module in FRAMEWORKS:
+        if importlib.util.find_spec(module) is None:
+            raise BuildError(f"{module} is not installed; `make setup` installs it")
+    return Tools(compiler, cmake, horovod_nccl.find())
 
 
-def _key(compiler: str) -> str:
+def _jobs() -> int:
+    """As many compilers at once as there are cores, and memory for."""
+    import psutil
+
+    return max(1, min(len(allowed_cores()), psutil.virtual_memory().available // BYTES_PER_JOB))
+
+
+def _key(tools: Tools) -> str:
     """What a built wheel depends on, as a folder's name."""
-    said = subprocess.run([compiler, "-dumpfullversion", "-dumpversion"], capture_output=True, text=True, check=False)
-    frameworks = "-".join(f"{name}{_version(name)}" for name in ("torch", "tensorflow", "numpy"))
-    python = f"cp{sys.version_info.major}{sys.version_info.minor}-{platform.machine()}"
-    extra = "cuda" if _cuda() else "cpu"
-    return f"{VERSION}-{PATCH}-{frameworks}-{python}-{extra}-cxx{said.stdout.strip() or 'unknown'}"
+    command = [tools.compiler, "-dumpfullversion", "-dumpversion"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    frameworks = "-".join("".join(_package(module)) for module in FRAMEWORKS)
+    python = f"cp{sys.version_info.major}{sys.version_info.minor}-{platform.system().lower()}-{platform.machine()}"
+    kind = "cpu" if tools.nccl is None else f"nccl-cuda{tools.nccl.cuda_version}"
+    compiler = f"{Path(tools.compiler).resolve().name}-{said or 'unknown'}"
+    return f"{RELEASE}-{frameworks}-{python}-{kind}-{compiler}"
 
 
-def _version(package: str) -> str:
-    for name in (package, f"{package}-cpu"):
+def _package(module: str) -> tuple[str, str]:
+    """The package that provides a framework's module, and its version; "none" if none is installed."""
+    for package in FRAMEWORKS[module]:
         try:
-            return metadata.version(name)
+            return package, metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return "none"
-
-
-def _cuda() -> bool:
-    """Whether a CUDA toolkit and NCCL's header are here, and PyTorch was built for CUDA."""
-    home = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
-    nccl = [Path("/usr/include/nccl.h"), home / "include/nccl.h"]
-    spec = importlib.util.find_spec("torch")
-    with_cuda = bool(spec and spec.origin and Path(spec.origin).parent.joinpath("lib/libtorch_cuda.so").exists())
-    return with_cuda and (home / "bin/nvcc").exists() and any(path.exists() for path in nccl)
+    return module, "none"
 
 
 def _cache() -> Path:
@@ -219,18 +327,15 @@ def _record() -> Path:
     return Path(sys.prefix, "share", "scaling", "horovod.json")
 
 
-def _installed() -> str | None:
-    """The key of the Horovod that is installed here, None if none of ours is."""
-    if importlib.util.find_spec("horovod") is None:
-        return None
+def _read_record() -> dict[str, object]:
     try:
-        key = json.loads(_record().read_text(encoding="utf-8"))["key"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return key if isinstance(key, str) else None
+        content = json.loads(_record().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
-def _write(content: dict[str, str | None]) -> None:
+def _write_record(content: dict[str, object]) -> None:
     _record().parent.mkdir(parents=True, exist_ok=True)
     _record().write_text(json.dumps(content) + "\n", encoding="utf-8")
 
@@ -242,9 +347,17 @@ def _pip_command(*arguments: str) -> list[str]:
 def _pip(*arguments: str) -> None:
     done = subprocess.run(_pip_command("--quiet", *arguments), capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise BuildError(f"pip {arguments[0]} failed: {lines[-1]}")
+        raise BuildError(f"pip {arguments[0]} failed: {_last_line(done.stderr or done.stdout)}")
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it said nothing"])[-1].strip()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the compilers are ended with it
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("\nstopped; Horovod is not built", file=sys.stderr)
+        sys.exit(130)
