@@ -154,8 +154,10 @@ class LawFit:
         found = []
         for n, value, low, high in zip(counts.tolist(), values.tolist(), lows, highs, strict=True):
             if self._shape.on_time:
-                low, high = (n / v if v > 0 else math.inf for v in (high, low))
-            found.append(Prediction(n, value, min(max(low, 0.0), value), max(high, value), n > largest))
+                low, high = (v if math.isnan(v) else n / v if v > 0 else math.inf for v in (high, low))
+            if not math.isnan(low):
+                low, high = min(max(low, 0.0), value), max(high, value)
+            found.append(Prediction(n, value, low, high, n > largest))
         return found
 
 
@@ -294,7 +296,7 @@ def _intervals(
 
 
 def _peak(values: Floats, centres: Floats, spreads: Floats, points: Sequence[Mean], confidence: float) -> Parameter:
-    """The N of peak throughput, sqrt((1 - σ) / κ) (Gunther 2007, eq. 4.33); infinite without a peak.
+    """The N of peak throughput, sqrt((1 - σ) / κ) (Gunther 2007, chapter 4); infinite without a peak.
 
     Its interval is that of κ / (1 - σ), which is near to normal where the N itself is not.
     """

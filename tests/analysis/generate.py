@@ -265,7 +265,8 @@ def factor(rng: np.random.Generator, cv: float, size: int, noise: Noise) -> Floa
     return rng.lognormal(-sigma * sigma / 2, sigma, size)
 
 
-def _step_noise(rng: np.random.Generator, shape: Shape, steps: int) -> Floats:
+def step_noise(rng: np.random.Generator, shape: Shape, steps: int) -> Floats:
+    """Random factors of `steps` steps in a row, with mean 1."""
     white = factor(rng, shape.step_cv, steps, shape.noise) - 1.0
     phi = shape.autocorrelation
     if phi:
@@ -280,7 +281,7 @@ def _rank_files(
     """The text of each rank's file. In every step one rank, drawn at random, is the slowest."""
     launch = float(factor(rng, shape.launch_cv, 1, shape.noise)[0])
     steps = shape.warmup + shape.measured
-    slowest = launch * batch / way.throughput(mode, workers) * _step_noise(rng, shape, steps)
+    slowest = launch * batch / way.throughput(mode, workers) * step_noise(rng, shape, steps)
     slowest[: shape.warmup] *= 1.5
     slowest[shape.warmup :] *= 1.0 + shape.drift * (np.linspace(0, 1, shape.measured) - 0.5)
     last = rng.integers(processes, size=steps)

@@ -1,0 +1,123 @@
+"""Laws: known parameters come back, too few points are said, and prediction stops where it must."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from analysis import laws
+from analysis.laws import LawFit
+from tests.analysis import generate, simulate
+
+
+def fitted(
+    way: generate.Way, workers: Sequence[int], scaling: str, repeats: int = 5, launch_cv: float = 0.01, seed: int = 0
+) -> dict[str, LawFit]:
+    rng = np.random.default_rng(seed)
+    results = simulate.study([way], workers=workers, repeats=repeats, rng=rng, launch_cv=launch_cv, scaling=(scaling,))
+    return {fit.law: fit for fit in laws.fit(results)}
+
+
+def parameter(fit: LawFit, name: str) -> laws.Parameter:
+    return next(p for p in fit.parameters if p.name == name)
+
+
+COUNTS = (1, 2, 4, 8, 16, 32)
+
+
+@pytest.mark.parametrize("serial", [0.0, 0.02, 0.2, 0.7])
+def test_amdahls_serial_share_comes_back(serial: float) -> None:
+    found = parameter(
+        fitted(generate.Way("torch-ddp", 700.0, generate.amdahl(serial)), COUNTS, "strong")["Amdahl"], "serial share"
+    )
+    assert found.value == pytest.approx(serial, rel=0.1, abs=0.003)
+    assert found.low <= serial <= found.high
+    assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize("serial", [0.05, 0.3])
+def test_gustafsons_serial_share_comes_back(serial: float) -> None:
+    fit = fitted(generate.Way("torch-ddp", weak=generate.gustafson(serial)), COUNTS, "weak")["Gustafson"]
+    found = parameter(fit, "serial share")
+    assert found.value == pytest.approx(serial, rel=0.15)
+    assert found.low <= serial <= found.high
+    assert fit.rate == pytest.approx(1000, rel=0.03)
+
+
+def test_contention_coherency_and_the_peak_come_back() -> None:
+    fit = fitted(generate.Way("torch-ddp", strong=generate.usl(0.03, 0.001)), COUNTS, "strong")["USL"]
+    peak = math.sqrt((1 - 0.03) / 0.001)
+    for name, truth in (("contention", 0.03), ("coherency", 0.001), ("peak", peak)):
+        found = parameter(fit, name)
+        assert found.value == pytest.approx(truth, rel=0.15)
+        assert found.low <= truth <= found.high
+    assert "peaks at 3" in parameter(fit, "peak").words
+
+
+def test_aicc_prefers_the_law_that_made_the_data() -> None:
+    amdahl = fitted(generate.Way("torch-ddp", strong=generate.amdahl(0.1)), COUNTS, "strong")
+    assert amdahl["Amdahl"].delta_aicc == 0
+    bent = fitted(generate.Way("torch-ddp", strong=generate.usl(0.02, 0.002)), COUNTS, "strong")
+    assert bent["USL"].delta_aicc == 0
+    assert bent["Amdahl"].delta_aicc > 10
+
+
+def test_a_curve_that_beats_ideal_has_no_negative_share() -> None:
+    fit = fitted(generate.Way("torch-ddp", strong=lambda n: n**1.05), COUNTS, "strong")["Amdahl"]
+    assert parameter(fit, "serial share").value == 0
+    assert parameter(fit, "serial share").low == 0
+
+
+@pytest.mark.parametrize(("workers", "known"), [((1, 2), []), ((1, 2, 4), []), ((1, 2, 4, 8), ["Amdahl"])])
+def test_too_few_points_are_said_and_not_fitted(workers: Sequence[int], known: list[str]) -> None:
+    fits = fitted(generate.Way("torch-ddp", strong=generate.amdahl(0.1)), workers, "strong")
+    assert [law for law, fit in fits.items() if fit.fitted] == known
+    assert f"{len(workers)} worker counts measured" in fits["USL"].note
+    assert "at least 5" in fits["USL"].note
+    with pytest.raises(ValueError, match="not fitted"):
+        fits["USL"].predict([2])
+
+
+def test_a_base_case_is_no_curve() -> None:
+    rng = np.random.default_rng(0)
+    assert laws.fit(simulate.study([generate.Way("torch")], workers=(1,), repeats=3, rng=rng)) == []
+
+
+def test_predictions_say_when_they_are_extrapolated_and_stop_at_four_times() -> None:
+    fit = fitted(generate.Way("torch-ddp", strong=generate.amdahl(0.1)), COUNTS, "strong")["Amdahl"]
+    predicted = fit.predict([1, 32, 33, 128])
+    assert [p.extrapolated for p in predicted] == [False, False, True, True]
+    for p in predicted:
+        assert p.low <= p.throughput <= p.high
+    with pytest.raises(laws.TooFar, match="1 to 128"):
+        fit.predict([129])
+
+
+def test_what_lies_beyond_the_measured_is_called_extrapolated_in_words() -> None:
+    fits = fitted(generate.Way("torch-ddp", strong=generate.usl(0.01, 0.0003)), COUNTS, "strong")
+    assert "extrapolated" in parameter(fits["Amdahl"], "serial share").words
+    assert "extrapolated" in parameter(fits["USL"], "peak").words  # sqrt(0.99 / 0.0003) = 57 > 32
+    far = fitted(generate.Way("torch-ddp", strong=generate.usl(0.01, 1e-6)), COUNTS, "strong")["USL"]
+    words = parameter(far, "peak").words
+    assert "128" in words
+    assert "extrapolated" in words
+    assert "995" not in words
+
+
+def test_one_launch_per_point_gives_values_without_intervals() -> None:
+    fit = fitted(generate.Way("torch-ddp", strong=generate.amdahl(0.1)), COUNTS, "strong", repeats=1)["Amdahl"]
+    found = parameter(fit, "serial share")
+    assert found.value == pytest.approx(0.1, rel=0.1)
+    assert math.isnan(found.low)
+    assert math.isnan(fit.predict([8])[0].high)
+
+
+def test_the_frame_has_a_row_per_parameter_and_per_law_not_fitted() -> None:
+    rng = np.random.default_rng(0)
+    way = generate.Way("torch-ddp", strong=generate.amdahl(0.1))
+    found = laws.frame(laws.fit(simulate.study([way], workers=(1, 2, 4, 8), repeats=3, rng=rng)))
+    assert found.select("law", "parameter").rows() == [("Amdahl", "serial share"), ("USL", None)]
+    assert found["words"].str.contains("serial|does not shrink|not fitted").all()
