@@ -95,13 +95,24 @@ def plot(
     to: Annotated[Path | None, typer.Option(help="Default: RESULTS/figures.")] = None,
     published: Annotated[
         list[str] | None,
-        typer.Option(metavar="SOURCE", help="Lay a source's published efficiency behind; `list` names all."),
+        typer.Option(metavar="SOURCE", help="Also draw efficiency with a source's published series behind it."),
     ] = None,
 ) -> None:
     """Draw the figures of a results folder (SVG and PNG)."""
+    from analysis import load, plot_published, plots
+
+    to = to or results / "figures"
     with _clean_errors():
-        for path in _draw(results, to or results / "figures"):
-            print(path)
+        loaded = load.load(results)
+        written = plots.write_all(loaded, to)
+        if published:
+            try:
+                written += plot_published.write(loaded, to, published)
+            except ValueError as error:
+                print(f"--published: {error}", file=sys.stderr)
+                raise typer.Exit(2) from None
+    for path in written:
+        print(path)
 
 
 @app.command()
@@ -240,7 +251,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
 
 
 def _show_results(console: Console, results: Path) -> None:
-    from analysis import load, table
+    from analysis import load, plots, table
     from analysis.efficiency import estimate
 
     with _clean_errors():
@@ -249,14 +260,8 @@ def _show_results(console: Console, results: Path) -> None:
             console.print("no launch has succeeded; there is nothing to show")
             return
         console.print(table.render(estimate(loaded)))
-        figures = _draw(results, results / "figures")
+        figures = plots.write_all(loaded, results / "figures")
     console.print(f"figures: {', '.join(sorted({str(p.parent) for p in figures}))}", soft_wrap=True)
-
-
-def _draw(results: Path, to: Path) -> list[Path]:
-    from analysis import load, plots
-
-    return plots.write_all(load.load(results), to)
 
 
 def main() -> None:
