@@ -1,0 +1,187 @@
+"""Figures of what lies under a point: its steps, its ranks, and the order of its launches.
+
+figure = steps(distributions.steps, estimates, results)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from analysis import plot_style as style
+from analysis.load import Results
+
+BOX = "#9db6c9"
+DOTS_PER_BOX = 64  # with more ranks than this only the furthest are drawn as dots, over the box of all
+
+
+def steps(distribution: pl.DataFrame, estimates: pl.DataFrame, results: Results) -> Figure:
+    """Per point a box (quartiles) with whiskers (5th and 95th percentile), 99th percentile and longest
+    step, in multiples of the point's median; pooled over its launches."""
+    legend: list[list[Any]] = [
+        [Patch(facecolor=BOX, edgecolor=style.INK, lw=0.8, label="25th to 75th percentile, median")],
+        [Line2D([], [], color=style.INK, lw=1.1, label="5th to 95th percentile")],
+        [_dot("99th percentile", "_", 8), _dot("longest step", "o", 3)],
+    ]
+
+    def draw(ax: Axes, rows: pl.DataFrame) -> None:
+        percentiles = rows.select(pl.col("p5", "p25", "p50", "p75", "p95") / pl.col("p50"))
+        _boxes(ax, percentiles.rows())
+        places = np.arange(len(rows))
+        ax.scatter(places, (rows["p99"] / rows["p50"]).to_numpy(), s=42, marker="_", color=style.INK, lw=1.2)
+        ax.scatter(places, (rows["longest"] / rows["p50"]).to_numpy(), s=8, color=style.INK, lw=0, alpha=0.7)
+        _workers(ax, rows["workers"].to_list())
+
+    title, label = "Step times within launches", "step time / median"
+    note = "slowest rank of each measured step, all launches of a point together"
+    return _grid(title, note, label, distribution, estimates, results, legend, draw, "×")
+
+
+def ranks(per_rank: pl.DataFrame, estimates: pl.DataFrame, results: Results) -> Figure:
+    """Each rank of each launch beside the median rank of that launch, points with several ranks."""
+    legend: list[list[Any]] = [
+        [Patch(facecolor=BOX, edgecolor=style.INK, lw=0.8, label="25th to 75th percentile of ranks")],
+        [_dot("one rank of one launch", "o", 3)],
+    ]
+    rng = np.random.default_rng(0)
+
+    def draw(ax: Axes, rows: pl.DataFrame) -> None:
+        counts = rows["workers"].unique().sort().to_list()
+        boxes = []
+        for place, count in enumerate(counts):
+            values = np.sort(rows.filter(workers=count)["relative"].to_numpy() - 1.0)
+            boxes.append(np.percentile(values, (5, 25, 50, 75, 95)).tolist())
+            if len(values) > DOTS_PER_BOX:
+                values = np.concatenate([values[: DOTS_PER_BOX // 2], values[-DOTS_PER_BOX // 2 :]])
+            x = place + rng.uniform(-0.2, 0.2, len(values))
+            ax.scatter(x, values, s=6, color=style.INK, alpha=0.45, lw=0, zorder=4)
+        _boxes(ax, boxes)
+        ax.axhline(0.0, color=style.INK, ls=style.DOTS, lw=1.1)
+        _workers(ax, counts)
+
+    modes = [
+        per_rank.filter(pl.col(mode)).with_columns(scaling=pl.lit(mode))
+        for mode in ("strong", "weak")
+        if mode in estimates["scaling"]
+    ]
+    several = pl.concat(modes).filter(pl.len().over("scaling", "trial_id") > 1)
+    title, label = "Ranks within launches", "against the median rank"
+    note = "mean compute-only step of each rank (whole step where it was not measured), all launches"
+    return _grid(title, note, label, several, estimates, results, legend, draw, "%")
+
+
+def launch_order(estimates: pl.DataFrame, results: Results) -> Figure:
+    """Throughput of each launch against the mean of its point, over the order of the launches."""
+    looks = style.looks(estimates)
+    rows = order_residuals(results)
+    handles = [look.legend() for look in looks.values()]
+    for handle in handles:
+        handle.set_linestyle("none")
+    third = -(-len(handles) // 3)
+    legend = [handles[i : i + third] for i in range(0, len(handles), third)]
+    title = f"Launches in their order · {style.plain(results.name)}"
+    notes = _notes(estimates, "a drift of the machine would show as a slope")
+    with style.theme():
+        made = style.sheet(title, notes, 1, 1, panel=(9.2, 2.6), legend=legend, left=0.9)
+        ax = made.axes[0][0]
+        ax.axhline(0.0, color=style.INK, ls=style.DOTS, lw=1.1)
+        for name, look in looks.items():
+            mine = rows.filter(strategy=name)
+            ax.scatter(
+                mine["order"].to_numpy(), mine["residual"].to_numpy(), s=22, marker=look.marker,
+                facecolor=look.face, edgecolor=look.colour, lw=1.1, alpha=0.85, zorder=3,
+            )  # fmt: skip
+        ax.set_xlabel("order of the launch over the study")
+        ax.set_ylabel("throughput against\nthe mean of its point")
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    return made.figure
+
+
+def order_residuals(results: Results) -> pl.DataFrame:
+    """Launches of points with several, that know their order: `residual` = X / mean X of its point - 1.
+
+    The mean over launches is the harmonic one, as in the estimates.
+    """
+    ok = results.trials.filter(pl.col("status") == "ok", pl.col("order").is_not_null())
+    mean = 1.0 / (1.0 / pl.col("throughput")).mean().over("point")
+    found = ok.with_columns(residual=pl.col("throughput") / mean - 1.0)
+    return found.filter(pl.len().over("point") > 1).sort("order")
+
+
+def _notes(estimates: pl.DataFrame, said: str) -> list[str]:
+    """Where it ran, as the other figures say it, and `said` in place of their words on dots and bars."""
+    *rest, where = style.describe(estimates, "")[1]
+    emulated = [note for note in rest if note.startswith("EMULATED")]
+    return [*emulated, " · ".join([*where.split(" · ")[:-1], said])]
+
+
+def _grid(
+    title: str,
+    note: str,
+    label: str,
+    rows: pl.DataFrame,
+    estimates: pl.DataFrame,
+    results: Results,
+    legend: Sequence[Sequence[object]],
+    draw: Callable[[Axes, pl.DataFrame], None],
+    unit: str,
+) -> Figure:
+    """Panels as those of the breakdown: a column per strategy, a row per scaling mode and factor."""
+    looks = {k: v for k, v in style.looks(estimates).items() if k in rows["strategy"]}
+    varied = [name for name in results.factors if rows[name].n_unique() > 1]
+    groups = rows.select("scaling", *varied).unique(maintain_order=True).rows(named=True)
+    most = max(rows.filter(strategy=name)["workers"].n_unique() for name in looks)
+    with style.theme():
+        made = style.sheet(
+            f"{title} · {style.plain(results.name)}", _notes(estimates, note), len(groups), len(looks), legend=legend,
+            panel=(max(1.25, 0.5 + 0.2 * most), 2.2), sharey="row", left=0.9,
+        )  # fmt: skip
+        for axes, values in zip(made.axes, groups, strict=True):
+            group = rows.filter(*(pl.col(k).eq_missing(v) for k, v in values.items()))
+            for ax, (name, look) in zip(axes, looks.items(), strict=True):
+                mine = group.filter(strategy=name).sort("workers")
+                if len(mine):
+                    draw(ax, mine)
+                else:
+                    ax.set_xticks([])
+                ax.grid(axis="x", visible=False)
+                if axes is made.axes[0]:
+                    ax.set_title(style.plain(name, 24), color=look.colour, weight="bold", fontsize=9)
+                if axes is made.axes[-1]:
+                    ax.set_xlabel("workers")
+            words = [f"{v} scaling" if k == "scaling" else f"{k} {v}" for k, v in values.items()]
+            axes[0].set_ylabel(f"{style.plain(', '.join(words))}\n{label}")
+            axes[0].yaxis.set_major_formatter(
+                PercentFormatter(1.0) if unit == "%" else FuncFormatter(lambda value, _: f"{value:g}{unit}")
+            )
+    return made.figure
+
+
+def _boxes(ax: Axes, fives: Sequence[Sequence[float]]) -> None:
+    """Boxes side by side, each from five values: low whisker, quartile, median, quartile, high whisker.
+
+    By hand, since matplotlib's boxes are ten artists each and a grid has hundreds of boxes.
+    """
+    low, first, median, third, high = np.asarray(fives, dtype=float).T
+    x = np.arange(len(low))
+    ax.vlines([x, x], [low, third], [first, high], color=style.INK, lw=0.9, zorder=2)
+    ax.hlines([low, high], [x - 0.12] * 2, [x + 0.12] * 2, color=style.INK, lw=0.9, zorder=2)
+    ax.bar(x, third - first, 0.56, bottom=first, color=BOX, edgecolor=style.INK, linewidth=0.8, zorder=2.5)
+    ax.hlines(median, x - 0.28, x + 0.28, color=style.INK, lw=1.2, zorder=3)
+
+
+def _workers(ax: Axes, counts: Sequence[int]) -> None:
+    ax.set_xticks(range(len(counts)), [f"{n}" for n in counts])
+    ax.set_xlim(-0.6, len(counts) - 0.4)
+
+
+def _dot(label: str, marker: str, size: float) -> Line2D:
+    return Line2D([], [], ls="none", marker=marker, ms=size, color=style.INK, label=label)

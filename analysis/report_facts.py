@@ -1,0 +1,183 @@
+"""What the report says of a study besides its numbers: where it ran, with what, and what is missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from analysis.load import Results
+from analysis.report_tables import digits
+
+MOST_MISSING = 60
+LOG_RANKS, LOG_LINES = 3, 12
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A property and its values, each with the number of launches that have it."""
+
+    name: str
+    values: list[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Hardware and versions of all launches that wrote an outcome, in launch order."""
+
+    devices: list[str]
+    hardware: list[Seen]
+    versions: list[Seen]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A launch that did not succeed; `logs` are (rank and exit code, its last lines)."""
+
+    trial_id: str
+    status: str
+    error: str
+    logs: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base case with its absolute performance."""
+
+    strategy: str
+    where: str
+    throughput: str
+    interval: str
+    step: str
+    launches: int
+
+
+def setting(results: Results) -> Setting:
+    devices: Counter[str] = Counter()
+    hardware: dict[str, Counter[str]] = {}
+    versions: dict[str, Counter[str]] = {}
+    for trial_id in results.trials.filter(status="ok")["trial_id"]:
+        outcome = results.outcome(trial_id)
+        devices.update([device(outcome)])
+        hosts = outcome.get("hosts")
+        names = ", ".join(map(str, hosts)) if isinstance(hosts, list) else ""
+        _count(hardware, {"hosts": names, **_mapping(outcome.get("hardware"))})
+        _count(versions, _mapping(outcome.get("versions")))
+    return Setting(list(devices), _seen(hardware), _seen(versions))
+
+
+def device(outcome: dict[str, Any]) -> str:
+    """What computed, as the ranks say it: a machine may hold a GPU that the trial did not use."""
+    hardware = _mapping(outcome.get("hardware"))
+    ranks = outcome.get("ranks")
+    used = {str(r.get("device") or "") for r in ranks if isinstance(r, dict)} if isinstance(ranks, list) else set()
+    accelerator = hardware.get("accelerator") or hardware.get("gpu")
+    on_cpu = all(name.lower().startswith("cpu") for name in used) if used - {""} else not accelerator
+    kind = "CPU" if on_cpu else ", ".join(sorted(used - {""})) or "accelerator"
+    model = hardware.get("cpu") if on_cpu else accelerator
+    label = f"{kind} ({model})" if model else kind
+    simulated = any(_mapping(place).get(word) for place in (hardware, outcome) for word in ("emulated", "simulated"))
+    return f"emulated {label}" if simulated else label
+
+
+def base_cases(estimates: pl.DataFrame) -> list[Base]:
+    rows = estimates.filter(pl.col("workers") == 1, pl.col("strategy") == pl.col("base_case"))
+    found: dict[tuple[Any, ...], Base] = {}
+    for row in rows.iter_rows(named=True):
+        low, high = row["throughput_low"], row["throughput_high"]
+        interval = f"{digits(low)} – {digits(high)}" if low is not None else "no interval: one launch"
+        identity = (row["strategy"], row["global_batch"], row["throughput"])
+        modes = f"{found[identity].where.split(' · ')[0]} and {row['scaling']}" if identity in found else row["scaling"]
+        found[identity] = Base(
+            row["strategy"],
+            f"{modes} · batch {row['global_batch']:,}",
+            digits(row["throughput"]),
+            interval,
+            digits(1e3 * row["step_p50"]),
+            row["n_launches"],
+        )
+    return list(found.values())
+
+
+def missing(results: Results) -> tuple[list[Missing], int]:
+    """The launches that did not succeed, with the ends of their logs, and how many more there are."""
+    wrong = results.trials.filter(pl.col("status") != "ok").sort("order", nulls_last=True)
+    found = []
+    for trial_id, status, error in wrong.select("trial_id", "status", "error").head(MOST_MISSING).iter_rows():
+        said = error or ("no outcome was written" if status == "unfinished" else "")
+        found.append(Missing(trial_id, status, said, _logs(results.outcome(trial_id))))
+    return found, max(0, len(wrong) - MOST_MISSING)
+
+
+def not_measured(results: Results) -> list[tuple[str, str]]:
+    """What the plan holds and no launch that succeeded does, each with why."""
+    plan = results.plan
+    left_out, absent = plan.get("left_out"), plan.get("not_available")
+    found = [("left out", str(line)) for line in left_out] if isinstance(left_out, list) else []
+    found += [(f"not available: {name}", str(why)) for name, why in _mapping(absent).items()]
+    points, least = plan.get("points"), plan.get("repeats")
+    if isinstance(points, list):
+        done = Counter(results.trials.filter(status="ok")["point"].to_list())
+        wanted = least if isinstance(least, int) else 1
+        for point in points:
+            have = done[str(point)]
+            if have < wanted:
+                found.append((str(point), f"{have} of at least {wanted} launches succeeded"))
+    return found
+
+
+def constant_factors(results: Results) -> list[tuple[str, str]]:
+    trials = results.trials
+    return [(name, str(trials[name][0])) for name in results.factors if trials[name].n_unique() == 1]
+
+
+def varied_factors(results: Results) -> list[tuple[str, str]]:
+    names = ["strategy", "workers", "global_batch", *results.factors]
+    trials = results.trials
+    return [
+        (name, ", ".join(map(str, trials[name].unique().sort().to_list())))
+        for name in names
+        if len(trials) and (trials[name].n_unique() > 1 or name not in results.factors)
+    ]
+
+
+def _logs(outcome: dict[str, Any]) -> list[tuple[str, str]]:
+    """The first ranks that did not end well and left words; all of them are in the log files."""
+    exits = outcome.get("exits")
+    rows = [row for row in exits if isinstance(row, dict)] if isinstance(exits, list) else []
+    found = []
+    for row in rows:
+        lines = row.get("last_lines")
+        if row.get("exit_code") != 0 and isinstance(lines, list) and lines:
+            title = f"rank {row.get('rank')}, exit code {row.get('exit_code')}"
+            found.append((title, "\n".join(str(line)[:500] for line in lines[-LOG_LINES:])))
+    return found[:LOG_RANKS]
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(into: dict[str, Counter[str]], values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if value not in (None, "", [], {}):
+            into.setdefault(str(name), Counter()).update([_readable(str(name), value)])
+
+
+def _readable(name: str, value: Any) -> str:
+    if name.endswith("_bytes") and isinstance(value, int):
+        return f"{value / 2**30:.1f} GiB"
+    return str(value)
+
+
+def _seen(counters: dict[str, Counter[str]]) -> list[Seen]:
+    return [Seen(name, counter.most_common(8)) for name, counter in counters.items()]
+
+
+def some(names: Iterable[str], most: int = 6) -> str:
+    """A few names and how many more."""
+    every = list(names)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
