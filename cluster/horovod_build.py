@@ -42,6 +42,18 @@ both = lambda name: bool(getattr(t, name)()) and bool(getattr(p, name)())
 print(json.dumps({"TensorFlow": True, "PyTorch": True, "Gloo": both("gloo_built"), "NCCL": both("nccl_built")}))
 """
 
+STREAM = """
+namespace stream_executor {
+namespace gpu {
+GpuStreamHandle AsGpuStreamValue(Stream* stream) {
+  return static_cast<GpuStreamHandle>(stream->platform_specific_handle().stream);
+}
+}  // namespace gpu
+}  // namespace stream_executor
+#endif // HAVE_GPU
+
+// Undef LOG macro from TensorFlow"""
+
 
 class BuildError(RuntimeError):
     """Horovod cannot be built here; the message is one line: why, and what would mend it."""
@@ -123,6 +135,10 @@ def patch(source: Path, *, cpu_only: bool) -> None:
         # A PyTorch made for CUDA beside a CUDA toolkit would otherwise turn its GPU code on.
         finder = source / "cmake/Modules/FindPytorch.cmake"
         _replace(finder, r"\(torch\.version\.cuda is not None\)", "False")
+    else:
+        # TensorFlow does not give away this function any more; the stream knows what it returned.
+        operations = source / "horovod/tensorflow/mpi_ops.cc"
+        _replace(operations, r"#endif // HAVE_GPU\n\n// Undef LOG macro from TensorFlow", STREAM)
 
 
 def _replace(path: Path, pattern: str, by: str) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tomllib
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 import yaml
@@ -18,7 +18,8 @@ from packaging.utils import canonicalize_name
 from cluster import horovod_build
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 PINS = {
     canonicalize_name(name): version
@@ -51,6 +52,15 @@ def test_what_is_installed_is_what_is_pinned() -> None:
     installed = {canonicalize_name(d.metadata["Name"]): d.version.split("+")[0] for d in metadata.distributions()}
     strays = {name: version for name, version in installed.items() if name not in ours and PINS.get(name) != version}
     assert strays == {}
+
+
+def test_data_that_lies_beside_the_code_is_installed_with_it() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    packages = PYPROJECT["tool"]["setuptools"]["package-data"]
+    for name in tracked:
+        package, _, rest = name.partition("/")
+        if package in ("jobs", "cluster", "analysis") and not name.endswith(".py"):
+            assert any(PurePath(rest).match(pattern) for pattern in packages.get(package, [])), name
 
 
 @pytest.mark.horovod

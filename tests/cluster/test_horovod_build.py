@@ -28,6 +28,7 @@ CHANGED = (
     "horovod/torch/CMakeLists.txt",
     "horovod/tensorflow/CMakeLists.txt",
     "cmake/Modules/FindPytorch.cmake",
+    "horovod/tensorflow/mpi_ops.cc",
 )
 
 
@@ -78,23 +79,27 @@ def keep(archive: Path, cache: Path) -> Path:
     return folder
 
 
-def test_the_changes_to_the_release_are_those_that_are_meant(release: Path) -> None:
+@pytest.mark.parametrize("cpu_only", [True, False])
+def test_the_changes_to_the_release_are_those_that_are_meant(cpu_only: bool, release: Path) -> None:
     before = {name: (release / name).read_text().splitlines() for name in CHANGED}
-    horovod_build.patch(release, cpu_only=True)
-    changes = {}
+    horovod_build.patch(release, cpu_only=cpu_only)
+    gone, new = {}, {}
     for name in CHANGED:
         after = (release / name).read_text().splitlines()
-        changes[name] = ([x for x in before[name] if x not in after], [x for x in after if x not in before[name]])
-    top, torch, tensorflow, finder = (changes[name] for name in CHANGED)
-    assert top[0][0] == "set(CMAKE_CXX_STANDARD 14)"
-    assert top[1][0] == "set(CMAKE_CXX_STANDARD 17)"
-    assert '"-O2 -g" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO' in top[1][1]
-    assert torch == (["    set(CMAKE_CXX_STANDARD 14)"], ["    set(CMAKE_CXX_STANDARD 17)"])
-    assert len(tensorflow[0]) == 1
-    assert "xla_mpi_ops.cc" in tensorflow[0][0]
-    assert tensorflow[1] == []
-    assert "True if (False and (CUDA_HOME" in finder[1][0]
-    assert [len(added) for _, added in changes.values()] == [2, 1, 0, 1]
+        gone[name] = [line.strip() for line in before[name] if line not in after]
+        new[name] = [line.strip() for line in after if line not in before[name]]
+    top, torch, tensorflow, finder, operations = CHANGED
+    assert (gone[top][0], new[top][0]) == ("set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 17)")
+    assert '"-O2 -g" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO' in new[top][1]
+    assert (gone[torch], new[torch]) == (["set(CMAKE_CXX_STANDARD 14)"], ["set(CMAKE_CXX_STANDARD 17)"])
+    assert re.fullmatch(r"list\(APPEND TF_SOURCES .*/xla_mpi_ops.cc\"\)", "".join(gone[tensorflow]))
+    assert gone[operations] == []
+    if cpu_only:
+        assert "True if (False and (CUDA_HOME" in new[finder][0]
+    else:
+        assert "GpuStreamHandle AsGpuStreamValue(Stream* stream) {" in new[operations]
+    counts = {name: len(lines) for name, lines in new.items()}
+    assert counts == {top: 2, torch: 1, tensorflow: 0, finder: int(cpu_only), operations: 0 if cpu_only else 4}
 
 
 def test_a_release_that_is_not_the_known_one_is_refused(release: Path) -> None:
