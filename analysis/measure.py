@@ -65,15 +65,12 @@ def read_steps(home: Path) -> pl.DataFrame:
     for rank, text in texts.items():
         if not text.strip():
             raise BrokenSteps(f"no steps of rank {rank}: {files[rank].name} is empty")
-        # Python's JSON writes a diverged loss as NaN, which is no JSON; other tools write null.
-        if b"NaN" in text or b"Infinity" in text:
-            texts[rank] = re.sub(rb"-?\bInfinity\b|\bNaN\b", b"null", text)
         if not text.endswith(b"\n"):
             texts[rank] += b"\n"
     if not texts:
         return pl.DataFrame(schema={"rank": pl.Int32, **LINE})
     try:
-        frame = pl.read_ndjson(b"".join(texts.values()), schema=LINE)
+        frame = _parse(b"".join(texts.values()))
     except pl.exceptions.PolarsError:
         raise BrokenSteps(_first_fault(files)) from None
     counts = [text.count(b"\n") for text in texts.values()]
@@ -81,6 +78,16 @@ def read_steps(home: Path) -> pl.DataFrame:
         raise BrokenSteps(_first_fault(files))
     ranks = np.repeat(np.fromiter(texts, dtype=np.int32), counts)
     return frame.insert_column(0, pl.Series("rank", ranks))
+
+
+def _parse(text: bytes) -> pl.DataFrame:
+    """The lines as a table. Python's JSON writes a diverged loss as NaN, which is no JSON: null here."""
+    try:
+        return pl.read_ndjson(text, schema=LINE)
+    except pl.exceptions.PolarsError:
+        if b"NaN" not in text and b"Infinity" not in text:
+            raise
+        return pl.read_ndjson(re.sub(rb"-?\bInfinity\b|\bNaN\b", b"null", text), schema=LINE)
 
 
 def _first_fault(files: dict[int, Path]) -> str:
