@@ -73,7 +73,7 @@ def number(value: float | None, low: float | None = None, high: float | None = N
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f}" if abs(share) < 0.0995 else f"{100 * share:.0f}"
+    return (f"{100 * share:.1f}" if abs(share) < 0.0995 else f"{100 * share:.0f}").replace("-", "−")
 
 
 def digits(value: float) -> str:
@@ -83,7 +83,7 @@ def digits(value: float) -> str:
     if not math.isfinite(value):
         return "∞"
     places = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(places, 6)}f}"
+    return f"{value:,.{min(places, 6)}f}".replace("-", "−")
 
 
 def varied(frame: pl.DataFrame, results: Results) -> list[str]:
