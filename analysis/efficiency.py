@@ -157,7 +157,7 @@ def _row(point: _Point, points: Sequence[_Point], factors: Sequence[str], confid
         ),
         *(point.factors[name] for name in factors),
         len(point.ok),
-        len(point.trials) - len(point.ok),
+        _failed(point),
         *measured,
         base.strategy if base else None,
         1 / base.means["cost"].value if base else None,
@@ -194,9 +194,9 @@ def _schema(results: Results) -> dict[str, Any]:
 def _warnings(point: _Point, base: _Point | None) -> list[str]:
     n, found = len(point.ok), []
     if n < FEW_LAUNCHES:
-        found.append(f"fewer than {FEW_LAUNCHES} launches ({n})")
-    if failed := len(point.trials) - n:
-        found.append(f"{failed} of {len(point.trials)} launches did not succeed")
+        found.append(f"fewer than {FEW_LAUNCHES} launches")
+    if failed := _failed(point):
+        found.append(f"{failed} of {n + failed} launches did not succeed")
     if unsteady := point.ok.filter(pl.col("steady").eq(False)).height:
         found.append(f"not steady in {unsteady} of {n} launches")
     if (unchecked := point.ok["steady"].null_count()) > n / 2:
@@ -204,6 +204,11 @@ def _warnings(point: _Point, base: _Point | None) -> list[str]:
     if base is None:
         found.append("base case not measured")
     return found
+
+
+def _failed(point: _Point) -> int:
+    """Launches that ended otherwise than well; one without an outcome may still run, and has not ended."""
+    return int(point.trials["status"].is_in(["ok", "unfinished"]).not_().sum())
 
 
 def _all_of(names: pl.Series) -> str | None:

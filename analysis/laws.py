@@ -28,7 +28,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from analysis import bootstrap, law_words
+from analysis import bootstrap, law_words, least_squares
 from analysis.bootstrap import Mean
 from analysis.load import Results
 
@@ -149,7 +149,7 @@ class LawFit:
         # Normal is what the law is linear in, so the interval is made there, around the free fit.
         design = self._shape.design(counts)
         centres, draws = self._free @ design.T, self._draws @ design.T
-        lows, highs = _intervals(centres, draws, self._points, self.confidence)
+        lows, highs = least_squares.intervals(centres, draws, self._points, self.confidence)
         values = self._shape.throughput(self._coefficients, counts)
         found = []
         for n, value, low, high in zip(counts.tolist(), values.tolist(), lows, highs, strict=True):
@@ -210,16 +210,16 @@ def _fit(about: LawFit, law: Law, curve: pl.DataFrame, points: Sequence[Mean]) -
     counts = np.array([point.n for point in points], dtype=np.float64)
     design = law.design(workers)
     measured = _response(law, workers, np.array([point.value for point in points]))
-    coefficients = _least_squares(design, measured, counts, bounded=True)
-    free = _least_squares(design, measured, counts, bounded=False)
+    coefficients = least_squares.solve(design, measured, counts, bounded=True)
+    free = least_squares.solve(design, measured, counts, bounded=False)
     most = max(len(point.draws) for point in points)
     drawn = np.stack([np.broadcast_to(point.draws, (most,)) for point in points], axis=-1)
-    draws = _least_squares(design, _response(law, workers, drawn), counts, bounded=False)
+    draws = least_squares.solve(design, _response(law, workers, drawn), counts, bounded=False)
     launches_at = curve["workers"].to_numpy().astype(np.float64)
     residuals = np.log(curve["throughput"].to_numpy() / law.throughput(coefficients, launches_at))
     values, centres, spreads = law.shares(coefficients), law.shares(free), law.shares(draws)
     parameters = []
-    lows, highs = _intervals(centres, spreads, points, about.confidence)
+    lows, highs = least_squares.intervals(centres, spreads, points, about.confidence)
     for i, (name, low, high) in enumerate(zip(law.parameters, lows, highs, strict=True)):
         top = 1.0 if name != "coherency" else math.inf
         # Where the law's range binds, the fit lies beside the free fit that the interval is around.
@@ -230,7 +230,7 @@ def _fit(about: LawFit, law: Law, curve: pl.DataFrame, points: Sequence[Mean]) -
     found = replace(
         about,
         rate=float(law.throughput(coefficients, np.ones(1))[0]),
-        aicc=_aicc(residuals, len(law.parameters) + 2),  # and the rate, and the variance
+        aicc=least_squares.aicc(residuals, len(law.parameters) + 2),  # and the rate, and the variance
         spread=float(np.sqrt(np.mean(residuals**2))),
         _shape=law,
         _coefficients=coefficients,
@@ -247,54 +247,6 @@ def _response(law: Law, workers: Floats, cost: Floats) -> Floats:
     return np.asarray(workers * cost if law.on_time else 1.0 / cost, dtype=np.float64)
 
 
-def _least_squares(design: Floats, response: Floats, counts: Floats, *, bounded: bool) -> Floats:
-    """Coefficients [..., p] for responses [..., M], weighted so that errors count relative to the fit.
-
-    Fitting weights 1 / fit² solves the estimating equations of noise with a constant relative
-    deviation; four rounds from 1 / response² are enough.
-    """
-    from scipy.optimize import nnls
-
-    weight = np.sqrt(counts) / response
-    coefficients: NDArray[Any] = np.zeros(0)
-    for _ in range(4):
-        scaled, target = design * weight[..., None], response * weight
-        if bounded:
-            coefficients = nnls(scaled, target)[0]
-        else:
-            transposed = np.swapaxes(scaled, -1, -2)
-            coefficients = np.linalg.solve(transposed @ scaled, transposed @ target[..., None])[..., 0]
-        weight = np.sqrt(counts) / np.maximum(coefficients @ design.T, 0.1 * response)
-    return np.asarray(coefficients, dtype=np.float64)
-
-
-def _intervals(
-    centres: Floats, draws: Floats, points: Sequence[Mean], confidence: float
-) -> tuple[list[float], list[float]]:
-    """t intervals of statistics [K] with the bootstrap's standard error, from their `draws` [R, K].
-
-    The degrees of freedom are Satterthwaite's, from how much of the variance each point (worker count)
-    contributes. NaN if a point has one launch only.
-    """
-    count = len(centres)
-    if any(point.n < 2 for point in points):
-        return [math.nan] * count, [math.nan] * count
-    drawn = np.log(np.stack([point.draws for point in points], axis=-1))
-    drawn -= drawn.mean(axis=0)
-    variances = (drawn**2).mean(axis=0)
-    covariances = (draws - draws.mean(axis=0)).T @ drawn / len(drawn)  # [K, points]
-    parts = np.divide(covariances**2, variances, out=np.zeros_like(covariances), where=variances > 0)
-    totals, explained = draws.var(axis=0), parts.sum(axis=1)
-    sizes = [point.n for point in points]
-    lows, highs = [], []
-    for centre, total, known, part in zip(centres.tolist(), totals, explained, parts, strict=True):
-        share = part * (total / known) if known > 0 else part
-        low, high = bootstrap.student(centre, share.tolist(), sizes, confidence)
-        lows.append(low)
-        highs.append(high)
-    return lows, highs
-
-
 def _peak(values: Floats, centres: Floats, spreads: Floats, points: Sequence[Mean], confidence: float) -> Parameter:
     """The N of peak throughput, sqrt((1 - σ) / κ) (Gunther 2007, chapter 4); infinite without a peak.
 
@@ -304,7 +256,7 @@ def _peak(values: Floats, centres: Floats, spreads: Floats, points: Sequence[Mea
     def bend(shares: Floats) -> Floats:
         return np.asarray(shares[..., 1] / np.maximum(1.0 - shares[..., 0], 1e-9), dtype=np.float64)
 
-    (low,), (high,) = _intervals(bend(centres[None]), bend(spreads)[:, None], points, confidence)
+    (low,), (high,) = least_squares.intervals(bend(centres[None]), bend(spreads)[:, None], points, confidence)
     value, first, last = (1 / math.sqrt(b) if b > 0 else math.inf for b in (float(bend(values)), high, low))
     if math.isnan(low):
         return Parameter("peak", value, math.nan, math.nan)
@@ -313,15 +265,6 @@ def _peak(values: Floats, centres: Floats, spreads: Floats, points: Sequence[Mea
 
 def _cut(value: float, top: float) -> float:
     return value if math.isnan(value) else min(max(value, 0.0), top)
-
-
-def _aicc(residuals: Floats, k: int) -> float:
-    """Akaike's criterion for normal errors with the small-sample term, k parameters in all."""
-    n = len(residuals)
-    square = float(np.mean(residuals**2))
-    if n <= k + 1 or square <= 0:
-        return math.nan
-    return n * math.log(square) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
 
 
 def frame(fits: Iterable[LawFit]) -> pl.DataFrame:

@@ -107,9 +107,8 @@ def _bars(ax: Axes, rows: pl.DataFrame, launches: pl.DataFrame, used: list[tuple
         )
         bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
     total = rows["total"].to_list()
-    low = [t - (v if v is not None else t) for t, v in zip(total, rows["total_low"], strict=True)]
-    high = [(v if v is not None else t) - t for t, v in zip(total, rows["total_high"], strict=True)]
-    ax.errorbar(positions, total, yerr=[low, high], ls="none", color=style.INK, elinewidth=1.1, capsize=2.2, zorder=4)
+    bars = style.error_bars(total, rows["total_low"].to_list(), rows["total_high"].to_list())
+    ax.errorbar(positions, total, yerr=bars, ls="none", color=style.INK, elinewidth=1.1, capsize=2.2, zorder=4)
     place = {n: i for i, n in enumerate(counts)}
     costs = (1e6 * launches["workers"] / launches["throughput"]).to_list()
     ax.scatter(

@@ -74,11 +74,9 @@ def _panel(ax: Axes, rows: pl.DataFrame, fits: Sequence[LawFit], look: style.Loo
         return 0.0
     counts = sorted(rows["workers"].to_list())
     y, low, high = ((rows[f"throughput{end}"] / rows["workers"]).to_list() for end in ("", "_low", "_high"))
-    down = [v - (b if b is not None else v) for v, b in zip(y, low, strict=True)]
-    up = [(b if b is not None else v) - v for v, b in zip(y, high, strict=True)]
     ax.errorbar(
-        rows["workers"].to_list(), y, yerr=[down, up], ls="none", color=look.colour, marker=look.marker, ms=5,
-        mfc=look.face, mew=1.2, elinewidth=1.2, capsize=2.2, zorder=4,
+        rows["workers"].to_list(), y, yerr=style.error_bars(y, low, high), ls="none", color=look.colour,
+        marker=look.marker, ms=5, mfc=look.face, mew=1.2, elinewidth=1.2, capsize=2.2, zorder=4,
     )  # fmt: skip
     bases = rows["base_throughput"].drop_nulls().to_list()
     if bases:

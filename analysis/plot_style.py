@@ -184,6 +184,15 @@ def sheet(
     return Sheet(figure, [list(row) for row in axes])
 
 
+def error_bars(
+    values: Sequence[float], lows: Sequence[float | None], highs: Sequence[float | None]
+) -> list[list[float]]:
+    """How far the interval reaches below and above each value; NaN, i.e. no bar, where there is none."""
+    down = [math.nan if low is None else max(0.0, v - low) for v, low in zip(values, lows, strict=True)]
+    up = [math.nan if high is None else max(0.0, high - v) for v, high in zip(values, highs, strict=True)]
+    return [down, up]
+
+
 def worker_axis(ax: Axes, counts: Sequence[int], margin: float, apart: float = 0.07) -> None:
     """A log2 axis whose ticks are the worker counts; labels nearer than `apart` of it are left off."""
     ax.set_xscale("log", base=2)

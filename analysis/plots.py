@@ -237,8 +237,7 @@ def _strategies(
         rows = panel.filter(strategy=name).drop_nulls(quantity).sort("workers")
         x = [n * shift for n in rows["workers"]]
         y = rows[quantity].to_list()
-        low = [max(0.0, v - (bound if bound is not None else v)) for v, bound in _pairs(rows, quantity, "_low")]
-        high = [max(0.0, (bound if bound is not None else v) - v) for v, bound in _pairs(rows, quantity, "_high")]
+        bars = style.error_bars(y, rows[quantity + "_low"].to_list(), rows[quantity + "_high"].to_list())
         dots = points.filter(strategy=name)
         beside = ax.transData + ScaledTranslation(4.5 / 72, 0, ax.figure.dpi_scale_trans)
         sns.scatterplot(
@@ -246,14 +245,10 @@ def _strategies(
             s=8, alpha=0.6, linewidth=0, zorder=3.5, transform=beside, label="_launches", legend=False,
         )  # fmt: skip
         ax.errorbar(
-            x, y, yerr=[low, high], color=look.colour, ls="none" if look.base else look.line, lw=1.5,
+            x, y, yerr=bars, color=look.colour, ls="none" if look.base else look.line, lw=1.5,
             marker=look.marker, ms=5.5, mfc=look.face, mec=look.colour, mew=1.2, elinewidth=1.3, capsize=2.5,
             zorder=3, label=f"_{name}",
         )  # fmt: skip
-
-
-def _pairs(rows: pl.DataFrame, quantity: str, end: str) -> list[tuple[float, float | None]]:
-    return list(zip(rows[quantity], rows[quantity + end], strict=True))
 
 
 def _ideal(ax: Axes, counts: Sequence[int], spread: float, law: Callable[[float], float], colour: str) -> None:

@@ -85,7 +85,7 @@ def _throughput(row: dict[str, Any]) -> str:
     """The rate, and half of its interval in percent (on the log scale it is symmetric)."""
     value, low, high = row["throughput"], row["throughput_low"], row["throughput_high"]
     if low is None:
-        return f"{_rate(value)} ±  ?"
+        return f"{_rate(value)} ± ?"
     percent = 100 * (math.sqrt(high / low) - 1) if low > 0 else math.inf
     return f"{_rate(value)} ±{_rate(percent) if percent >= 9.95 else f'{percent:.1f}'}%"
 
