@@ -251,7 +251,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
 
 
 def _show_results(console: Console, results: Path) -> None:
-    from analysis import load, plots, table
+    from analysis import claims, load, plots, report, table
     from analysis.efficiency import estimate
 
     with _clean_errors():
@@ -259,9 +259,14 @@ def _show_results(console: Console, results: Path) -> None:
         if not (loaded.trials["status"] == "ok").any():
             console.print("no launch has succeeded; there is nothing to show")
             return
-        console.print(table.render(estimate(loaded)))
-        figures = plots.write_all(loaded, results / "figures")
-    console.print(f"figures: {', '.join(sorted({str(p.parent) for p in figures}))}", soft_wrap=True)
+        estimates = estimate(loaded)
+        console.print(table.render(estimates))
+        console.print()
+        console.print(claims.render(claims.judge(loaded)))
+        figures = plots.write_all(loaded, results / "figures", estimates)
+        page = report.write(results)
+    console.print(f"figures: {figures[0].parent}", soft_wrap=True, highlight=False)
+    console.print(f"report:  {page}", soft_wrap=True, highlight=False)
 
 
 def main() -> None:

@@ -1,0 +1,121 @@
+"""Two results folders, point by point: what changed for real?
+
+    compare(load(Path("results/monday")), load(Path("results/tuesday")))
+
+Yesterday and today, Ray and SLURM, two clusters: points are matched by everything that defines them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from analysis.contrast import ALPHA
+from analysis.load import Results
+from analysis.ratios import LogRate, holm, log_ratio
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@dataclass(frozen=True)
+class Change:
+    """One point in both folders. `ratio` is throughput of B over A, with its interval at the level that
+    Holm's correction leaves it; `real` says that the corrected test rejects "no change"."""
+
+    point: str
+    strategy: str
+    workers: int
+    global_batch: int
+    launches: tuple[int, int]
+    before: float
+    after: float
+    ratio: float
+    low: float
+    high: float
+    p_holm: float
+
+    @property
+    def real(self) -> bool:
+        return self.p_holm <= ALPHA
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All common points, and those that only one of the folders has."""
+
+    changes: tuple[Change, ...]
+    only_before: tuple[str, ...]
+    only_after: tuple[str, ...]
+
+    def regressions(self, percent: float) -> list[Change]:
+        """Points that became slower for real, by more than `percent` (estimate)."""
+        return [c for c in self.changes if c.real and c.ratio < 1 - percent / 100]
+
+
+def compare(before: Results, after: Results) -> Comparison:
+    """Match the points of two folders and compare their throughput; only launches that are ok count.
+
+    A point's name is made from all its factors, so equal names are equal configurations.
+    """
+    sides = [results.trials.filter(status="ok") for results in (before, after)]
+    names = [list(dict.fromkeys(side["point"])) if len(side) else [] for side in sides]
+    common = [point for point in names[0] if point in set(names[1])]
+    rates = [[side.filter(point=point)["throughput"] for side in sides] for point in common]
+    ratios = [log_ratio([LogRate.of(b.to_numpy())], [LogRate.of(a.to_numpy())]) for a, b in rates]
+    corrected = holm([min(1.0, 2 * min(r.p_not_above(), r.p_not_below())) for r in ratios], ALPHA)
+    changes = []
+    for point, (a, b), ratio, c in zip(common, rates, ratios, corrected, strict=True):
+        row = sides[0].filter(point=point).row(0, named=True)
+        changes.append(
+            Change(
+                point=point,
+                strategy=row["strategy"],
+                workers=row["workers"],
+                global_batch=row["global_batch"],
+                launches=(len(a), len(b)),
+                before=_harmonic(a),
+                after=_harmonic(b),
+                ratio=ratio.ratio,
+                low=ratio.low(c.level / 2),
+                high=ratio.high(c.level / 2),
+                p_holm=c.p,
+            )
+        )
+    return Comparison(tuple(changes), _rest(names[0], common), _rest(names[1], common))
+
+
+def _harmonic(rates: pl.Series) -> float:
+    return float(len(rates) / (1 / rates).sum())
+
+
+def _rest(names: Sequence[str], common: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in set(common))
+
+
+def render(comparison: Comparison) -> RenderableType:
+    """For the terminal: a row per point, and the points that have no counterpart."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("point", "n", "A", "B", "B / A", "changed"):
+        table.add_column(name, justify="left" if name == "point" else "right", no_wrap=True)
+    for c in comparison.changes:
+        word, style = ("no", "") if not c.real else ("faster", "green") if c.ratio > 1 else ("slower", "red")
+        cells = (
+            *(f"{c.strategy} n{c.workers} b{c.global_batch}", f"{c.launches[0]}, {c.launches[1]}"),
+            *(f"{c.before:,.0f}", f"{c.after:,.0f}", f"{c.ratio:.3f} [{c.low:.3f}, {c.high:.3f}]", word),
+        )
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    notes = [
+        f"{len(comparison.changes)} common points (n workers, b global batch), samples/s; intervals and tests corrected for that (Holm)."
+    ]
+    for folder, names in (("A", comparison.only_before), ("B", comparison.only_after)):
+        notes += [f"only in {folder}: {name}" for name in names]
+    return Group(table, *(Text(note, style="dim") for note in notes))

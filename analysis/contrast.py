@@ -1,0 +1,225 @@
+"""Comparisons of two frameworks at one number of workers, and the verdict on each.
+
+"The best strategy of each framework" is not chosen by looking: that would favour the framework with
+more strategies. It is tested as it stands. The best of A beats the best of B if some strategy of A beats
+every one of B, so the p value of one strategy of A is the largest over B's (an intersection-union test,
+Berger 1982, Technometrics 24(4), 295-300), and over A's strategies Bonferroni's correction is made. The
+bounds of the ratio come from the same argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+from analysis.load import Results
+from analysis.ratios import LogRate, LogRatio, holm, log_ratio
+
+ALPHA = 0.05  # of a family of comparisons, two-sided
+
+
+@dataclass(frozen=True)
+class Side:
+    """A product of rates over another, from launches `records` of one strategy: an efficiency, say."""
+
+    name: str
+    communication: str
+    above: tuple[LogRate, ...]
+    below: tuple[LogRate, ...]
+    records: tuple[str, ...]
+    launches: int
+
+    def over(self, other: Side) -> LogRatio:
+        """The ratio of the two; a rate that both share cancels."""
+        above, below = [*self.above, *other.below], [*self.below, *other.above]
+        for rate in list(above):
+            if rate in below:
+                above.remove(rate)
+                below.remove(rate)
+        return log_ratio(above, below)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One ratio with its interval (at the level that Holm's correction leaves it) and verdict.
+
+    `p` is two-sided; `launches` are the fewest on either side; `records` the trials it stands on.
+    """
+
+    name: str
+    scaling: str
+    workers: int
+    factors: dict[str, Any]
+    ratio: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    launches: tuple[int, int]
+    sides: tuple[tuple[Side, ...], tuple[Side, ...]]
+    verdict: str = "inconclusive"
+    primary: bool = False
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        return tuple(sorted({r for side in self.sides for one in side for r in one.records}))
+
+    def where(self) -> str:
+        """The cell in a few words."""
+        factors = "".join(f", {name} {value}" for name, value in self.factors.items())
+        return f"{self.scaling} at {self.workers}{factors}"
+
+    @staticmethod
+    def columns() -> tuple[str, ...]:
+        return (
+            "comparison", "primary", "scaling", "workers", "factors", "above", "below", "ratio", "low", "high",
+            "p", "p_holm", "launches_above", "launches_below", "verdict",
+        )  # fmt: skip
+
+    def row(self) -> dict[str, Any]:
+        """As plain values, by `columns`."""
+        names = [", ".join(dict.fromkeys(s.name for s in side)) for side in self.sides]
+        factors = ", ".join(f"{k}={v}" for k, v in self.factors.items())
+        values = (
+            self.name, self.primary, self.scaling, self.workers, factors, *names, self.ratio, self.low, self.high,
+            self.p, self.p_holm, *self.launches, self.verdict,
+        )  # fmt: skip
+        return dict(zip(self.columns(), values, strict=True))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The launches of one scaling mode, worker count and setting of the factors; base cases beside."""
+
+    scaling: str
+    workers: int
+    factors: dict[str, Any]
+    here: pl.DataFrame
+    bases: pl.DataFrame
+
+    @staticmethod
+    def cells(results: Results, trials: pl.DataFrame | None = None, from_one_worker: bool = False) -> Iterator[Rates]:
+        """Every cell above one worker (or from it), with successful launches only."""
+        ok = (results.trials if trials is None else trials).filter(status="ok")
+        # Steps per call are TensorFlow's alone, so they cannot split a comparison of frameworks.
+        shared = [name for name in results.factors if name != "steps_per_call"]
+        varied = [name for name in shared if len(ok) and ok[name].n_unique() > 1]
+        for mode in ("strong", "weak"):
+            rows = ok.filter(pl.col(mode))
+            parts = rows.partition_by(varied, maintain_order=True) if varied and len(rows) else [rows]
+            for part in parts:
+                factors = {name: part[name][0] for name in varied} if len(part) else {}
+                bases = part.filter((pl.col("communication") == "none") & (pl.col("workers") == 1))
+                for workers in sorted(part["workers"].unique().to_list()):
+                    if workers > 1 or from_one_worker:
+                        yield Rates(mode, workers, factors, part.filter(workers=workers), bases)
+
+    def efficiencies(self, framework: str) -> list[Side]:
+        """Per strategy of `framework`: throughput over its base case's. N cancels between frameworks."""
+        bases = self.bases.filter(framework=framework)
+        if not len(bases):
+            return []
+        base = LogRate.of(bases["throughput"].to_numpy())
+        sides = self._sides(self.here.filter((pl.col("framework") == framework) & (pl.col("communication") != "none")))
+        return [
+            replace(
+                side,
+                below=(base,),
+                records=(*side.records, *bases["trial_id"]),
+                launches=min(side.launches, len(bases)),
+            )
+            for side in sides
+        ]
+
+    def throughputs(self, framework: str, other: bool = False) -> list[Side]:
+        """Per strategy of `framework` (or of every other one): its throughput."""
+        same = pl.col("framework") == framework
+        return self._sides(self.here.filter(~same if other else same))
+
+    def interaction(self) -> tuple[list[Side], list[Side]] | None:
+        """(TF native / PyTorch native) over (TF Horovod / PyTorch Horovod); base cases cancel.
+
+        TensorFlow's native strategy here is the one with a process per worker, as PyTorch's is.
+        """
+        names = ("tf-multiworker", "torch-ddp", "tf-horovod", "torch-horovod")
+        found = {side.name: side for side in self._sides(self.here)}
+        if not all(name in found for name in names):
+            return None
+        native, native_other, horovod, horovod_other = (found[name] for name in names)
+        return [_quotient("native", native, native_other)], [_quotient("Horovod", horovod, horovod_other)]
+
+    def _sides(self, rows: pl.DataFrame) -> list[Side]:
+        sides = []
+        for part in rows.partition_by("strategy", maintain_order=True) if len(rows) else []:
+            rate = LogRate.of(part["throughput"].to_numpy())
+            name, communication = part["strategy"][0], part["communication"][0]
+            sides.append(Side(name, communication, (rate,), (), tuple(part["trial_id"]), len(part)))
+        return sides
+
+
+def _quotient(name: str, above: Side, below: Side) -> Side:
+    records, launches = above.records + below.records, min(above.launches, below.launches)
+    return Side(f"{above.name} / {below.name}", name, above.above, below.above, records, launches)
+
+
+def compared(name: str, cell: Rates, above: Sequence[Side], below: Sequence[Side]) -> Comparison:
+    """The best of `above` against the best of `below`, not yet corrected for other comparisons."""
+    ratios = [[a.over(b) for b in below] for a in above]
+    best = max(min(r.log for r in row) for row in ratios)
+    chosen = next(r for row in ratios for r in row if r.log == best)
+    up = min(1.0, len(above) * min(max(r.p_not_above() for r in row) for row in ratios))
+    down = min(1.0, len(below) * min(max(row[j].p_not_below() for row in ratios) for j in range(len(below))))
+    p = min(1.0, 2 * min(up, down))
+    launches = min(s.launches for s in above), min(s.launches for s in below)
+    sides = (tuple(above), tuple(below))
+    low, high = _bounds(ratios, ALPHA)
+    return Comparison(name, cell.scaling, cell.workers, cell.factors, chosen.ratio, low, high, p, p, launches, sides)
+
+
+def _bounds(ratios: Sequence[Sequence[LogRatio]], level: float) -> tuple[float, float]:
+    """Bounds of max over rows of the least of a row, each missed with probability at most `level` / 2."""
+    rows, columns = len(ratios), len(ratios[0])
+    low = max(min(r.low(level / 2 / rows) for r in row) for row in ratios)
+    high = min(max(row[j].high(level / 2 / columns) for row in ratios) for j in range(columns))
+    return low, high
+
+
+def decided(family: Sequence[Comparison], margin: float, primary: bool) -> list[Comparison]:
+    """The family with Holm's correction and verdicts.
+
+    supported: significant, above 1, and the estimate beyond the margin; contradicted: its mirror image;
+    no difference: the whole interval within the margin; else inconclusive.
+    """
+    found = []
+    for comparison, corrected in zip(family, holm([c.p for c in family], ALPHA), strict=True):
+        ratios = [[a.over(b) for b in comparison.sides[1]] for a in comparison.sides[0]]
+        low, high = _bounds(ratios, corrected.level)
+        c = replace(comparison, low=low, high=high, p_holm=corrected.p, primary=primary)
+        found.append(replace(c, verdict=_word(c, margin)))
+    return found
+
+
+def _word(c: Comparison, margin: float) -> str:
+    upper, lower = 1 + margin, 1 / (1 + margin)
+    if lower < c.low and c.high < upper:
+        return "no difference"
+    if c.p_holm <= ALPHA and c.low > 1 and c.ratio > upper:
+        return "supported"
+    if c.p_holm <= ALPHA and c.high < 1 and c.ratio < lower:
+        return "contradicted"
+    return "inconclusive"
+
+
+def overall(words: Sequence[str]) -> str:
+    """The verdict on a claim from those on its primary comparisons: one that is supported or
+    contradicted counts if none says the opposite; no difference must hold for all."""
+    if not words:
+        return "untested"
+    said = set(words)
+    for word, opposite in (("supported", "contradicted"), ("contradicted", "supported")):
+        if word in said and opposite not in said:
+            return word
+    return "no difference" if said == {"no difference"} else "inconclusive"
