@@ -34,6 +34,9 @@ SHAPES: dict[str, list[tuple[str, Any]]] = {
     "native": [("o", "-"), ("^", (0, (6, 1.5, 1, 1.5))), ("v", (0, (1, 1)))],
     "horovod": [("s", (0, (4, 2))), ("p", (0, (2, 2)))],
 }
+# Replicas in one process: not the counterpart of another framework's native communication, so these do
+# not take its marker.
+ONE_PROCESS = ("tf-mirrored",)
 DOTS: Any = (0, (1, 1.6))  # the ideal
 INPUT, COMPUTE, EXPOSED, WHOLE = "#b9b9b9", "#3f6f94", "#e0a030", "#d9d9d9"
 
@@ -95,7 +98,7 @@ def looks(estimates: pl.DataFrame) -> dict[str, Look]:
     strategies = estimates.unique("strategy", maintain_order=True)
     colours, others, seen = dict(FRAMEWORKS), iter(OTHERS * 9), dict[tuple[str, str], int]()
     found = {}
-    for row in strategies.iter_rows(named=True):
+    for row in sorted(strategies.iter_rows(named=True), key=lambda row: row["strategy"] in ONE_PROCESS):
         framework = row["framework"] or "?"
         communication = row["communication"] if row["communication"] in SHAPES else "native"
         colour = colours.setdefault(framework, next(others) if framework not in colours else "")
@@ -104,7 +107,8 @@ def looks(estimates: pl.DataFrame) -> dict[str, Look]:
         marker, line = SHAPES[communication][index % len(SHAPES[communication])]
         base, filled = communication == "none", framework != "TensorFlow"
         found[row["strategy"]] = Look(row["strategy"], framework, base, colour, marker, line, filled)
-    return dict(sorted(found.items(), key=lambda item: item[1].framework))
+    order = strategies["strategy"].to_list()
+    return dict(sorted(found.items(), key=lambda item: (item[1].framework, order.index(item[0]))))
 
 
 def plain(text: object, most: int = 80) -> str:

@@ -140,6 +140,14 @@ def test_two_by_two_can_be_told_apart_without_colour(studied: tuple[Results, pl.
     assert len(set(found)) == len(found) == 6
 
 
+def test_native_communication_has_the_same_marker_in_both_frameworks(tmp_path: Path) -> None:
+    ways = [generate.Way(name) for name in ("torch-ddp", "tf-mirrored", "tf-multiworker")]
+    _, estimates = make(tmp_path / "s", ways=ways, workers=(1, 2))
+    found = looks(estimates)
+    assert list(found) == ["torch-ddp", "tf-mirrored", "tf-multiworker"]
+    assert found["tf-multiworker"].marker == found["torch-ddp"].marker != found["tf-mirrored"].marker
+
+
 def test_emulated_times_say_so_on_every_figure(tmp_path: Path) -> None:
     results, estimates = make(
         tmp_path / "s", hardware={"cpu": "x", "emulated": True}, ways=generate.TWO_BY_TWO[:2], workers=(1, 2, 4, 8)
