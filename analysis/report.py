@@ -174,6 +174,7 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         bases=facts.base_cases(estimates),
         cautions=words.cautions(results, estimates),
         verdicts=study.verdicts,
+        claims=[(v, tables.comparisons(v), _records(v)) for v in study.verdicts],
         pictures=pictures,
         has=has,
         scaling=tables.scaling(estimates, results),
@@ -193,6 +194,11 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         study_file=_study_file(results),
         rules=rules.answers(results, estimates, study.fits),
     )
+
+
+def _records(verdict: claims.Verdict) -> list[str]:
+    """The launches that the comparisons of a verdict stand on."""
+    return sorted({record for comparison in verdict.comparisons for record in comparison.records})
 
 
 def _unfitted(fits: list[laws.LawFit]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from analysis.load import Results
-from analysis.report_tables import digits
+from analysis.report_cells import digits
 
 MOST_MISSING = 60
 LOG_RANKS, LOG_LINES = 3, 12

@@ -1,89 +1,24 @@
 """Tables of the report: what is shown, how it sorts, and where the same rows lie as data.
 
-A cell keeps the number it sorts by beside the text that is read, so "70% [68, 73]" sorts as 0.7. A
-table of many rows shows the ones that matter and says how many are in the data alone.
+A table of many rows shows the ones that matter and says how many are in the data alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
+from analysis.claims import Verdict
 from analysis.laws import LawFit, Parameter
 from analysis.load import Results
 from analysis.plot_breakdown import PARTS, parts
+from analysis.report_cells import Cell, Column, Table, number, text, whole
 
 MOST_ROWS = 200
 WORST_RANKS = 12
-
-
-@dataclass(frozen=True)
-class Cell:
-    """`sort` is what the column sorts by, None to sort last; `interval` is shown smaller."""
-
-    text: str
-    sort: float | str | None = None
-    interval: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    name: str
-    numeric: bool = False
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """`data` is the name of the CSV beside the report; `left_out` counts rows that are only there."""
-
-    id: str
-    caption: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
-    data: str = ""
-    left_out: int = 0
-
-
-def text(value: Any) -> Cell:
-    return Cell("–") if value is None or value == "" else Cell(str(value), str(value))
-
-
-def whole(value: int | None) -> Cell:
-    return Cell("–") if value is None else Cell(f"{value:,}", value)
-
-
-def number(value: float | None, low: float | None = None, high: float | None = None, unit: str = "") -> Cell:
-    """Three digits that carry meaning, and the interval in the same unit; `unit` may be % or ms."""
-    if value is None or not math.isfinite(value):
-        return Cell("–")
-    scale = {"%": 100.0, "ms": 1e3}.get(unit, 1.0)
-
-    def write(v: float) -> str:
-        return percent(v) if unit == "%" else digits(v * scale)
-
-    sign = "%" if unit == "%" else ""
-    # What is compared with itself has no interval to show.
-    interval = f"{write(low)} – {write(high)}" if low is not None and high is not None and low < high else ""
-    return Cell(write(value) + sign, value, interval)
-
-
-def percent(share: float) -> str:
-    return (f"{100 * share:.1f}" if abs(share) < 0.0995 else f"{100 * share:.0f}").replace("-", "−")
-
-
-def digits(value: float) -> str:
-    """Three significant digits without an exponent: 1,234 · 56.7 · 0.891."""
-    if value == 0:
-        return "0"
-    if not math.isfinite(value):
-        return "∞"
-    places = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(places, 6)}f}".replace("-", "−")
 
 
 def varied(frame: pl.DataFrame, results: Results) -> list[str]:
@@ -278,6 +213,35 @@ def laws(fits: Sequence[LawFit], estimates: pl.DataFrame, results: Results) -> T
         for p in f.parameters
     ]
     return Table("laws", "Parameters of the fitted laws, 95% intervals", columns, rows, "laws")
+
+
+def comparisons(verdict: Verdict) -> Table:
+    """Every comparison behind a verdict; those that decide it are marked."""
+    columns = [
+        Column("comparison"),
+        Column("decides"),
+        Column("scaling"),
+        Column("N", True, "workers"),
+        Column("factors"),
+    ]
+    columns += [Column("of"), Column("over"), Column("ratio", True), Column("p", True, "two-sided, after Holm")]
+    columns += [Column("launches", True, "the fewest on either side"), Column("verdict")]
+    rows = []
+    for row in (comparison.row() for comparison in verdict.comparisons):
+        launches = min(row["launches_above"], row["launches_below"])
+        rows.append(
+            [
+                *(text(row["comparison"]), text("yes" if row["primary"] else ""), text(row["scaling"])),
+                *(whole(row["workers"]), text(row["factors"]), text(row["above"]), text(row["below"])),
+                number(row["ratio"], row["low"], row["high"]),
+                Cell("< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.2g}", row["p_holm"]),
+                *(whole(launches), text(row["verdict"])),
+            ]
+        )
+    empty = [i for i, column in enumerate(columns) if column.name == "factors" and all(not r[i].sort for r in rows)]
+    columns = [column for i, column in enumerate(columns) if i not in empty]
+    shown = [[cell for i, cell in enumerate(row) if i not in empty] for row in rows]
+    return Table(f"of-{verdict.claim.id}", "Comparisons", columns, shown, "claims")
 
 
 def _parameter(parameter: Parameter) -> Cell:

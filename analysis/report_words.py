@@ -15,9 +15,10 @@ from analysis import plot_distribution
 from analysis.laws import LawFit
 from analysis.load import Results
 from analysis.plot_breakdown import parts
-from analysis.report_tables import digits, percent
+from analysis.report_cells import digits, percent
 
 DRIFT_ALPHA = 0.01
+SUSPICIOUS = 1.1  # efficiency that wrapping one process and adding workers cannot explain
 
 
 def efficiency(estimates: pl.DataFrame) -> list[str]:
@@ -142,11 +143,13 @@ def cautions(results: Results, estimates: pl.DataFrame) -> list[str]:
     for kind, count in sorted(counts.items(), key=lambda item: -item[1]):
         where = "all points" if count == total else f"{count} of {total} points"
         found.append(f"{kind}: {where}")
+    if above := int((estimates["efficiency"] > SUSPICIOUS).sum()):
+        found.append(f"efficiency above {SUSPICIOUS:.0%}: {above} of {total} points; the base case deserves a look")
     lost = len(results.trials) - int((results.trials["status"] == "ok").sum())
     if lost:
-        found.append(f"{lost} of {len(results.trials)} launches did not succeed; they are listed below")
+        found.append(f"{lost} of {len(results.trials)} launches did not succeed; see Missing")
     if results.set_aside:
-        found.append(f"{len(results.set_aside)} files or folders were set aside; each is named below")
+        found.append(f"{len(results.set_aside)} files or folders set aside; see Missing")
     return found
 
 

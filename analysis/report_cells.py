@@ -1,0 +1,76 @@
+"""Cells of the report's tables: the text that is read, and beside it the number that is sorted by.
+
+So "70%" with its interval sorts as 0.7, and a missing value sorts last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`sort` is what the column sorts by, None to sort last; `interval` is shown smaller."""
+
+    text: str
+    sort: float | str | None = None
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    numeric: bool = False
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """`data` is the name of the CSV beside the report; `left_out` counts rows that are only there."""
+
+    id: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    data: str = ""
+    left_out: int = 0
+
+
+def text(value: Any) -> Cell:
+    return Cell("–") if value is None or value == "" else Cell(str(value), str(value))
+
+
+def whole(value: int | None) -> Cell:
+    return Cell("–") if value is None else Cell(f"{value:,}", value)
+
+
+def number(value: float | None, low: float | None = None, high: float | None = None, unit: str = "") -> Cell:
+    """Three digits that carry meaning, and the interval in the same unit; `unit` may be % or ms."""
+    if value is None or not math.isfinite(value):
+        return Cell("–")
+    scale = {"%": 100.0, "ms": 1e3}.get(unit, 1.0)
+
+    def write(v: float) -> str:
+        return percent(v) if unit == "%" else digits(v * scale)
+
+    sign = "%" if unit == "%" else ""
+    # What is compared with itself has no interval to show.
+    interval = f"{write(low)} – {write(high)}" if low is not None and high is not None and low < high else ""
+    return Cell(write(value) + sign, value, interval)
+
+
+def percent(share: float) -> str:
+    return (f"{100 * share:.1f}" if abs(share) < 0.0995 else f"{100 * share:.0f}").replace("-", "−")
+
+
+def digits(value: float) -> str:
+    """Three significant digits without an exponent: 1,234 · 56.7 · 0.891."""
+    if value == 0:
+        return "0"
+    if not math.isfinite(value):
+        return "∞"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(places, 6)}f}".replace("-", "−")

@@ -1,0 +1,245 @@
+"""The report says what the results say, of any results folder, and is a page that works."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from analysis import report, report_facts, report_rules, report_tables, report_words
+from analysis.efficiency import estimate
+from analysis.load import NotResults, load
+from tests.analysis import generate
+from tests.analysis.conftest import EVIL, EVIL_ERROR, edit_outcome
+
+
+@dataclass
+class Parsed(HTMLParser):
+    """What a page is made of: every element with its attributes, and its text."""
+
+    elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @classmethod
+    def page(cls, path: Path) -> Parsed:
+        parsed = cls()
+        parsed.feed(path.read_text(encoding="utf-8"))
+        return parsed
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def links(self) -> list[str]:
+        return [str(a["href"]) for a in self.all("a")]
+
+
+def test_the_report_and_its_data_lie_in_the_results_folder(hostile: Path, page: Path) -> None:
+    assert page == hostile / "report" / "index.html"
+    names = {"efficiency", "speedup", "throughput", "breakdown", "steps", "ranks", "order", "laws"}
+    assert {p.name for p in (page.parent / "figures").iterdir()} == {f"{n}{e}" for n in names for e in (".svg", ".png")}
+    for name in ("estimates", "launches", "breakdown", "steps", "ranks", "laws", "claims", "set-aside"):
+        assert (page.parent / "tables" / f"{name}.csv").stat().st_size > 0
+        assert len(pl.read_parquet(page.parent / "tables" / f"{name}.parquet")) > 0
+
+
+def test_it_can_be_written_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "results" / "trials").mkdir(parents=True)
+    assert report.write(tmp_path / "results", tmp_path / "out") == tmp_path / "out" / "index.html"
+    assert report.write(tmp_path / "results", tmp_path / "a.html") == tmp_path / "a.html"
+
+
+def test_what_is_no_results_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotResults):
+        report.write(tmp_path / "nowhere")
+
+
+def test_the_tables_are_the_estimates(hostile: Path, page: Path) -> None:
+    estimates = estimate(load(hostile))
+    assert_frame_equal(pl.read_parquet(page.parent / "tables" / "estimates.parquet"), estimates)
+    read = pl.read_csv(page.parent / "tables" / "estimates.csv", schema_overrides=estimates.schema)
+    assert_frame_equal(read, estimates)
+
+
+def test_the_page_shows_the_estimates(hostile: Path, page: Path) -> None:
+    results = load(hostile)
+    estimates = estimate(results)
+    table = report_tables.scaling(estimates, results)
+    efficiency = [column.name for column in table.columns].index("efficiency")
+    assert [row[efficiency].sort for row in table.rows] == estimates["efficiency"].to_list()
+    text = Parsed.page(page).text
+    for row in table.rows:
+        assert all(cell.text in text and cell.interval in text for cell in row)
+
+
+def test_every_local_link_resolves(page: Path) -> None:
+    parsed = Parsed.page(page)
+    identifiers = {a["id"] for _, a in parsed.elements if "id" in a}
+    assert len([link for link in parsed.links() if link.startswith("tables/")]) > 10
+    for link in parsed.links():
+        assert link[1:] in identifiers if link.startswith("#") else (page.parent / link).is_file(), link
+
+
+def test_identifiers_are_unique(page: Path) -> None:
+    identifiers = [a["id"] for _, a in Parsed.page(page).elements if "id" in a]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_every_figure_says_what_it_shows_and_where_its_data_are(page: Path) -> None:
+    parsed = Parsed.page(page)
+    images = parsed.all("img")
+    assert len(images) == len(parsed.all("figure")) == len(parsed.all("figcaption")) == 8
+    alternatives = [str(image["alt"]) for image in images]
+    assert len(set(alternatives)) == len(alternatives)
+    assert all(len(words) > 60 and any(c.isdigit() for c in words) for words in alternatives)
+    assert all(str(image["src"]).startswith("data:image/svg+xml;base64,") for image in images)
+
+
+def test_nothing_of_the_results_becomes_markup(page: Path) -> None:
+    parsed = Parsed.page(page)
+    assert len(parsed.all("script")) == 1
+    for _, attributes in parsed.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+    for said in (EVIL, EVIL_ERROR, "</pre></details>", "∕b>"):
+        assert said in parsed.text
+
+
+def test_nothing_is_loaded_from_elsewhere(page: Path) -> None:
+    for tag, attributes in Parsed.page(page).elements:
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert not str(attributes.get(name) or "").startswith(("http:", "https:", "//")), (tag, attributes)
+
+
+def test_every_loss_is_named(hostile: Path, page: Path) -> None:
+    results, text = load(hostile), Parsed.page(page).text
+    lost = results.trials.filter(pl.col("status") != "ok")
+    assert len(lost) == 2 + 4
+    for trial_id, status in lost.select("trial_id", "status").iter_rows():
+        assert f"{status} {trial_id}" in text
+    for item in results.set_aside:
+        assert item.path.name in text
+        assert " ".join(item.reason.split()) in text
+    for said in ("no TPU", "tf at more than 1 worker", "torch-n64-b512-0123abcd", "0 of at least 3 launches"):
+        assert said in text
+
+
+def test_the_factors_are_all_there(hostile: Path, page: Path) -> None:
+    text = Parsed.page(page).text
+    for name in (*load(hostile).factors, "global_batch", "physical_cores", "python 3.11.7", "hosts node-0"):
+        assert name in text
+
+
+def test_a_cpu_is_never_called_a_gpu() -> None:
+    hardware = {"cpu": "Chip", "gpu": "Fast GPU"}
+    assert report_facts.device({"hardware": hardware, "ranks": [{"device": "cpu"}]}) == "CPU (Chip)"
+    assert report_facts.device({"hardware": {"cpu": "Chip"}, "ranks": []}) == "CPU (Chip)"
+    assert report_facts.device({"hardware": hardware, "ranks": [{"device": "cuda:0"}]}) == "cuda:0 (Fast GPU)"
+    assert report_facts.device({"hardware": {"cpu": "Chip", "emulated": True}}) == "emulated CPU (Chip)"
+
+
+def test_emulated_results_say_so_first(tmp_path: Path) -> None:
+    hardware = {"accelerator": "GPU of the future", "emulated": True}
+    folder = generate.study(
+        tmp_path / "results", ways=generate.TWO_BY_TWO[:1], workers=(1,), repeats=2, measured=5, hardware=hardware
+    )
+    assert "Emulated: these times were simulated" in Parsed.page(report.write(folder)).text
+
+
+def test_the_twelve_rules_are_answered_from_the_results(hostile: Path, tmp_path: Path) -> None:
+    results = load(hostile)
+    rules = report_rules.answers(results, estimate(results), [])
+    assert [rule.number for rule in rules] == list(range(1, 13))
+    assert rules[0].status == "met"
+    assert "samples/s" in rules[0].answer
+    lonely = load(generate.study(tmp_path / "a", ways=generate.TWO_BY_TWO[1:2], workers=(2,), repeats=1, measured=5))
+    rules = report_rules.answers(lonely, estimate(lonely), [])
+    assert [rules[0].status, rules[4].status, rules[10].status] == ["not met", "partly met", "not met"]
+
+
+def test_a_drift_over_the_study_is_said(tmp_path: Path) -> None:
+    folder = generate.study(tmp_path / "a", ways=generate.TWO_BY_TWO[:1], workers=(1,), repeats=12, measured=8)
+    results = load(folder)
+    assert "No drift" in report_words.launch_order(results)
+    slower = pl.col("train_seconds") * (1 + 0.05 * pl.col("order"))
+    trials = results.trials.with_columns(throughput=pl.col("samples") / slower)
+    drifting = type(results)(folder, results.study, trials, [], {}, results.factors)
+    assert "became slower" in report_words.launch_order(drifting)
+
+
+def everything_failed(folder: Path) -> Path:
+    generate.study(folder, workers=(1, 2), repeats=1, measured=4)
+    for home in (folder / "trials").iterdir():
+        edit_outcome(home, status="failed", error="rank 1 died")
+    return folder
+
+
+def no_trials(folder: Path) -> Path:
+    (folder / "trials").mkdir(parents=True)
+    return folder
+
+
+def two_precisions(folder: Path) -> Path:
+    ways = generate.TWO_BY_TWO[:3]
+    generate.study(folder, ways=ways, workers=(1, 2), repeats=2, measured=6)
+    other = generate.study(
+        folder.with_name("other"), ways=ways, workers=(1, 2), repeats=2, measured=6, factors={"precision": "bfloat16"}
+    )
+    for home in (other / "trials").iterdir():
+        shutil.move(home, folder / "trials" / home.name)
+    return folder
+
+
+UNUSUAL: dict[str, Callable[[Path], Path]] = {
+    "everything-failed": everything_failed,
+    "no-trials": no_trials,
+    "two-precisions": two_precisions,
+    "one-worker-count": lambda f: generate.study(f, workers=(1,), repeats=2, measured=6),
+    "one-launch-without-base-case": lambda f: generate.study(
+        f, ways=generate.TWO_BY_TWO[1:2], workers=(2,), repeats=1, measured=4, scaling=("strong",)
+    ),
+    "no-compute-only-phase": lambda f: generate.study(
+        f, ways=generate.TWO_BY_TWO[:2], workers=(1, 2), repeats=2, measured=6, compute_only=0
+    ),
+}
+
+
+@pytest.mark.parametrize("make", UNUSUAL.values(), ids=UNUSUAL.keys())
+def test_unusual_results_have_a_report(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    page = report.write(make(tmp_path / "results"))
+    parsed = Parsed.page(page)
+    assert "nan" not in parsed.text.lower().split()
+    assert len(parsed.all("h2")) == 9
+    for link in parsed.links():
+        assert link.startswith("#") or (page.parent / link).is_file()
+
+
+def test_a_thousand_ranks_make_no_giant_table(tmp_path: Path) -> None:
+    ways = [generate.Way("torch"), generate.Way("torch-ddp")]
+    folder = generate.study(
+        tmp_path / "results", ways=ways, workers=(1000,), repeats=2, measured=4, compute_only=2, warmup=1,
+        scaling=("weak",), per_worker=4,
+    )  # fmt: skip
+    page = report.write(folder)
+    parsed = Parsed.page(page)
+    assert len(parsed.all("tr")) < 100
+    assert page.stat().st_size < 3_000_000
+    assert "1,988 more rows are in the data" in parsed.text
+    assert len(pl.read_csv(page.parent / "tables" / "ranks.csv")) == 2002
