@@ -7,6 +7,7 @@ design reads at once, in grey print and with colour-blind eyes too.
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -96,7 +97,7 @@ def theme() -> Iterator[None]:
 def looks(estimates: pl.DataFrame) -> dict[str, Look]:
     """The look of each strategy, in the order of the estimates (base case, native, Horovod)."""
     strategies = estimates.unique("strategy", maintain_order=True)
-    colours, others, seen = dict(FRAMEWORKS), iter(OTHERS * 9), dict[tuple[str, str], int]()
+    colours, others, seen = dict(FRAMEWORKS), itertools.cycle(OTHERS), dict[tuple[str, str], int]()
     found = {}
     for row in sorted(strategies.iter_rows(named=True), key=lambda row: row["strategy"] in ONE_PROCESS):
         framework = row["framework"] or "?"
