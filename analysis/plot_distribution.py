@@ -90,7 +90,7 @@ def launch_order(estimates: pl.DataFrame, results: Results) -> Figure:
     title = f"Launches in their order · {style.plain(results.name)}"
     notes = _notes(estimates, "a drift of the machine would show as a slope")
     with style.theme():
-        made = style.sheet(title, notes, 1, 1, panel=(9.2, 2.6), legend=legend, left=0.9)
+        made = style.sheet(title, notes, 1, 1, panel=(9.2, 2.6), legend=legend, left=1.05)
         ax = made.axes[0][0]
         ax.axhline(0.0, color=style.INK, ls=style.DOTS, lw=1.1)
         for name, look in looks.items():
@@ -142,7 +142,7 @@ def _grid(
     with style.theme():
         made = style.sheet(
             f"{title} · {style.plain(results.name)}", _notes(estimates, note), len(groups), len(looks), legend=legend,
-            panel=(max(1.25, 0.5 + 0.2 * most), 2.2), sharey="row", left=0.9,
+            panel=(max(1.25, 0.5 + 0.2 * most), 2.2), sharey="row", left=1.05,
         )  # fmt: skip
         for axes, values in zip(made.axes, groups, strict=True):
             group = rows.filter(*(pl.col(k).eq_missing(v) for k, v in values.items()))

@@ -88,7 +88,7 @@ def base_cases(estimates: pl.DataFrame) -> list[Base]:
     found: dict[tuple[Any, ...], Base] = {}
     for row in rows.iter_rows(named=True):
         low, high = row["throughput_low"], row["throughput_high"]
-        interval = f"{digits(low)} – {digits(high)}" if low is not None else "no interval: one launch"
+        interval = f"{digits(low)} – {digits(high)}" if low is not None else "no interval"
         identity = (row["strategy"], row["global_batch"], row["throughput"])
         modes = f"{found[identity].where.split(' · ')[0]} and {row['scaling']}" if identity in found else row["scaling"]
         found[identity] = Base(

@@ -88,7 +88,11 @@ def step_costs(estimates: pl.DataFrame, results: Results) -> Table:
         "straggler_seconds": "straggler",
     }
     columns = [*_point_columns(factors), *(Column(f"{name}, ms", True) for name in names.values())]
-    columns += [Column("start-up, s", True), Column("first step, s", True), Column("test accuracy", True)]
+    columns += [
+        Column("start\u2011up, s", True),
+        Column("first step, s", True),
+        Column("test accuracy", True),
+    ]
     rows = []
     for row in estimates.iter_rows(named=True):
         rows.append(
@@ -141,7 +145,7 @@ def steps(distribution: pl.DataFrame, results: Results) -> Table:
 def worst_ranks(ranks: pl.DataFrame) -> Table:
     """The ranks furthest above the median rank of their launch."""
     several = ranks.filter(pl.len().over("trial_id") > 1)
-    worst = several.sort("relative", descending=True).head(WORST_RANKS)
+    worst = several.filter(pl.col("relative") > 1).sort("relative", descending=True).head(WORST_RANKS)
     columns = [
         Column("launch"),
         Column("rank", True),
@@ -176,7 +180,7 @@ def launches(results: Results) -> Table:
         shown = first.head(MOST_ROWS).sort("order", nulls_last=True)
     columns = [
         *(Column("order", True), Column("started, UTC"), Column("launch"), Column("status")),
-        *(Column("samples/s", True), Column("start-up, s", True), Column("steady")),
+        *(Column("samples/s", True), Column("start\u2011up, s", True), Column("steady")),
     ]
     rows = []
     for row in shown.iter_rows(named=True):

@@ -12,7 +12,7 @@ from analysis import report
 from tests.analysis import generate
 from tests.analysis.broken import BROKEN
 
-EVIL = "<script>alert(1)</script>"
+EVIL = "--><script>alert(1)</script>"
 EVIL_ERROR = 'CUDA out of <img src="x" onerror="alert(2)"> memory'
 EVIL_LOG = "</pre></details><script>alert(3)</script>"
 

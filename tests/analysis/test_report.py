@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
@@ -120,6 +121,14 @@ def test_nothing_of_the_results_becomes_markup(page: Path) -> None:
         assert not [name for name in attributes if name.startswith("on")]
     for said in (EVIL, EVIL_ERROR, "</pre></details>", "∕b>"):
         assert said in parsed.text
+
+
+def test_nothing_of_the_results_becomes_part_of_a_figure(page: Path) -> None:
+    for path in (page.parent / "figures").glob("*.svg"):
+        root = ElementTree.parse(path).getroot()
+        tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+        assert not tags & {"script", "a", "foreignObject", "image"}, path.name
+        assert not [name for element in root.iter() for name in element.attrib if name.startswith("on")]
 
 
 def test_nothing_is_loaded_from_elsewhere(page: Path) -> None:
