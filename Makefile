@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What was set up last is kept up, unless the other is asked for.
 EXTRA ?= $(or $(shell cat $(VENV)/.extra 2>/dev/null),cpu)
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 INSTALL := $(PIP) install -c constraints.txt
 # Named after what it was made from, and made last: nothing to do is known at once, and a set-up
 # that was killed, or is out of date, is done again.
@@ -41,7 +41,7 @@ $(READY):
 	@$(INSTALL) pip setuptools wheel
 	@$(INSTALL) torch
 	@echo "setting up $(VENV) (2/2): TensorFlow, Ray and the tools"
-	@$(INSTALL) --no-build-isolation -e ".[$(EXTRA),dev]"
+	@PYTHONWARNINGS=ignore $(INSTALL) --no-build-isolation -e ".[$(EXTRA),dev]"
 	@echo "$(EXTRA)" >$(VENV)/.extra
 	@rm $(VENV)/.installing
 	@touch $@
