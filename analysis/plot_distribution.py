@@ -49,7 +49,7 @@ def ranks(per_rank: pl.DataFrame, estimates: pl.DataFrame, results: Results) -> 
     """Each rank of each launch beside the median rank of that launch, points with several ranks."""
     legend: list[list[Any]] = [
         [Patch(facecolor=BOX, edgecolor=style.INK, lw=0.8, label="25th to 75th percentile of ranks")],
-        [_dot("one rank of one launch", "o", 3)],
+        [_dot("one rank of one launch; of many, the furthest", "o", 3)],
     ]
     rng = np.random.default_rng(0)
 
