@@ -88,11 +88,7 @@ def step_costs(estimates: pl.DataFrame, results: Results) -> Table:
         "straggler_seconds": "straggler",
     }
     columns = [*_point_columns(factors), *(Column(f"{name}, ms", True) for name in names.values())]
-    columns += [
-        Column("start\u2011up, s", True),
-        Column("first step, s", True),
-        Column("test accuracy", True),
-    ]
+    columns += [Column("start\u2011up, s", True), Column("first step, s", True), Column("test accuracy", True)]
     rows = []
     for row in estimates.iter_rows(named=True):
         rows.append(
