@@ -114,7 +114,8 @@ def render(comparison: Comparison) -> RenderableType:
         )
         table.add_row(*(Text(cell) for cell in cells), style=style)
     notes = [
-        f"{len(comparison.changes)} common points (n workers, b global batch), samples/s; intervals and tests corrected for that (Holm)."
+        f"{len(comparison.changes)} common points (n workers, b global batch), in samples/s; intervals and tests are "
+        "corrected for that number (Holm)."
     ]
     for folder, names in (("A", comparison.only_before), ("B", comparison.only_after)):
         notes += [f"only in {folder}: {name}" for name in names]

@@ -28,6 +28,6 @@ def test_published_series_stand_behind_and_the_axis_reaches_them(study: Path, tm
 
 @pytest.mark.parametrize("wanted", ["pytorch_dp", "pytorch_ddp_readme:resnet5", ""])
 def test_an_unknown_source_is_refused_by_name(wanted: str, study: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no |not "):
+    with pytest.raises(ValueError, match=r"no |not "):
         plot_published.write(load(study), tmp_path / "none", [wanted])
     assert not (tmp_path / "none").exists()

@@ -67,5 +67,5 @@ def test_sources_carry_citation_licence_and_warnings() -> None:
 
 @pytest.mark.parametrize("wanted", ["tf_benchmark_2017", "tf_benchmarks_2017:resnet5O", "ray_train_parity"])
 def test_what_is_not_there_is_refused_by_name(wanted: str) -> None:
-    with pytest.raises(ValueError, match="did you mean|no curves|has no"):
+    with pytest.raises(ValueError, match=r"did you mean|no curves|has no"):
         published.curves([wanted])
