@@ -15,10 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, PercentFormatter
+from numpy.typing import NDArray
 
 from analysis import plot_style as style
 from analysis.load import Results
 
+Floats = NDArray[np.float64]
 BOX = "#9db6c9"
 DOTS_PER_BOX = 64  # with more ranks than this only the furthest are drawn as dots, over the box of all
 
@@ -32,13 +34,10 @@ def steps(distribution: pl.DataFrame, estimates: pl.DataFrame, results: Results)
         [_dot("99th percentile", "_", 8), _dot("longest step", "o", 3)],
     ]
 
-    def draw(ax: Axes, rows: pl.DataFrame) -> None:
-        percentiles = rows.select(pl.col("p5", "p25", "p50", "p75", "p95") / pl.col("p50"))
-        _boxes(ax, percentiles.rows())
-        places = np.arange(len(rows))
-        ax.scatter(places, (rows["p99"] / rows["p50"]).to_numpy(), s=42, marker="_", color=style.INK, lw=1.2)
-        ax.scatter(places, (rows["longest"] / rows["p50"]).to_numpy(), s=8, color=style.INK, lw=0, alpha=0.7)
-        _workers(ax, rows["workers"].to_list())
+    def draw(ax: Axes, rows: pl.DataFrame, x: Floats) -> list[tuple[float, ...]]:
+        ax.scatter(x, (rows["p99"] / rows["p50"]).to_numpy(), s=42, marker="_", color=style.INK, lw=1.2)
+        ax.scatter(x, (rows["longest"] / rows["p50"]).to_numpy(), s=8, color=style.INK, lw=0, alpha=0.7)
+        return rows.select(pl.col("p5", "p25", "p50", "p75", "p95") / pl.col("p50")).rows()
 
     title, label = "Step times within launches", "step time / median"
     note = "slowest rank of each measured step, all launches of a point together"
@@ -53,19 +52,16 @@ def ranks(per_rank: pl.DataFrame, estimates: pl.DataFrame, results: Results) -> 
     ]
     rng = np.random.default_rng(0)
 
-    def draw(ax: Axes, rows: pl.DataFrame) -> None:
-        counts = rows["workers"].unique().sort().to_list()
-        boxes = []
-        for place, count in enumerate(counts):
-            values = np.sort(rows.filter(workers=count)["relative"].to_numpy() - 1.0)
-            boxes.append(np.percentile(values, (5, 25, 50, 75, 95)).tolist())
+    def draw(ax: Axes, rows: pl.DataFrame, x: Floats) -> list[tuple[float, ...]]:
+        fives = []
+        for place, (_, one) in zip(x, rows.group_by("workers", maintain_order=True), strict=True):
+            values = np.sort(one["relative"].to_numpy() - 1.0)
+            fives.append(tuple(np.percentile(values, (5, 25, 50, 75, 95)).tolist()))
             if len(values) > DOTS_PER_BOX:
                 values = np.concatenate([values[: DOTS_PER_BOX // 2], values[-DOTS_PER_BOX // 2 :]])
-            x = place + rng.uniform(-0.2, 0.2, len(values))
-            ax.scatter(x, values, s=6, color=style.INK, alpha=0.45, lw=0, zorder=4)
-        _boxes(ax, boxes)
-        ax.axhline(0.0, color=style.INK, ls=style.DOTS, lw=1.1)
-        _workers(ax, counts)
+            beside = place + rng.uniform(-0.06, 0.06, len(values))
+            ax.scatter(beside, values, s=6, color=style.INK, alpha=0.45, lw=0, zorder=4)
+        return fives
 
     modes = [
         per_rank.filter(pl.col(mode)).with_columns(scaling=pl.lit(mode))
@@ -131,56 +127,68 @@ def _grid(
     estimates: pl.DataFrame,
     results: Results,
     legend: Sequence[Sequence[object]],
-    draw: Callable[[Axes, pl.DataFrame], None],
+    draw: Callable[[Axes, pl.DataFrame, Floats], list[tuple[float, ...]]],
     unit: str,
 ) -> Figure:
-    """Panels as those of the breakdown: a column per strategy, a row per scaling mode and factor."""
+    """A row per scaling mode and factor, in it a strip per strategy with a box per worker count.
+
+    All strips of a row are one pair of axes, in inches, since dozens of axes take seconds to draw. `draw`
+    gets the rows of a strip and the places of its worker counts, and returns the five values of each box.
+    """
     looks = {k: v for k, v in style.looks(estimates).items() if k in rows["strategy"]}
     varied = [name for name in results.factors if rows[name].n_unique() > 1]
     groups = rows.select("scaling", *varied).unique(maintain_order=True).rows(named=True)
-    most = max(rows.filter(strategy=name)["workers"].n_unique() for name in looks)
+    strip = max(1.35, 0.5 + 0.2 * max(rows.filter(strategy=name)["workers"].n_unique() for name in looks))
+    width = strip * len(looks)
     with style.theme():
         made = style.sheet(
-            f"{title} · {style.plain(results.name)}", _notes(estimates, note), len(groups), len(looks), legend=legend,
-            panel=(max(1.25, 0.5 + 0.2 * most), 2.2), sharey="row", left=1.05,
+            f"{title} · {style.plain(results.name)}", _notes(estimates, note), len(groups), 1, legend=legend,
+            panel=(width + 1.2, 2.2), left=1.05,
         )  # fmt: skip
-        for axes, values in zip(made.axes, groups, strict=True):
+        for (ax,), values in zip(made.axes, groups, strict=True):
             group = rows.filter(*(pl.col(k).eq_missing(v) for k, v in values.items()))
-            for ax, (name, look) in zip(axes, looks.items(), strict=True):
+            fives: list[tuple[float, ...]] = []
+            places: list[float] = []
+            counts: list[int] = []
+            for index, (name, look) in enumerate(looks.items()):
                 mine = group.filter(strategy=name).sort("workers")
-                if len(mine):
-                    draw(ax, mine)
-                else:
-                    ax.set_xticks([])
-                ax.grid(axis="x", visible=False)
-                if axes is made.axes[0]:
-                    ax.set_title(style.plain(name, 24), color=look.colour, weight="bold", fontsize=9)
-                if axes is made.axes[-1]:
-                    ax.set_xlabel("workers")
+                here = mine["workers"].unique().sort().to_list()
+                apart = min(0.34, (strip - 0.2) / max(1, len(here)))
+                x: Floats = strip * (index + 0.5) + apart * (
+                    np.arange(len(here), dtype=np.float64) - (len(here) - 1) / 2
+                )
+                fives += draw(ax, mine, x)
+                places += x.tolist()
+                counts += here
+                if index:
+                    ax.axvline(strip * index, color="#9a9a9a", lw=0.8, zorder=1)
+                if ax is made.axes[0][0]:
+                    ax.text(
+                        strip * (index + 0.5), 1.03, style.plain(name, int(13 * strip)), color=look.colour,
+                        weight="bold", fontsize=9, ha="center", transform=ax.get_xaxis_transform(),
+                    )  # fmt: skip
+            _boxes(ax, np.array(places), fives)
+            ax.set_xticks(places, [f"{n}" for n in counts])
+            ax.set_xlim(0, width)
+            ax.grid(axis="x", visible=False)
+            if unit == "%":
+                ax.axhline(0.0, color=style.INK, ls=style.DOTS, lw=1.1)
             words = [f"{v} scaling" if k == "scaling" else f"{k} {v}" for k, v in values.items()]
-            axes[0].set_ylabel(f"{style.plain(', '.join(words))}\n{label}")
-            axes[0].yaxis.set_major_formatter(
+            ax.set_ylabel(f"{style.plain(', '.join(words))}\n{label}")
+            ax.yaxis.set_major_formatter(
                 PercentFormatter(1.0) if unit == "%" else FuncFormatter(lambda value, _: f"{value:g}{unit}")
             )
+        made.axes[-1][0].set_xlabel("workers")
     return made.figure
 
 
-def _boxes(ax: Axes, fives: Sequence[Sequence[float]]) -> None:
-    """Boxes side by side, each from five values: low whisker, quartile, median, quartile, high whisker.
-
-    By hand, since matplotlib's boxes are ten artists each and a grid has hundreds of boxes.
-    """
+def _boxes(ax: Axes, x: Floats, fives: Sequence[Sequence[float]]) -> None:
+    """Boxes at `x`, each from five values: low whisker, quartile, median, quartile, high whisker."""
     low, first, median, third, high = np.asarray(fives, dtype=float).T
-    x = np.arange(len(low))
     ax.vlines([x, x], [low, third], [first, high], color=style.INK, lw=0.9, zorder=2)
-    ax.hlines([low, high], [x - 0.12] * 2, [x + 0.12] * 2, color=style.INK, lw=0.9, zorder=2)
-    ax.bar(x, third - first, 0.56, bottom=first, color=BOX, edgecolor=style.INK, linewidth=0.8, zorder=2.5)
-    ax.hlines(median, x - 0.28, x + 0.28, color=style.INK, lw=1.2, zorder=3)
-
-
-def _workers(ax: Axes, counts: Sequence[int]) -> None:
-    ax.set_xticks(range(len(counts)), [f"{n}" for n in counts])
-    ax.set_xlim(-0.6, len(counts) - 0.4)
+    ax.hlines([low, high], [x - 0.04] * 2, [x + 0.04] * 2, color=style.INK, lw=0.9, zorder=2)
+    ax.bar(x, third - first, 0.18, bottom=first, color=BOX, edgecolor=style.INK, linewidth=0.8, zorder=2.5)
+    ax.hlines(median, x - 0.09, x + 0.09, color=style.INK, lw=1.2, zorder=3)
 
 
 def _dot(label: str, marker: str, size: float) -> Line2D:
