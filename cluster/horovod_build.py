@@ -8,7 +8,6 @@ Horovod's strategies are missing; with CI=true that is an error.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -21,16 +20,15 @@ import sys
 import tarfile
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from cluster import horovod_nccl
+from cluster.horovod_source import RELEASE, VERSION, BuildError, last_line, patch, pip, pip_command, unpack
 from jobs.cores import allowed_cores
 
-VERSION = "0.28.1"
-SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
-RELEASE = f"{VERSION}.2"  # with the number of our changes to it: raise that when they change
 FRAMEWORKS = {"torch": ("torch",), "tensorflow": ("tensorflow", "tensorflow-cpu")}  # module ─▶ its packages
 AGAIN = "`make horovod` tries again"
 BYTES_PER_JOB = 2 << 30  # what one compiler takes for TensorFlow's headers
@@ -41,22 +39,6 @@ import json, horovod.tensorflow as t, horovod.torch as p
 both = lambda name: bool(getattr(t, name)()) and bool(getattr(p, name)())
 print(json.dumps({"TensorFlow": True, "PyTorch": True, "Gloo": both("gloo_built"), "NCCL": both("nccl_built")}))
 """
-
-STREAM = """
-namespace stream_executor {
-namespace gpu {
-GpuStreamHandle AsGpuStreamValue(Stream* stream) {
-  return static_cast<GpuStreamHandle>(stream->platform_specific_handle().stream);
-}
-}  // namespace gpu
-}  // namespace stream_executor
-#endif // HAVE_GPU
-
-// Undef LOG macro from TensorFlow"""
-
-
-class BuildError(RuntimeError):
-    """Horovod cannot be built here; the message is one line: why, and what would mend it."""
 
 
 @dataclass(frozen=True)
@@ -117,37 +99,6 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def patch(source: Path, *, cpu_only: bool) -> None:
-    """Make the unpacked release in `source` build. Raises BuildError if it is not what was expected."""
-    # PyTorch's headers need C++17 since 2.1 (Horovod issues 3996 and 4014; mended there, unreleased).
-    for file in ("CMakeLists.txt", "horovod/torch/CMakeLists.txt"):
-        _replace(source / file, r"set\(CMAKE_CXX_STANDARD 14\)", "set(CMAKE_CXX_STANDARD 17)")
-    # XLA runs Horovod's operations on GPUs only, and the TensorFlow headers they include have moved.
-    tensorflow = source / "horovod/tensorflow/CMakeLists.txt"
-    _replace(tensorflow, r'list\(APPEND TF_SOURCES "[^"]*/xla_mpi_ops\.cc"\)\n', "")
-    # No debug symbols: they are nine tenths of the wheel, and take compiling time.
-    _replace(
-        source / "CMakeLists.txt",
-        r'REPLACE "-O2" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO',
-        'REPLACE "-O2 -g" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO',
-    )
-    if cpu_only:
-        # A PyTorch made for CUDA beside a CUDA toolkit would otherwise turn its GPU code on.
-        finder = source / "cmake/Modules/FindPytorch.cmake"
-        _replace(finder, r"\(torch\.version\.cuda is not None\)", "False")
-    else:
-        # TensorFlow does not give away this function any more; the stream knows what it returned.
-        operations = source / "horovod/tensorflow/mpi_ops.cc"
-        _replace(operations, r"#endif // HAVE_GPU\n\n// Undef LOG macro from TensorFlow", STREAM)
-
-
-def _replace(path: Path, pattern: str, by: str) -> None:
-    text, count = re.subn(pattern, lambda _: by, path.read_text(encoding="utf-8"))
-    if count != 1:
-        raise BuildError(f"{path}: {pattern!r} was found {count} times, not once; is this Horovod {VERSION}?")
-    path.write_text(text, encoding="utf-8")
-
-
 def _install(tools: Tools) -> dict[str, bool]:
     """Install a wheel for `tools`, and return what Horovod then says it was built with."""
     try:
@@ -157,12 +108,12 @@ def _install(tools: Tools) -> dict[str, bool]:
             raise
         print(f"Horovod with NCCL: {error}; now for CPUs only", file=sys.stderr)
         wheel = _wheel(Tools(tools.compiler, tools.cmake, nccl=None))
-    _pip("install", "--no-deps", "--force-reinstall", str(wheel))
+    pip("install", "--no-deps", "--force-reinstall", str(wheel))
     asked = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=False)
     if asked.returncode:
         wheel.unlink(missing_ok=True)
-        _pip("uninstall", "--yes", "horovod")
-        raise BuildError(f"it was built but does not load ({_last_line(asked.stderr)}); {AGAIN}")
+        pip("uninstall", "--yes", "horovod")
+        raise BuildError(f"it was built but does not load ({last_line(asked.stderr)}); {AGAIN}")
     said: dict[str, bool] = json.loads(asked.stdout.splitlines()[-1])
     return said
 
@@ -176,9 +127,7 @@ def _wheel(tools: Tools) -> Path:
     log = folder / "build.log"
     work = _workshop()
     try:
-        with tarfile.open(_source()) as archive:
-            archive.extractall(work, filter="data")
-        source = work / f"horovod-{VERSION}"
+        source = unpack(_cache(), work)
         patch(source, cpu_only=tools.nccl is None)
         kind = "for CPUs" if tools.nccl is None else "with NCCL"
         print(f"building Horovod {VERSION} {kind}, once: some 5 minutes on two cores (log: {log})", flush=True)
@@ -220,17 +169,14 @@ def _compile(source: Path, out: Path, log: Path, tools: Tools) -> None:
     }
     if tools.nccl is not None:
         environment |= tools.nccl.environment(source.parent)
-    command = _pip_command("wheel", "-v", "--no-build-isolation", "--no-deps", "-w", str(out), str(source))
+    command = pip_command("wheel", "-v", "--no-build-isolation", "--no-deps", "-w", str(out), str(source))
     began = time.monotonic()
     with log.open("w", encoding="utf-8") as file:
-        # In a session of its own, so that make and its compilers can be ended together.
-        process = subprocess.Popen(
-            command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
         try:
             code = _watch(process, log, began)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            _end(process.pid)
             process.wait()
             raise
     if code:
@@ -239,13 +185,23 @@ def _compile(source: Path, out: Path, log: Path, tools: Tools) -> None:
         raise BuildError(f"{took} ({what}); all it said is in {log}; {AGAIN}")
 
 
+def _end(pid: int) -> None:
+    """Kill a process and all that it has started: make, and its compilers."""
+    import psutil
+
+    root = psutil.Process(pid)
+    for process in [root, *root.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def _first_error(text: str) -> str:
     """The first line by which CMake, a compiler or make said what is wrong."""
     cmake = re.search(r"CMake Error at .*\n\s*(?:The C\+\+ compiler\s+\S+\s+)?(\S.*)", text)
     compiler = re.search(r"^.*(?::\d+: (?:fatal )?error: |\*\*\* ).*$", text, re.MULTILINE)
     found = [match for match in (cmake, compiler) if match]
     if not found:
-        return _last_line(text)
+        return last_line(text)
     first = min(found, key=lambda match: match.start())
     return (first[1] if first is cmake else first[0]).strip()
 
@@ -269,23 +225,6 @@ def _watch(process: subprocess.Popen[bytes], log: Path, began: float) -> int:
             print(line, flush=True)
         if code is not None:
             return code
-
-
-def _source() -> Path:
-    """The released source archive, from the cache or the package index, its sum checked."""
-    archive = _cache() / f"horovod-{VERSION}.tar.gz"
-    if not _is_released(archive):
-        _pip(
-            *("download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"),
-            *("-d", str(archive.parent), f"horovod=={VERSION}"),
-        )
-    if not _is_released(archive):
-        raise BuildError(f"{archive} is not the released Horovod {VERSION}: its SHA-256 differs")
-    return archive
-
-
-def _is_released(archive: Path) -> bool:
-    return archive.is_file() and hashlib.sha256(archive.read_bytes()).hexdigest() == SHA256
 
 
 def _tools() -> Tools:
@@ -354,20 +293,6 @@ def _read_record() -> dict[str, object]:
 def _write_record(content: dict[str, object]) -> None:
     _record().parent.mkdir(parents=True, exist_ok=True)
     _record().write_text(json.dumps(content) + "\n", encoding="utf-8")
-
-
-def _pip_command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-
-
-def _pip(*arguments: str) -> None:
-    done = subprocess.run(_pip_command("--quiet", *arguments), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BuildError(f"pip {arguments[0]} failed: {_last_line(done.stderr or done.stdout)}")
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1].strip()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster import doctor, horovod_build, horovod_nccl
+from cluster import doctor, horovod_build, horovod_nccl, horovod_source
 from tests.running import until
 
 ROOT = Path(__file__).parents[2]
@@ -35,8 +35,8 @@ CHANGED = (
 @pytest.fixture(scope="module")
 def archive() -> Path:
     try:
-        return horovod_build._source()
-    except horovod_build.BuildError as error:
+        return horovod_source.archive(horovod_build._cache())
+    except horovod_source.BuildError as error:
         pytest.skip(f"Horovod's release cannot be had: {error}")
 
 
@@ -45,8 +45,8 @@ def release(archive: Path, tmp_path: Path) -> Path:
     """The files of the real release that are changed."""
     with tarfile.open(archive) as packed:
         for name in CHANGED:
-            packed.extract(f"horovod-{horovod_build.VERSION}/{name}", tmp_path, filter="data")
-    return tmp_path / f"horovod-{horovod_build.VERSION}"
+            packed.extract(f"horovod-{horovod_source.VERSION}/{name}", tmp_path, filter="data")
+    return tmp_path / f"horovod-{horovod_source.VERSION}"
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def keep(archive: Path, cache: Path) -> Path:
 @pytest.mark.parametrize("cpu_only", [True, False])
 def test_the_changes_to_the_release_are_those_that_are_meant(cpu_only: bool, release: Path) -> None:
     before = {name: (release / name).read_text().splitlines() for name in CHANGED}
-    horovod_build.patch(release, cpu_only=cpu_only)
+    horovod_source.patch(release, cpu_only=cpu_only)
     gone, new = {}, {}
     for name in CHANGED:
         after = (release / name).read_text().splitlines()
@@ -103,9 +103,20 @@ def test_the_changes_to_the_release_are_those_that_are_meant(cpu_only: bool, rel
 
 
 def test_a_release_that_is_not_the_known_one_is_refused(release: Path) -> None:
-    horovod_build.patch(release, cpu_only=False)
-    with pytest.raises(horovod_build.BuildError, match=r"CMakeLists.txt: .* was found 0 times, not once"):
-        horovod_build.patch(release, cpu_only=False)
+    horovod_source.patch(release, cpu_only=False)
+    with pytest.raises(horovod_source.BuildError, match=r"CMakeLists.txt: .* was found 0 times, not once"):
+        horovod_source.patch(release, cpu_only=False)
+
+
+def test_an_archive_that_is_not_the_released_one_is_not_used(archive: Path, tmp_path: Path) -> None:
+    """As a download that was cut off leaves it; what is fetched instead is checked too."""
+    cut = tmp_path / archive.name
+    cut.write_bytes(archive.read_bytes()[:1000])
+    try:
+        assert horovod_source.archive(tmp_path).read_bytes() == archive.read_bytes()
+    except horovod_source.BuildError as error:  # no package index can be reached
+        assert "pip download failed" in str(error)
+        assert not cut.exists()
 
 
 @pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
@@ -215,7 +226,7 @@ def test_cuda_is_taken_from_where_its_headers_are(tmp_path: Path, monkeypatch: p
 @pytest.mark.horovod
 def test_the_installed_horovod_is_ours_and_its_record_is_true() -> None:
     """What `horovodrun --check-build` says of the libraries is held in test_doctor.py."""
-    assert metadata.version("horovod") == horovod_build.VERSION
+    assert metadata.version("horovod") == horovod_source.VERSION
     libraries = doctor.built_by_libraries()
     recorded = horovod_build.built_with()
     assert recorded == {part: libraries[part] for part in ("TensorFlow", "PyTorch", "Gloo", "NCCL")}
