@@ -23,10 +23,14 @@ ALPHA = 0.05  # of a family of comparisons, two-sided
 
 @dataclass(frozen=True)
 class Side:
-    """A product of rates over another, from launches `records` of one strategy: an efficiency, say."""
+    """A product of rates over another, from launches `records` of one strategy: an efficiency, say.
+
+    `steps_per_call` above 1 makes another way to train of a TensorFlow strategy, with its own base case.
+    """
 
     name: str
     communication: str
+    steps_per_call: int
     above: tuple[LogRate, ...]
     below: tuple[LogRate, ...]
     records: tuple[str, ...]
@@ -102,9 +106,11 @@ class Rates:
 
     @staticmethod
     def cells(results: Results, trials: pl.DataFrame | None = None, from_one_worker: bool = False) -> Iterator[Rates]:
-        """Every cell above one worker (or from it), with successful launches only."""
+        """Every cell above one worker (or from it), with successful training launches only."""
         ok = (results.trials if trials is None else trials).filter(status="ok")
-        # Steps per call are TensorFlow's alone, so they cannot split a comparison of frameworks.
+        if "workload" in ok.columns:
+            ok = ok.filter(pl.col("workload").fill_null("train") == "train")
+        # Steps per call are TensorFlow's alone: they make sides within a cell, not cells.
         shared = [name for name in results.factors if name != "steps_per_call"]
         varied = [name for name in shared if len(ok) and ok[name].n_unique() > 1]
         for mode in ("strong", "weak"):
@@ -119,19 +125,17 @@ class Rates:
 
     def efficiencies(self, framework: str) -> list[Side]:
         """Per strategy of `framework`: throughput over its base case's. N cancels between frameworks."""
-        bases = self.bases.filter(framework=framework)
-        if not len(bases):
-            return []
-        base = LogRate.of(bases["throughput"].to_numpy())
-        sides = self._sides(self.here.filter((pl.col("framework") == framework) & (pl.col("communication") != "none")))
+        bases = {side.steps_per_call: side for side in self._sides(self.bases.filter(framework=framework))}
+        wrapped = (pl.col("framework") == framework) & (pl.col("communication") != "none")
         return [
             replace(
                 side,
-                below=(base,),
-                records=(*side.records, *bases["trial_id"]),
-                launches=min(side.launches, len(bases)),
+                below=base.above,
+                records=(*side.records, *base.records),
+                launches=min(side.launches, base.launches),
             )
-            for side in sides
+            for side in self._sides(self.here.filter(wrapped))
+            if (base := bases.get(side.steps_per_call))
         ]
 
     def throughputs(self, framework: str, other: bool = False) -> list[Side]:
@@ -145,7 +149,7 @@ class Rates:
         TensorFlow's native strategy here is the one with a process per worker, as PyTorch's is.
         """
         names = ("tf-multiworker", "torch-ddp", "tf-horovod", "torch-horovod")
-        found = {side.name: side for side in self._sides(self.here)}
+        found = {side.name: side for side in plain(self._sides(self.here))}
         if not all(name in found for name in names):
             return None
         native, native_other, horovod, horovod_other = (found[name] for name in names)
@@ -153,16 +157,25 @@ class Rates:
 
     def _sides(self, rows: pl.DataFrame) -> list[Side]:
         sides = []
-        for part in rows.partition_by("strategy", maintain_order=True) if len(rows) else []:
+        keys = [name for name in ("strategy", "steps_per_call") if name in rows.columns]
+        for part in rows.partition_by(keys, maintain_order=True) if len(rows) else []:
             rate = LogRate.of(part["throughput"].to_numpy())
-            name, communication = part["strategy"][0], part["communication"][0]
-            sides.append(Side(name, communication, (rate,), (), tuple(part["trial_id"]), len(part)))
+            steps = int(part["steps_per_call"][0] or 1) if "steps_per_call" in keys else 1
+            name = part["strategy"][0] + (f" ({steps} steps per call)" if steps > 1 else "")
+            communication, records = part["communication"][0], tuple(part["trial_id"])
+            sides.append(Side(name, communication, steps, (rate,), (), records, len(part)))
         return sides
+
+
+def plain(sides: Sequence[Side]) -> list[Side]:
+    """Those with the fewest steps per call: the closest there is to what the other framework does."""
+    fewest = min((side.steps_per_call for side in sides), default=1)
+    return [side for side in sides if side.steps_per_call == fewest]
 
 
 def _quotient(name: str, above: Side, below: Side) -> Side:
     records, launches = above.records + below.records, min(above.launches, below.launches)
-    return Side(f"{above.name} / {below.name}", name, above.above, below.above, records, launches)
+    return Side(f"{above.name} / {below.name}", name, 1, above.above, below.above, records, launches)
 
 
 def compared(name: str, cell: Rates, above: Sequence[Side], below: Sequence[Side]) -> Comparison:
@@ -198,17 +211,18 @@ def decided(family: Sequence[Comparison], margin: float, primary: bool) -> list[
         ratios = [[a.over(b) for b in comparison.sides[1]] for a in comparison.sides[0]]
         low, high = _bounds(ratios, corrected.level)
         c = replace(comparison, low=low, high=high, p_holm=corrected.p, primary=primary)
-        found.append(replace(c, verdict=_word(c, margin)))
+        found.append(replace(c, verdict=word_for(c.ratio, low, high, c.p_holm, margin)))
     return found
 
 
-def _word(c: Comparison, margin: float) -> str:
+def word_for(ratio: float, low: float, high: float, p: float, margin: float) -> str:
+    """The verdict on one comparison from its interval and its corrected p value."""
     upper, lower = 1 + margin, 1 / (1 + margin)
-    if lower < c.low and c.high < upper:
+    if lower < low and high < upper:
         return "no difference"
-    if c.p_holm <= ALPHA and c.low > 1 and c.ratio > upper:
+    if p <= ALPHA and low > 1 and ratio > upper:
         return "supported"
-    if c.p_holm <= ALPHA and c.high < 1 and c.ratio < lower:
+    if p <= ALPHA and high < 1 and ratio < lower:
         return "contradicted"
     return "inconclusive"
 
