@@ -189,10 +189,11 @@ def _end(pid: int) -> None:
     """Kill a process and all that it has started: make, and its compilers."""
     import psutil
 
-    root = psutil.Process(pid)
-    for process in [root, *root.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        for process in [*root.children(recursive=True), root]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _first_error(text: str) -> str:
