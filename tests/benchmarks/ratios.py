@@ -41,10 +41,11 @@ def summarize(name: str, values: Sequence[float], target: str, note: str = "") -
 
 def publish(part: str, measured: Sequence[Measured]) -> None:
     """Print `measured`, and put it into the JSON file under `part`, beside what other benchmarks wrote."""
-    table = Table("what", "median", "95 % interval", "n", "target", "note", title=part)
+    table = Table("what", "median", "95 % interval", "n", "target", "note", title=part, box=None)
     for m in measured:
         table.add_row(m.name, f"{m.median:.3f}", f"{m.low:.3f} to {m.high:.3f}", str(m.count), m.target, m.note)
-    Console().print("\n", table)
+    print("\n")
+    Console(width=max(120, Console().width)).print(table)
     path = Path(os.environ.get("BENCH_JSON", ROOT / "build" / "bench.json"))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -147,7 +147,7 @@ def _seconds(folder: Path, trial: Trial) -> NDArray[np.float64]:
     for rank in range(trial.processes):
         rows = [json.loads(line) for line in rank_file(folder, rank, "jsonl").read_text().splitlines()]
         ranks.append([row["seconds"] for row in rows if row["phase"] == "train" and row["step"]])
-    return np.array(ranks).max(axis=0)
+    return np.asarray(np.max(ranks, axis=0), np.float64)
 
 
 def _turns(ours: NDArray[np.float64], rival: Rival) -> list[Turn]:
