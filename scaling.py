@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cluster.driver import Plan
+    from cluster.folder import ResultsFolder
     from cluster.launcher import Launcher
     from cluster.study import Study
 
@@ -30,6 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+CANCEL_SECONDS = 120.0  # that the command which runs a study has to end it
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file, such as studies/quick.yaml.")]
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A study's results folder.")]
 
@@ -40,20 +43,26 @@ def run(
     on: Annotated[str | None, typer.Option(metavar="LAUNCHER", help="Instead of the study's launcher.kind.")] = None,
     results: Annotated[Path | None, typer.Option(help="Default: results/<name of the study>.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit to the queue, and leave.")] = False,
 ) -> None:
     """Measure what is missing of a study, then show the table and draw the figures."""
     from cluster import study_file
+    from cluster.driver import Cancelled
     from cluster.driver import plan as make_plan
     from cluster.driver import run as drive
     from cluster.folder import ResultsFolder
     from cluster.progress import TerminalDisplay
+    from cluster.study import StudyError
 
     console = _console()
+    again = f"`scaling run {study}{f' --on {on}' if on else ''}{f' --results {results}' if results else ''}`"
     with _clean_errors():
         own = study_file.parse(study)
         chosen = study_file.on_launcher(own, on)
         path = results or Path("results", own.slug if chosen is own else f"{own.slug}-{on}")
         launcher = _launcher(chosen, path)
+        if detach and not launcher.stays:
+            raise StudyError([f"--detach: trials of the {launcher.kind} launcher end with this command; leave it out"])
         plan = make_plan(chosen, launcher)
         _check_data(chosen)
         for note in plan.notes():
@@ -66,14 +75,26 @@ def run(
     signal.signal(signal.SIGTERM, _stop)
     try:
         with TerminalDisplay(console) as display:
-            summary = drive(plan, folder, launcher, _precision, display)
+            summary = drive(plan, folder, launcher, _precision, display, detach)
+    except Cancelled:
+        console.print("cancelled; what is finished is kept. Run the same command to go on.")
+        raise typer.Exit(128 + signal.SIGINT) from None
     except KeyboardInterrupt as stopped:
-        console.print("stopped; what is finished is kept. Run the same command to go on.")
+        if launcher.stays:
+            commands = f"`scaling status {path}` shows it, `scaling cancel {path}` ends it"
+            console.print(f"left; what is submitted goes on. {commands}, {again} comes back.", markup=False)
+        else:
+            console.print("stopped; what is finished is kept. Run the same command to go on.")
         raise typer.Exit(128 + (stopped.args[0] if stopped.args else signal.SIGINT)) from None
     finally:
         for line in folder.moved + folder.foreign():
             console.print(f"set aside: {line}", markup=False, highlight=False, soft_wrap=True)
         folder.close()
+    if detach:
+        console.print(f"submitted; {again} comes back, `scaling status {path}` shows how far it is", markup=False)
+        if summary.left:
+            console.print(f"{summary.left} launches do not fit in the queue yet: come back for them", markup=False)
+        return
     _show_results(console, path)
     if summary.failed:
         console.print(f"{len(summary.failed)} launches failed; `scaling status {path}` says why", style="red")
@@ -82,11 +103,54 @@ def run(
 
 @app.command()
 def status(results: Results) -> None:
-    """How far a study has come."""
+    """How far a study has come, and what its launches wait for."""
     from cluster import status as state
+    from cluster import study_file
 
     with _clean_errors():
-        _console().print(state.render(state.status(results)))
+        console = _console()
+        console.print(state.render(state.status(results)))
+        launcher = _launcher(study_file.stored(results), results)
+        if running := launcher.observe():
+            console.print(state.render_running(running))
+
+
+@app.command()
+def cancel(results: Results) -> None:
+    """End what runs or waits of a study; what is finished is kept."""
+    from cluster import study_file
+    from cluster.folder import InUse, ResultsFolder
+
+    with _clean_errors():
+        study = study_file.stored(results)
+        folder = ResultsFolder(results)
+        try:
+            folder.open(study)
+        except InUse:
+            print("asking the command that runs the study to end it")
+            _wait_for_end(folder, study)
+        launcher = _launcher(study, results)
+        launcher.resume()
+        count = len(launcher.running())
+        launcher.cancel()
+        folder.close()
+    print(f"{count} launches cancelled" if count else "nothing is left to cancel")
+
+
+def _wait_for_end(folder: ResultsFolder, study: Study) -> None:
+    """Ask the driver of `folder` to stop, and take the folder over when it has."""
+    from cluster.folder import InUse
+
+    folder.want_cancel()
+    deadline = time.monotonic() + CANCEL_SECONDS
+    while True:
+        try:
+            folder.open(study)
+            return
+        except InUse:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 @app.command()

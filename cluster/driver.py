@@ -8,18 +8,20 @@ repeats, points whose interval is still too wide get further launches.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from cluster.folder import ResultsFolder
-from cluster.launcher import Launch, Launcher
+from cluster.launcher import Launch, Launcher, State
 from cluster.study import Grid, Study, StudyError
-from jobs.results import Outcome, UnreadableOutcome, read_outcome, write_trial
+from jobs.results import Outcome, UnreadableOutcome, read_outcome, read_trial, write_trial
 from jobs.trial import Trial
 
 POLL_SECONDS = 1.0
+RETRIES = 2  # of a launch whose node or job was lost: not the trial's fault
 
 # Point ─▶ relative half-width of the 95% interval of its throughput, from the results so far.
 Precision = Callable[[Path], dict[str, float]]
@@ -30,18 +32,19 @@ class Display(Protocol):
 
     def planned(self, trials: Sequence[Trial], done: int) -> None: ...
 
-    def tick(self, running: dict[str, str]) -> None: ...
+    def tick(self, running: dict[str, State]) -> None: ...
 
     def ended(self, outcome: Outcome) -> None: ...
 
 
 @dataclass
 class Summary:
-    """What a run came to."""
+    """What a run came to. `left` launches wait until somebody runs the study again."""
 
     done_before: int = 0
     ok: int = 0
     failed: list[Outcome] = field(default_factory=list)
+    left: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ def plan(study: Study, launcher: Launcher) -> Plan:
     if not possible:
         raise StudyError([f"{name}: not available: {why}" for name, why in not_available.items()])
     grid = study_grid(study, possible, largest)
+    unfit = {point.point: why for point in grid.points if (why := launcher.unfit(point))}
+    left_out = [f"{p.strategy} at {p.workers} workers: {unfit[p.point]}" for p in grid.points if p.point in unfit]
+    grid = Grid([p for p in grid.points if p.point not in unfit], grid.left_out + list(dict.fromkeys(left_out)))
     faults = launcher.refuse(grid.points)
     if faults:
         raise StudyError(faults)
@@ -89,68 +95,111 @@ def schedule(points: Sequence[Trial], repeats: range, seed: int) -> list[Trial]:
     return launches
 
 
-def run(plan: Plan, folder: ResultsFolder, launcher: Launcher, precision: Precision, display: Display) -> Summary:
-    """Do what is missing of the study. `folder` is open; on any way out the launcher is closed."""
+class Cancelled(Exception):
+    """Somebody asked, by `scaling cancel`, that the study be ended."""
+
+
+def run(
+    plan: Plan,
+    folder: ResultsFolder,
+    launcher: Launcher,
+    precision: Precision,
+    display: Display,
+    detach: bool = False,
+) -> Summary:
+    """Do what is missing of the study. `folder` is open; on any way out the launcher is closed.
+
+    With `detach`, start as many launches as there is room for and return; only for a launcher whose
+    trials stay. Raises Cancelled.
+    """
     study = plan.study
     folder.write_study(study)
     folder.write_plan(plan.grid, study.repeats.min, plan.not_available)
-    summary = Summary()
-    order = folder.last_order() + 1
+    work = _Work(folder, launcher, display, Summary())
     attempted: set[str] = set()
     try:
+        work.order = max(launcher.resume(), folder.last_order()) + 1
         trials = schedule(plan.grid.points, range(study.repeats.min), study.seed)
         while trials:
+            under_way = launcher.running()
             missing = []
             for trial in trials:
                 found = folder.find(trial)
-                if found is not None and found.outcome is None:
+                if found is not None and found.outcome is None and trial.id not in under_way:
                     folder.set_aside(trial, found.why)
                 if found is None or found.outcome is None:
                     missing.append(trial)
-            summary.done_before += len(trials) - len(missing)
+            work.summary.done_before += len(trials) - len(missing)
             display.planned(missing, len(trials) - len(missing))
-            order = _launch_all(missing, order, folder, launcher, display, summary)
+            work.do([trial for trial in missing if trial.id not in under_way], detach)
+            if detach:
+                break
             attempted |= {trial.id for trial in trials}
             trials = _further(plan, folder, precision, attempted)
     finally:
         launcher.close()
-    return summary
+    return work.summary
 
 
-def _launch_all(
-    trials: Sequence[Trial],
-    order: int,
-    folder: ResultsFolder,
-    launcher: Launcher,
-    display: Display,
-    summary: Summary,
-) -> int:
-    """Start all `trials` as the launcher has room, wait for all; return the next launch number."""
-    waiting = list(trials)
-    while waiting or launcher.running():
-        batch = []
-        for trial in waiting[: launcher.room()]:
-            path = folder.trials / trial.id
+@dataclass
+class _Work:
+    """Launches being made. A trial whose place was lost is launched again, RETRIES times."""
+
+    folder: ResultsFolder
+    launcher: Launcher
+    display: Display
+    summary: Summary
+    order: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+
+    def do(self, trials: Sequence[Trial], detach: bool) -> None:
+        """Start all `trials` as the launcher has room, and wait for these and all that run."""
+        waiting = list(trials)
+        started: dict[str, Trial] = {}
+        while waiting or self.launcher.running():
+            if self.folder.cancel_wanted():
+                self.launcher.cancel()
+                raise Cancelled
+            batch = waiting[: self.launcher.room()]
+            del waiting[: len(batch)]
+            if batch:
+                started |= {trial.id: trial for trial in batch}
+                self.launcher.start([self._launch(trial) for trial in batch])
+            if detach:
+                self.summary.left = len(waiting)
+                return
+            for trial_id in self.launcher.wait(POLL_SECONDS):
+                trial = started.get(trial_id) or read_trial(self.folder.trials / trial_id)
+                if self._again(trial):
+                    waiting.append(trial)
+            self.display.tick(self.launcher.running())
+
+    def _launch(self, trial: Trial) -> Launch:
+        path = self.folder.trials / trial.id
+        if not path.exists():  # it is there if the launcher has handed it back
             write_trial(path, trial)
-            batch.append(Launch(trial, path, order))
-            order += 1
-        del waiting[: len(batch)]
-        if batch:
-            launcher.start(batch)
-        for trial_id in launcher.wait(POLL_SECONDS):
-            try:
-                outcome = read_outcome(folder.trials / trial_id)
-            except UnreadableOutcome:
-                outcome = None
-            if outcome is None:
-                continue
-            if outcome.status == "ok":
-                summary.ok += 1
-            else:
-                summary.failed.append(outcome)
-            display.ended(outcome)
-        display.tick(launcher.running())
-    return order
+        launch = Launch(trial, path, self.order)
+        self.order += 1
+        return launch
+
+    def _again(self, trial: Trial) -> bool:
+        """Note how a trial ended; whether it is to be started again."""
+        try:
+            outcome = read_outcome(self.folder.trials / trial.id)
+        except UnreadableOutcome:
+            return False
+        if outcome is None:
+            return True
+        if outcome.status == "ok":
+            self.summary.ok += 1
+        elif outcome.status == "lost" and self.lost[trial.id] < RETRIES:
+            self.lost[trial.id] += 1
+            self.folder.set_aside(trial, f"was lost: {outcome.error}")
+            return True
+        else:
+            self.summary.failed.append(outcome)
+        self.display.ended(outcome)
+        return False
 
 
 def _further(plan: Plan, folder: ResultsFolder, precision: Precision, attempted: set[str]) -> list[Trial]:

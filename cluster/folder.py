@@ -13,20 +13,25 @@ import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
 from cluster.study import Grid, Study, StudyError, resolved
-from jobs.results import FORMAT, Outcome, UnreadableOutcome, read_outcome, read_trial, write_atomically
+from jobs.results import FORMAT, Outcome, UnreadableOutcome, read_outcome, read_trial, set_aside, write_atomically
 from jobs.trial import Trial
 
 # A study may grow in these and still own what was measured before; anything else makes it another.
 MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "launcher", "margin")
+# What may be there before the study's own file is: a launcher's scripts that were refused.
+OWN = (".lock", ".cancel", "slurm")
 # Factors multiply the grid, so a new value adds points; a trial's id keeps them apart.
 FACTORS = ("precision", "optimizer", "steps_per_call")
+
+
+class InUse(StudyError):
+    """Another driver works on the folder."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class ResultsFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.trials = path / "trials"
+        self._cancel = path / ".cancel"
         self._lock: IO[str] | None = None
         self.moved: list[str] = []
 
@@ -51,7 +57,7 @@ class ResultsFolder:
         if self.path.exists() and not self.path.is_dir():
             raise StudyError([f"{self.path}: is a file; name a folder with --results"])
         old = self._old_study()
-        if old is None and self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir()):
+        if old is None and self.path.is_dir() and any(p.name not in OWN for p in self.path.iterdir()):
             raise StudyError([f"{self.path}: holds something that is not a study's results; name another folder"])
         if old is not None:
             faults = _differences(old, resolved(study))
@@ -66,11 +72,17 @@ class ResultsFolder:
             raise StudyError([f"{self.path}: cannot be written to ({error.strerror}); use --results"]) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._lock.seek(0)
             owner = self._lock.read().strip() or "another process"
             self._lock.close()
-            raise StudyError([f"{self.path}: in use by {owner}; wait for it or end it first"]) from None
+            raise InUse([f"{self.path}: in use by {owner}; wait for it, or end it with `scaling cancel`"]) from None
+        except OSError as error:
+            self._lock.close()
+            raise StudyError(
+                [f"{self.path}: its file system has no locks ({error.strerror}); name another place with --results"]
+            ) from None
+        self._cancel.unlink(missing_ok=True)
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._lock.flush()
@@ -79,6 +91,13 @@ class ResultsFolder:
         if self._lock:
             self._lock.truncate(0)
             self._lock.close()
+
+    def want_cancel(self) -> None:
+        """Ask the driver that works on the folder, wherever it runs, to end its study."""
+        self._cancel.touch()
+
+    def cancel_wanted(self) -> bool:
+        return self._cancel.exists()
 
     def write_study(self, study: Study) -> None:
         content = yaml.safe_dump({"format": FORMAT, **resolved(study)}, sort_keys=False, allow_unicode=True)
@@ -118,11 +137,7 @@ class ResultsFolder:
 
     def set_aside(self, trial: Trial, why: str) -> None:
         """Move the trial's folder to `set-aside/`, so that the trial can be done anew."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        target = self.path / "set-aside" / f"{trial.id}-{stamp}"
-        target.parent.mkdir(exist_ok=True)
-        (self.trials / trial.id).rename(target)
-        self.moved.append(f"{trial.id} {why}; kept in {target.relative_to(self.path)}")
+        self.moved.append(set_aside(self.trials / trial.id, why))
 
     def foreign(self) -> list[str]:
         """Entries of `trials/` that are not folders of a trial, one line each; they stay where they are."""

@@ -14,7 +14,10 @@ from typing import Any, Protocol
 
 from jobs.trial import Trial
 
-LAUNCHERS: dict[str, str] = {"local": "cluster.local:LocalLauncher"}
+LAUNCHERS: dict[str, str] = {
+    "local": "cluster.local:LocalLauncher",
+    "slurm": "cluster.slurm_cluster:SlurmLauncher",
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,16 @@ class Launch:
     order: int
 
 
+@dataclass(frozen=True)
+class State:
+    """Of a trial that was started and has not ended: in a word, and what the scheduler says of it."""
+
+    text: str
+    job: str = ""
+    reason: str = ""
+    nodes: str = ""
+
+
 class OptionsError(ValueError):
     """Keys under `launcher:` are wrong; `faults` holds one line each, without the place's prefix."""
 
@@ -35,9 +48,13 @@ class OptionsError(ValueError):
 
 
 class Launcher(Protocol):
-    """Where trials run. Made with the study's `launcher:` options; raises OptionsError."""
+    """Where trials run. Made with the study's `launcher:` options; raises OptionsError.
+
+    `stays`: whether its trials go on when this process ends.
+    """
 
     kind: str
+    stays: bool
 
     def __init__(self, options: dict[str, Any], results: Path) -> None: ...
 
@@ -47,8 +64,18 @@ class Launcher(Protocol):
     def unavailable(self, strategy: str) -> str | None:
         """Why `strategy` cannot run here, None if it can."""
 
+    def unfit(self, trial: Trial) -> str | None:
+        """Why this point is to be left out, though its strategy can run here; None if it is not."""
+
     def refuse(self, points: Sequence[Trial]) -> list[str]:
         """Points that can never run here, one line each."""
+
+    def resume(self) -> int:
+        """Take up what an earlier process started. Of that, what has ended has its outcome after
+        this, the rest is among `running`. Returns the highest launch number given, -1 if none."""
+
+    def observe(self) -> dict[str, State]:
+        """`running` for a reader who is not the driver: looks, and changes nothing."""
 
     def room(self) -> int:
         """How many more trials may be started now."""
@@ -57,14 +84,17 @@ class Launcher(Protocol):
         """Start trials, at most `room()` of them."""
 
     def wait(self, seconds: float) -> list[str]:
-        """Ids of trials that have ended since the last call, after at most `seconds`. Each has its
-        outcome written. May return none."""
+        """Ids of trials that are over since the last call, after at most `seconds`; may be none.
+        One without an outcome was not begun and may be started again."""
 
-    def running(self) -> dict[str, str]:
-        """Id of each trial that was started and has not ended ─▶ its state in a few words."""
+    def running(self) -> dict[str, State]:
+        """Id of each trial that was started and is not over ─▶ its state."""
+
+    def cancel(self) -> None:
+        """End what runs or waits; returns when it has ended."""
 
     def close(self) -> None:
-        """End what still runs and leave nothing behind."""
+        """Leave nothing behind that does not stay."""
 
 
 def load(kind: str) -> type[Launcher]:

@@ -6,33 +6,21 @@ measures nothing but serves to try things out.
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cluster import horovod_build
-from cluster.launcher import Launch, OptionsError
+from cluster.launcher import Launch, OptionsError, State
 from jobs.cores import allowed_cores
+from jobs.guard import LOOK_SECONDS, end, overstepped, silence, sleep_until_a_death, start_worker, stopped
 from jobs.rendezvous import LOOPBACK, RankEnvironment, master_port, rank_variables
-from jobs.results import Status, conclude, last_lines, rank_file
+from jobs.results import RankExit, Status, conclude, now, verdict
 from jobs.strategies import STRATEGIES, missing
 from jobs.trial import Trial
-from jobs.worker import PARENT
-
-GRACE_SECONDS = 2.0  # between being asked to end and being ended
-LATE_SECONDS = 3.0  # how far past its own deadline a sign of life may be
-LOOK_SECONDS = 1.0  # how often limits are looked at; a death is seen at once
-
-# What another launcher, or a shell, may have set and a rank must not inherit.
-FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_", "NODE_RANK", "MASTER_", "TF_CONFIG", "HOROVOD_", "OMP_", "GLOO_")
 
 
 @dataclass
@@ -41,13 +29,14 @@ class _Running:
     started: str
     began: float
     processes: dict[int, subprocess.Popen[bytes]]
-    exits: dict[int, int | None] = field(default_factory=dict)
+    exits: dict[int, RankExit] = field(default_factory=dict)
 
 
 class LocalLauncher:
     """Starts each rank as a process in a session of its own that dies with this process."""
 
     kind = "local"
+    stays = False
 
     def __init__(self, options: dict[str, Any], results: Path) -> None:
         oversubscribe = options.get("oversubscribe", False)
@@ -82,32 +71,30 @@ class LocalLauncher:
                 )
         return faults
 
+    def unfit(self, trial: Trial) -> str | None:
+        return None
+
+    def resume(self) -> int:
+        return -1  # its trials end with the process that started them
+
+    def observe(self) -> dict[str, State]:
+        return {}
+
     def room(self) -> int:
         return 0 if self._running else 1
 
-    def running(self) -> dict[str, str]:
-        return {self._running.launch.trial.id: "running"} if self._running else {}
+    def running(self) -> dict[str, State]:
+        return {self._running.launch.trial.id: State("running")} if self._running else {}
 
     def start(self, launches: Sequence[Launch]) -> None:
         (launch,) = launches
         count = launch.trial.processes
         port = master_port() if count > 1 else 0
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
-        running = _Running(launch, _now(), time.monotonic(), {})
+        running = _Running(launch, now(), time.monotonic(), {})
         self._running = running
         for rank in range(count):
             place = RankEnvironment(rank, count, rank, count, 0, LOOPBACK, port)
-            environment = inherited | rank_variables(place) | {PARENT: str(os.getpid())}
-            with rank_file(launch.folder, rank, "log").open("wb") as log:
-                running.processes[rank] = subprocess.Popen(
-                    # -P: a torch.py in the user's folder is not PyTorch.
-                    [sys.executable, "-P", "-m", "jobs.worker", str(launch.folder)],
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+            running.processes[rank] = start_worker(launch.folder, rank, rank_variables(place))
 
     def wait(self, seconds: float) -> list[str]:
         running = self._running
@@ -115,58 +102,44 @@ class LocalLauncher:
             return []
         deadline = time.monotonic() + seconds
         while True:
-            self._sleep_until_a_death(running, min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+            living = [p for rank, p in running.processes.items() if rank not in running.exits]
+            sleep_until_a_death(living, min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
             for rank, process in running.processes.items():
                 if rank not in running.exits and process.poll() is not None:
-                    running.exits[rank] = process.returncode
-            verdict = self._verdict(running)
-            if verdict is not None:
-                self._conclude(running, *verdict)
+                    running.exits[rank] = RankExit(rank=rank, exit_code=process.returncode, ended_unix=time.time())
+            ended = self._verdict(running)
+            if ended is not None:
+                self._conclude(running, *ended)
                 return [running.launch.trial.id]
             if time.monotonic() >= deadline:
                 return []
 
+    def cancel(self) -> None:
+        self.close()
+
     def close(self) -> None:
         if self._running:
-            _end(self._running)
+            end(list(self._running.processes.values()))
             self._running = None
-
-    def _sleep_until_a_death(self, running: _Running, seconds: float) -> None:
-        poller, watched = select.poll(), []
-        for rank, process in running.processes.items():
-            if rank not in running.exits:
-                try:
-                    watched.append(os.pidfd_open(process.pid))
-                except ProcessLookupError:
-                    continue
-                poller.register(watched[-1], select.POLLIN)
-        try:
-            if len(watched) == len(running.processes) - len(running.exits):
-                poller.poll(seconds * 1000)
-        finally:
-            for descriptor in watched:
-                os.close(descriptor)
 
     def _verdict(self, running: _Running) -> tuple[Status, str] | None:
         """How the trial has ended, None while it goes on."""
-        launch, limits = running.launch, running.launch.trial.limits
-        for rank, code in running.exits.items():
-            if code != 0:
-                reason = (last_lines(launch.folder, rank, 1) or ["it left no message"])[0]
-                return "failed", f"rank {rank} {_how(code)}: {reason}"
-        if len(running.exits) == len(running.processes):
-            return "ok", ""
-        if time.monotonic() - running.began > limits.trial:
-            return "timeout", f"not done after limits.trial = {limits.trial:g} s"
-        for rank in running.processes:
-            if rank not in running.exits and _silent(launch.folder, rank):
-                return "timeout", f"rank {rank} gave no sign of life for limits.hang = {limits.hang:g} s"
-        return None
+        folder, trial = running.launch.folder, running.launch.trial
+        died = any(end.exit_code for end in running.exits.values())
+        for rank, process in running.processes.items():
+            if rank not in running.exits:
+                why = overstepped(folder, rank, trial.limits, time.monotonic() - running.began)
+                if died and stopped(process.pid):
+                    why = silence(trial.limits)
+                if why:
+                    running.exits[rank] = RankExit(rank=rank, limit=why)
+        return verdict(folder, list(running.exits.values()), trial.processes)
 
     def _conclude(self, running: _Running, status: Status, error: str) -> None:
-        _end(running)
+        end(list(running.processes.values()))
         for rank, process in running.processes.items():
-            running.exits.setdefault(rank, process.returncode)
+            record = running.exits.get(rank, RankExit(rank=rank, asked=True))
+            running.exits[rank] = record.model_copy(update={"exit_code": process.returncode})
         self._running = None
         conclude(
             running.launch.folder,
@@ -175,53 +148,5 @@ class LocalLauncher:
             launcher=self.kind,
             order=running.launch.order,
             started=running.started,
-            ended=_now(),
-            exit_codes=running.exits,
+            exits=list(running.exits.values()),
         )
-
-
-def _silent(folder: Path, rank: int) -> bool:
-    """Whether the sign of life that the rank's `alive` file promises is overdue."""
-    try:
-        due = rank_file(folder, rank, "alive").stat().st_mtime
-    except FileNotFoundError:
-        return False
-    return time.time() > due + LATE_SECONDS
-
-
-def _end(running: _Running) -> None:
-    """End every process of the trial and whatever these have started: ask, then force."""
-    living = [p for p in running.processes.values() if p.poll() is None]
-    for process in living:
-        _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_SECONDS
-    for process in living:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            continue
-    for process in running.processes.values():
-        _signal(process, signal.SIGKILL)
-        process.wait()
-
-
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    try:
-        os.killpg(process.pid, number)  # start_new_session: its group has its pid
-    except (ProcessLookupError, PermissionError):
-        pass
-
-
-def _how(code: int | None) -> str:
-    if code is None:
-        return "was lost"
-    if code < 0:
-        try:
-            return f"was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was killed by signal {-code}"
-    return f"ended with exit code {code}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

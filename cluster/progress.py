@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from statistics import mean
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from cluster.launcher import State
 from jobs.results import Outcome
 from jobs.trial import Trial
 
@@ -22,6 +24,12 @@ def describe(trial: Trial) -> str:
 
 def minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def in_a_line(running: dict[str, State]) -> str:
+    """Many trials in a few words: how many are in which state, and the scheduler's reason."""
+    counts = Counter((state.text, state.reason) for state in running.values())
+    return ", ".join(f"{n} {text}" + (f" ({reason})" if reason else "") for (text, reason), n in counts.items())
 
 
 class TerminalDisplay:
@@ -45,6 +53,7 @@ class TerminalDisplay:
         self._seconds: dict[str, list[float]] = {}
         self._since: dict[str, float] = {}
         self._total = 0
+        self._side_by_side = 1
 
     def __enter__(self) -> TerminalDisplay:
         self._progress.start()
@@ -64,13 +73,14 @@ class TerminalDisplay:
             self._task = self._progress.add_task("", total=self._total, left="")
         self._progress.update(self._task, total=self._total)
 
-    def tick(self, running: dict[str, str]) -> None:
-        now = time.monotonic()
-        self._since = {trial_id: self._since.get(trial_id, now) for trial_id in running}
+    def tick(self, running: dict[str, State]) -> None:
         if self._task is None or not self._console.is_terminal:
             return
+        now = time.monotonic()
+        self._since = {trial_id: self._since.get(trial_id, now) for trial_id in running}
+        self._side_by_side = max(1, sum(state.text == "running" for state in running.values()))
         names = [describe(self._waiting[i]) for i in running if i in self._waiting]
-        what = names[0] if len(names) == 1 else f"{len(names)} launches" if names else ""
+        what = names[0] if len(names) == 1 else in_a_line(running)
         self._progress.update(self._task, description=what, left=self._left(now))
         self._progress.refresh()
 
@@ -78,7 +88,7 @@ class TerminalDisplay:
         trial = self._waiting.pop(outcome.trial_id, None)
         if trial is None:
             return
-        seconds = time.monotonic() - self._since.get(outcome.trial_id, time.monotonic())
+        seconds = outcome.seconds
         self._seconds.setdefault(trial.strategy, []).append(seconds)
         if self._task is not None:
             self._progress.advance(self._task)
@@ -96,5 +106,5 @@ class TerminalDisplay:
             return "time left: unknown yet"
         per_strategy = {name: mean(values) for name, values in self._seconds.items()}
         total = sum(per_strategy.get(t.strategy, mean(known)) for t in self._waiting.values())
-        spent = sum(now - since for since in self._since.values()) if now else 0.0
-        return f"about {minutes(max(0.0, total - spent))} left"
+        spent = sum(now - since for since in self._since.values()) if now and self._side_by_side == 1 else 0.0
+        return f"about {minutes(max(0.0, total - spent) / self._side_by_side)} left"

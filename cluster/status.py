@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from cluster.launcher import State
 from cluster.study import StudyError
 from jobs.results import UnreadableOutcome, read_outcome
 
@@ -50,6 +51,16 @@ def status(folder: Path) -> list[PointStatus]:
         if outcome and outcome.status != "ok":
             troubles[point] = f"{outcome.status}: {outcome.error}"
     return [PointStatus(p, planned, c["ok"], c["unfinished"], troubles.get(p, "")) for p, c in counts.items()]
+
+
+def render_running(running: dict[str, State]) -> Table:
+    """The trials that a scheduler has, each with its job, its state, the reason and the nodes."""
+    table = Table(title=f"{len(running)} launches are with the scheduler")
+    for name in ("launch", "job", "state", "reason", "nodes"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("launch", "job"))
+    for trial_id, state in running.items():
+        table.add_row(trial_id, *map(Text, (state.job, state.text, state.reason, state.nodes)))
+    return table
 
 
 def render(states: list[PointStatus]) -> Table:

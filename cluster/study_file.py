@@ -16,11 +16,16 @@ from cluster.study import LauncherOptions, Study, StudyError
 from jobs.strategies import STRATEGIES
 
 LARGEST_FILE = 1 << 20
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 BRANCH = re.compile(r"(list|literal|function-[a-z]+|constrained-[a-z]+)(\[.*\])?")
 
 
 class _NoDuplicates(yaml.SafeLoader):
     """YAML's safe loader, which forgives a key given twice, made to refuse it."""
+
+
+def _decimal(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    return re.compile(f"(?![^:]*:)(?:{pattern.pattern})", pattern.flags)
 
 
 def _mapping(loader: _NoDuplicates, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -35,6 +40,11 @@ def _mapping(loader: _NoDuplicates, node: yaml.MappingNode) -> dict[Any, Any]:
     return dict(loader.construct_mapping(node, deep=True))
 
 
+# YAML 1.1 reads 1:30:00 as a number to the base of 60; in a study it is a time, as a word.
+_NoDuplicates.yaml_implicit_resolvers = {
+    first: [(tag, _decimal(pattern) if tag in NUMBERS else pattern) for tag, pattern in resolvers]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _NoDuplicates.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
@@ -150,3 +160,21 @@ def on_launcher(study: Study, kind: str | None) -> Study:
     if kind is None or kind == study.launcher.kind:
         return study
     return study.model_copy(update={"launcher": LauncherOptions(kind=kind)})
+
+
+def stored(results: Path) -> Study:
+    """The study whose results are in the folder `results`. Raises StudyError."""
+    path = results / "study.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError([f"{results}: no study.yaml there; name the results folder of a study"]) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise StudyError([f"{path}: cannot be read ({_one_line(error)})"]) from None
+    if not isinstance(content, dict):
+        raise StudyError([f"{path}: is not a study as this program writes it"])
+    content.pop("format", None)
+    try:
+        return check(content)
+    except StudyError as error:
+        raise StudyError([f"{path}: {fault}" for fault in error.faults]) from None

@@ -203,6 +203,20 @@ def interface_of(address: str) -> str:
     raise RendezvousError(f"no network interface of this host has the address {address}")
 
 
+def address_on(interface: str) -> str:
+    """The IPv4 address of this host on a network interface; what interface_of does the other way."""
+    import psutil
+
+    entries = psutil.net_if_addrs().get(interface)
+    if entries is None:
+        known = ", ".join(sorted(psutil.net_if_addrs()))
+        raise RendezvousError(f"this host has no network interface {interface}; it has {known}")
+    for entry in entries:
+        if entry.family == socket.AF_INET:
+            return str(entry.address)
+    raise RendezvousError(f"the network interface {interface} has no IPv4 address")
+
+
 def tf_config(rendezvous: Rendezvous) -> str:
     """The TF_CONFIG of this rank: all ranks are workers, at the ports they hold."""
     workers = [f"{peer.address}:{peer.port}" for peer in rendezvous.peers]

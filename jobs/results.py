@@ -5,6 +5,7 @@
                       rank-00000.json    that rank's report: times, cores, versions, hardware
                       rank-00000.log     stdout and stderr
                       rank-00000.alive   touched by the step loop at most once a second
+                      rank-00000.exit    how it ended, where a keeper stood beside it (jobs/guard.py)
                       outcome.json       written last, atomically
 
 A trial without `outcome.json` did not finish. docs/results-format.md is the same for readers.
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,16 +75,23 @@ class RankReport(Record):
 
 
 class RankExit(Record):
-    """How one process of the trial ended. `exit_code` is negative for a signal, None if unknown."""
+    """How one process of the trial ended. `exit_code` is negative for a signal, None if unknown.
+
+    `limit` says which limit it overstepped, empty if none; `asked` that it was ended from outside.
+    """
 
     rank: int
     exit_code: int | None = None
+    limit: str = ""
+    asked: bool = False
+    ended_unix: float | None = None
     last_lines: list[str] = []
 
 
 class Outcome(Record):
     """The end of a trial. `error` is one line for people; empty when `status` is "ok".
 
+    `job` is the scheduler's name for what it ran in, None where there is no scheduler.
     `order` counts launches over the study, so drift over time can be seen. `communication` is
     "none" (base case), "native" or "horovod". `started` and `ended` are UTC, ISO 8601.
     """
@@ -93,6 +103,7 @@ class Outcome(Record):
     framework: str
     communication: str
     launcher: str
+    job: str | None = None
     order: int
     started: str
     ended: str
@@ -106,13 +117,18 @@ class Outcome(Record):
     versions: dict[str, str] = {}
     hardware: dict[str, Any] = {}
 
+    @property
+    def seconds(self) -> float:
+        """From the start of the trial to its end."""
+        return (datetime.fromisoformat(self.ended) - datetime.fromisoformat(self.started)).total_seconds()
+
 
 class UnreadableOutcome(ValueError):
     """`outcome.json` is there but cannot be trusted; the message says why."""
 
 
 def rank_file(folder: Path, rank: int, ending: str) -> Path:
-    """Path of a rank's file; `ending` is jsonl, json, log or alive."""
+    """Path of a rank's file; `ending` is jsonl, json, log, alive or exit."""
     return folder / f"rank-{rank:05d}.{ending}"
 
 
@@ -133,6 +149,16 @@ def write_trial(folder: Path, trial: Trial) -> None:
 
 def read_trial(folder: Path) -> Trial:
     return Trial.model_validate_json((folder / TRIAL).read_text(encoding="utf-8"))
+
+
+def set_aside(folder: Path, why: str) -> str:
+    """Move a trial's folder to `set-aside/`, so that the trial can be done anew; one line about it."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    results = folder.parent.parent
+    target = results / "set-aside" / f"{folder.name}-{stamp}"
+    target.parent.mkdir(exist_ok=True)
+    folder.rename(target)
+    return f"{folder.name} {why}; kept in {target.relative_to(results)}"
 
 
 def append_steps(folder: Path, rank: int, rows: Sequence[Mapping[str, object]]) -> None:
@@ -163,6 +189,51 @@ def last_lines(folder: Path, rank: int, count: int = 12) -> list[str]:
     return [line[:500] for line in text.splitlines() if line.strip()][-count:]
 
 
+def read_exits(folder: Path, processes: int) -> list[RankExit]:
+    """The exit records that the ranks' keepers left; of a rank without one, nothing."""
+    found = []
+    for rank in range(processes):
+        try:
+            text = rank_file(folder, rank, "exit").read_text(encoding="utf-8")
+            found.append(RankExit.model_validate_json(text))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def verdict(folder: Path, exits: Sequence[RankExit], processes: int) -> tuple[Status, str] | None:
+    """How a trial has ended by its ranks' ends; None if they do not tell.
+
+    Blamed is the rank that overstepped a limit, else the one that died first by itself: the others
+    only follow it.
+    """
+    ended = sorted(exits, key=lambda e: (not e.limit, e.asked, e.ended_unix or 0.0, e.rank))
+    for end in ended:
+        if end.limit:
+            return "timeout", f"rank {end.rank}: {end.limit}"
+        if end.exit_code and not end.asked:
+            reason = (last_lines(folder, end.rank, 1) or ["it left no message"])[0]
+            return "failed", f"rank {end.rank} {in_words(end.exit_code)}: {reason}"
+    if len(exits) == processes and all(end.exit_code == 0 for end in exits):
+        return "ok", ""
+    return None
+
+
+def in_words(exit_code: int) -> str:
+    """How a process with this exit code (negative for a signal) has ended."""
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    try:
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    except ValueError:
+        return f"was killed by signal {-exit_code}"
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 def conclude(
     folder: Path,
     *,
@@ -171,10 +242,10 @@ def conclude(
     launcher: str,
     order: int,
     started: str,
-    ended: str,
-    exit_codes: Mapping[int, int | None],
+    exits: Sequence[RankExit],
+    job: str | None = None,
 ) -> Outcome:
-    """Compose and write `outcome.json` from what the ranks left in `folder`.
+    """Compose and write `outcome.json`, now, from what the ranks left in `folder`.
 
     A trial that is said to be "ok" but lacks a rank's report becomes "failed": no outcome claims
     more than its files hold.
@@ -186,10 +257,8 @@ def conclude(
         there = {r.rank for r in reports}
         absent = [r for r in range(trial.processes) if r not in there]
         status, error = "failed", f"no report from rank {', '.join(map(str, absent))}"
-    exits = [
-        RankExit(rank=rank, exit_code=code, last_lines=[] if status == "ok" else last_lines(folder, rank))
-        for rank, code in sorted(exit_codes.items())
-    ]
+    if status != "ok":
+        exits = [e.model_copy(update={"last_lines": last_lines(folder, e.rank)}) for e in exits]
     first = reports[0] if reports else None
     outcome = Outcome(
         trial_id=trial.id,
@@ -198,15 +267,16 @@ def conclude(
         framework=info.framework,
         communication=info.communication,
         launcher=launcher,
+        job=job,
         order=order,
         started=started,
-        ended=ended,
+        ended=now(),
         workers=trial.workers,
         startup_seconds=max((r.startup_seconds for r in reports), default=None),
         first_step_seconds=max((r.first_step_seconds for r in reports), default=None),
         test_accuracy=first.test_accuracy if first else None,
         hosts=sorted({r.host for r in reports}),
-        exits=exits,
+        exits=sorted(exits, key=lambda e: e.rank),
         ranks=reports,
         versions=first.versions if first else {},
         hardware=first.hardware if first else {},

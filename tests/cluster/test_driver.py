@@ -46,7 +46,7 @@ class Silent:
 
     def planned(self, trials: Any, done: int) -> None: ...
 
-    def tick(self, running: dict[str, str]) -> None: ...
+    def tick(self, running: Any) -> None: ...
 
     def ended(self, outcome: results.Outcome) -> None:
         self.ids.append(outcome.trial_id)
@@ -98,9 +98,8 @@ class Instant(LocalLauncher):
             error="broken" if failed else "",
             launcher="local",
             order=launch.order,
-            started="",
-            ended="",
-            exit_codes={},
+            started=results.now(),
+            exits=[],
         )
         self._ended.append(launch.trial.id)
 

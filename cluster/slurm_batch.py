@@ -1,0 +1,196 @@
+"""What a job's script ends in: `python -m cluster.slurm_batch JOB_FOLDER RANK_PYTHON -- srun FLAGS…`.
+
+It runs the job's trials one after the other, each as one step, and writes their outcomes: nobody need
+be watching. SIGUSR1 (time is nearly up) ends it in good order, SIGTERM (SLURM ends the job) at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from cluster import slurm_queue
+from cluster.slurm_job import JobFolder, Planned, begun
+from cluster.slurm_options import SIGNAL_SECONDS
+from jobs.rendezvous import RendezvousError, address_on, master_port
+from jobs.results import (
+    RankExit,
+    Status,
+    UnreadableOutcome,
+    conclude,
+    now,
+    read_exits,
+    read_outcome,
+    read_trial,
+    set_aside,
+    verdict,
+    write_trial,
+)
+
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+END_SECONDS = 10.0  # that a step has to end its ranks when asked
+# A trial may take this much longer than the longest that was seen of its point, and still fit.
+LONGER, MORE_SECONDS = 1.5, 15.0
+
+# What sbatch sets for the whole job, and srun would take for the step's.
+OF_THE_JOB = (
+    "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_TASKS_PER_NODE", "SLURM_NNODES", "SLURM_JOB_NUM_NODES", "SLURM_CPUS_PER",
+    "SLURM_GPUS", "SLURM_MEM_PER", "SLURM_TRES_PER", "SLURM_DISTRIBUTION", "SLURM_CPU_BIND", "SLURM_EXCLUSIVE",
+)  # fmt: skip
+
+
+class Stop(Exception):
+    """The job ends. The argument is "time" or "signal"."""
+
+
+def _on_signal(number: int, _: FrameType | None) -> None:
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise Stop("time" if number == signal.SIGUSR1 else "signal")
+
+
+def run(job: JobFolder, rank_command: list[str], srun: list[str]) -> None:
+    """All trials of the job that have no outcome yet. Raises Stop."""
+    job_id = os.environ["SLURM_JOB_ID"]
+    if job.job_id is None:
+        job.submitted(job_id)
+    address = address_on(job.interface) if job.interface else slurm_queue.address_of(os.environ["SLURMD_NODENAME"])
+    left = slurm_queue.seconds_left(job_id)
+    deadline = None if left is None else time.monotonic() + left - SIGNAL_SECONDS
+    for planned in _missing(job):
+        if job.allocation == "packed" and deadline is not None:
+            wanted, left = seconds_wanted(job.trial(planned)), deadline - time.monotonic()
+            if wanted > left:
+                print(f"{planned.trial}: not begun: it may take {wanted:.0f} s and {left:.0f} s are left", flush=True)
+                raise Stop("time")
+        _step(job, planned, job_id, address, [*srun, *planned.size.flags()], rank_command)
+
+
+def _missing(job: JobFolder) -> Iterator[Planned]:
+    for planned in job.launches:
+        folder = job.trial(planned)
+        try:
+            done = read_outcome(folder) is not None
+        except UnreadableOutcome:
+            done = True  # the driver sets it aside
+        if done or not folder.exists():
+            continue
+        if begun(folder):  # SLURM has started this job again
+            trial = read_trial(folder)
+            print(set_aside(folder, "was not finished when its job was started again"), flush=True)
+            write_trial(folder, trial)
+        yield planned
+
+
+def seconds_wanted(folder: Path) -> float:
+    """What a trial may take: its limit, or less if other launches of the same point took less."""
+    trial = read_trial(folder)
+    seen = []
+    for other in folder.parent.glob(f"{trial.point}-r*"):
+        try:
+            outcome = read_outcome(other)
+        except UnreadableOutcome:
+            continue
+        if outcome is not None and outcome.status == "ok":
+            seen.append(outcome.seconds)
+    return min([trial.limits.trial, *([LONGER * max(seen) + MORE_SECONDS] if seen else [])])
+
+
+def _step(
+    job: JobFolder, planned: Planned, job_id: str, address: str, srun: list[str], rank_command: list[str]
+) -> None:
+    """Run one trial and write its outcome. On Stop the ranks are ended first."""
+    folder = job.trial(planned)
+    trial = read_trial(folder)
+    # SLURM's own limit on the step is the last resort: the ranks' keepers hold the exact ones.
+    minutes = int(trial.limits.trial // 60) + 2
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(OF_THE_JOB)}
+    environment |= {"MASTER_ADDR": address, "MASTER_PORT": str(master_port(address))}
+    began = now()
+    with (folder / "srun.log").open("wb") as log:
+        step = subprocess.Popen(
+            [*srun, f"--time={minutes}", *rank_command, str(folder)], env=environment, stdout=log, stderr=log
+        )
+    try:
+        step.wait()
+        stopped = None
+    except Stop as stop:
+        stopped = stop
+        _end(step)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what has ended is written down first
+    exits = read_exits(folder, trial.processes)
+    ended = _verdict(job, folder, exits, trial.processes, stopped)
+    if ended is not None:
+        conclude(
+            folder,
+            status=ended[0],
+            error=ended[1],
+            launcher="slurm",
+            job=job_id,
+            order=planned.order,
+            started=began,
+            exits=exits,
+        )
+        print(f"{planned.trial}: {ended[0]} {ended[1]}".rstrip(), flush=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    if stopped:
+        raise stopped
+
+
+def _verdict(
+    job: JobFolder, folder: Path, exits: list[RankExit], processes: int, stopped: Stop | None
+) -> tuple[Status, str] | None:
+    """How a trial has ended; None leaves it to the driver, which learns why SLURM ended the job."""
+    ended = verdict(folder, exits, processes)
+    if ended and (ended[0] == "ok" or stopped is None):
+        return ended
+    if stopped is None:
+        lines = (folder / "srun.log").read_text(errors="replace").splitlines()
+        said = [line.strip() for line in lines if line.strip()]
+        return "lost", f"srun ended without an end of every rank: {said[-1] if said else 'it said nothing'}"
+    if stopped.args[0] == "signal":
+        return None
+    if job.allocation == "packed":
+        return "lost", "the time of the allocation was up (launcher.time); it takes part in the next one"
+    return "timeout", "the time limit of its job was up (launcher.time)"
+
+
+def _end(step: subprocess.Popen[bytes]) -> None:
+    """srun passes SIGTERM on to the ranks' keepers; what is left then is killed."""
+    step.terminate()
+    try:
+        step.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        step.kill()
+        step.wait()
+
+
+def main(arguments: list[str]) -> None:
+    try:
+        split = arguments.index("--")
+        folder, rank_python = arguments[:split]
+    except ValueError:
+        sys.exit("usage: python -m cluster.slurm_batch JOB_FOLDER RANK_PYTHON -- srun FLAGS…")
+    for each in SIGNALS:
+        signal.signal(each, _on_signal)
+    job = JobFolder.read(Path(folder))
+    try:
+        run(job, [rank_python, "-P", "-m", "cluster.slurm_rank"], arguments[split + 1 :])
+    except Stop as stop:
+        job.ended(stop.args[0])
+        sys.exit(0 if stop.args[0] == "time" and job.allocation == "packed" else 1)
+    except (slurm_queue.SlurmError, RendezvousError) as error:
+        sys.exit(f"{error}")
+    job.ended("done")
+    ok = all((found := read_outcome(job.trial(p))) and found.status == "ok" for p in job.launches)
+    sys.exit(0 if ok or job.allocation == "packed" else 1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,385 @@
+"""slurm: trials are jobs, or steps of one packed job, and go on without this process.
+
+`launcher: {kind: slurm, …}`, see SlurmOptions and docs/slurm.md. A job writes its trials' outcomes by
+itself (cluster/slurm_batch.py); here is what SLURM alone can tell: what waits and why, and what became
+of a job that left no word. All that is known of a job is in its folder, so any process on any login
+node can take a study up again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster import horovod_build, slurm_options, slurm_queue
+from cluster.launcher import Launch, State
+from cluster.slurm_job import JobFolder, Planned, begun
+from cluster.slurm_options import Size, size_of
+from cluster.slurm_queue import JobState
+from jobs.results import Status, UnreadableOutcome, conclude, now, read_exits, read_outcome, read_trial, verdict
+from jobs.strategies import STRATEGIES, missing
+from jobs.trial import Trial
+
+POLL_SECONDS, POLL_AT_MOST = 1.0, 30.0  # between two calls of squeue: more and more while nothing changes
+# After a job has left the queue, until its files are believed to be all there is: network file systems
+# show another node's new files late.
+SETTLE_SECONDS = 10.0
+FULL_SECONDS = 30.0  # before a full queue is tried again
+
+
+@dataclass
+class _Job:
+    folder: JobFolder
+    job_id: str | None
+    pending: dict[str, Planned]
+    state: JobState | None = None
+    gone_since: float | None = None
+
+
+class SlurmLauncher:
+    """Submits, watches and cancels jobs. Nothing ends with it but the watching."""
+
+    kind = "slurm"
+    stays = True
+
+    def __init__(self, options: dict[str, Any], results: Path) -> None:
+        self._options = slurm_options.parse(options)
+        self._jobs_folder = results.resolve() / "slurm"
+        self._jobs: list[_Job] = []
+        self._next_poll = 0.0
+        self._pause = POLL_SECONDS
+        self._full_until = 0.0
+        self._handed_back: list[str] = []
+        self._trouble = ""
+
+    # What fits
+
+    def largest(self, threads_per_worker: int) -> int:
+        return self._options.most_workers
+
+    def unavailable(self, strategy: str) -> str | None:
+        if self._options.container_image or self._options.python:
+            return None  # another environment than this one: the ranks will say what it lacks
+        if "horovod" in STRATEGIES[strategy].needs and (why := horovod_build.why_not()):
+            return why
+        return missing(strategy)
+
+    def unfit(self, trial: Trial) -> str | None:
+        workers_each = trial.workers // trial.processes
+        if workers_each > self._options.tasks_per_node:
+            most = self._options.tasks_per_node
+            return f"its one process needs a node for {workers_each} workers; launcher.tasks_per_node is {most}"
+        return None
+
+    def refuse(self, points: Sequence[Trial]) -> list[str]:
+        most = self._options.most_workers
+        faults = []
+        if too_many := sorted({p.workers for p in points if p.workers > most}):
+            faults.append(
+                f"workers: {', '.join(map(str, too_many))} do not fit; launcher.nodes × launcher.tasks_per_node is "
+                f"{self._options.nodes} × {self._options.tasks_per_node}"
+            )
+        needed = max((p.limits.trial for p in points), default=0.0) + slurm_options.SIGNAL_SECONDS
+        if (minutes := self._options.time) is not None and (given := slurm_options.seconds_of(minutes)) < needed:
+            faults.append(
+                f"launcher.time: {minutes} is {given} s, and one trial may take limits.trial = "
+                f"{needed - slurm_options.SIGNAL_SECONDS:g} s; raise the one or lower the other"
+            )
+        return faults or self._refused(points)
+
+    def _refused(self, points: Sequence[Trial]) -> list[str]:
+        """What SLURM would never start, in its own words, one line for each size."""
+        faults = []
+        for old in (self._jobs_folder / "refused").glob("*.sbatch"):
+            old.unlink()
+        groups = [points] if self._options.allocation == "packed" else _by_size(points, self._options)
+        for group in groups:
+            folder = self._jobs_folder / "refused"
+            size = slurm_options.largest([size_of(p, self._options) for p in group], self._options)
+            script = folder / f"{size.nodes}-nodes-{size.tasks}-tasks.sbatch"
+            folder.mkdir(parents=True, exist_ok=True)
+            script.write_text(self._script(folder, "scaling-test-only", size, group), encoding="utf-8")
+            try:
+                said = slurm_queue.refusal(script)
+            except slurm_queue.SlurmError as error:
+                said = str(error)
+            if said:
+                faults.append(f"SLURM refuses {script}: {said}")
+            else:
+                script.unlink()
+        for empty in (self._jobs_folder / "refused", self._jobs_folder, self._jobs_folder.parent):
+            if not faults and not any(empty.iterdir()):
+                empty.rmdir()
+        return faults
+
+    # Submitting
+
+    def room(self) -> int:
+        if time.monotonic() < self._full_until:
+            return 0
+        if self._options.allocation == "packed":
+            return 0 if self._jobs else 1_000_000
+        return max(0, self._options.max_queued - len(self._jobs))
+
+    def start(self, launches: Sequence[Launch]) -> None:
+        waiting = [launches] if self._options.allocation == "packed" else [[launch] for launch in launches]
+        for index, group in enumerate(waiting):
+            folder = self._write(group)
+            job = _Job(folder, None, {p.trial: p for p in folder.launches})
+            try:
+                job.job_id = slurm_queue.submit(folder.script)
+            except (slurm_queue.QueueFull, slurm_queue.ControllerAway) as error:
+                # It may have been taken all the same: then it is in the queue under its name.
+                self._trouble = str(error)
+                if isinstance(error, slurm_queue.ControllerAway):
+                    self._jobs.append(job)
+                    index += 1
+                else:
+                    self._discard(folder)
+                self._handed_back += [launch.trial.id for rest in waiting[index:] for launch in rest]
+                self._full_until = time.monotonic() + FULL_SECONDS
+                break
+            except slurm_queue.SlurmError as error:
+                self._conclude_all(job, "failed", f"sbatch refused {folder.script}: {error}")
+                self._handed_back += job.pending
+                continue
+            folder.submitted(job.job_id)
+            self._jobs.append(job)
+        self._poll_soon()
+
+    def _write(self, launches: Sequence[Launch]) -> JobFolder:
+        """The folder and the script of a new job."""
+        token = secrets.token_hex(4)
+        stem = launches[0].trial.id if self._options.allocation == "per-trial" else "packed"
+        launched = tuple(Planned(x.trial.id, x.order, size_of(x.trial, self._options)) for x in launches)
+        folder = JobFolder(
+            self._jobs_folder / f"{stem}-{token}",
+            f"{stem}-{token}",
+            self._options.allocation,
+            self._options.interface,
+            launched,
+        )
+        folder.write()
+        size = slurm_options.largest([p.size for p in launched], self._options)
+        script = self._script(folder.path, folder.name, size, [x.trial for x in launches])
+        folder.script.write_text(script, encoding="utf-8")
+        return folder
+
+    def _script(self, folder: Path, name: str, size: Size, trials: Sequence[Trial]) -> str:
+        minutes = slurm_options.time_limit(self._options, max(t.limits.trial for t in trials))
+        return slurm_options.script(self._options, size, minutes, folder, name)
+
+    def _discard(self, folder: JobFolder) -> None:
+        """A job that was never submitted leaves nothing behind."""
+        for entry in folder.path.iterdir():
+            entry.unlink()
+        folder.path.rmdir()
+
+    # Watching
+
+    def resume(self) -> int:
+        self._load()
+        self._poll()
+        while any(job.gone_since for job in self._jobs):
+            time.sleep(POLL_SECONDS)
+            self._poll()
+        return max((p.order for folder in self._folders() for p in folder.launches), default=-1)
+
+    def observe(self) -> dict[str, State]:
+        self._load()
+        self._poll(settle=False)
+        return self.running()
+
+    def _load(self) -> None:
+        """Take up all jobs of which a trial has no outcome and no later job has it."""
+        known = {job.folder.path for job in self._jobs}
+        latest: dict[str, tuple[int, Path]] = {}
+        folders = self._folders()
+        for folder in folders:
+            for p in folder.launches:
+                latest[p.trial] = max(latest.get(p.trial, (-1, folder.path)), (p.order, folder.path))
+        for folder in folders:
+            if folder.path in known:
+                continue
+            pending = {
+                p.trial: p
+                for p in folder.launches
+                if latest[p.trial][1] == folder.path and folder.trial(p).exists() and not _concluded(folder.trial(p))
+            }
+            if pending:
+                self._jobs.append(_Job(folder, folder.job_id, pending))
+
+    def _folders(self) -> list[JobFolder]:
+        found = []
+        if self._jobs_folder.is_dir():
+            for path in sorted(self._jobs_folder.iterdir()):
+                try:
+                    found.append(JobFolder.read(path))
+                except ValueError:
+                    continue  # such as refused/
+        return found
+
+    def running(self) -> dict[str, State]:
+        return {trial: self._state(job, index) for job in self._jobs for index, trial in enumerate(job.pending)}
+
+    def _state(self, job: _Job, index: int) -> State:
+        """Of the pending trial at place `index` of its job."""
+        if job.state is None:
+            return State("submitted", job.job_id or "", self._trouble)
+        text = job.state.state.lower()
+        if not job.state.goes_on:
+            text = f"ended ({text})"
+        elif text == "running" and index:
+            text = "waiting in the allocation"
+        return State(text, job.job_id or "", self._trouble or job.state.reason, job.state.nodes)
+
+    def wait(self, seconds: float) -> list[str]:
+        ended, self._handed_back = self._handed_back, []
+        if ended:
+            return ended
+        time.sleep(max(0.0, min(seconds, self._next_poll - time.monotonic())))
+        return self._poll() if time.monotonic() >= self._next_poll else []
+
+    def _poll(self, settle: bool = True) -> list[str]:
+        """Ask SLURM once for all jobs; ids of trials that have ended since the last time."""
+        if not self._jobs:
+            return []
+        try:
+            queue = slurm_queue.jobs()
+            self._trouble = ""
+        except slurm_queue.SlurmError as error:
+            self._trouble, queue = str(error), None
+        by_name = {state.name: state for state in (queue or {}).values()}
+        before = {job.folder.name: job.state for job in self._jobs}
+        ended: list[str] = []
+        for job in self._jobs:
+            if job.state is None or job.state.state != "PENDING":
+                ended += self._take_concluded(job)
+            if queue is None or not job.pending:
+                continue
+            state = queue.get(job.job_id or "") or by_name.get(job.folder.name)
+            if state is not None:
+                if job.job_id is None:
+                    job.job_id = state.job_id
+                    job.folder.submitted(state.job_id)
+                job.state = state
+            if state is not None and state.goes_on:
+                job.gone_since = None
+                continue
+            job.gone_since = job.gone_since or time.monotonic()
+            if settle and time.monotonic() - job.gone_since >= SETTLE_SECONDS:
+                ended += self._settle(job, state)
+        self._jobs = [job for job in self._jobs if job.pending]
+        changed = ended or any(before.get(job.folder.name) != job.state for job in self._jobs)
+        waiting = any(job.gone_since for job in self._jobs)
+        self._pause = POLL_SECONDS if changed or waiting else min(POLL_AT_MOST, 1.3 * self._pause)
+        self._next_poll = time.monotonic() + self._pause
+        return ended
+
+    def _take_concluded(self, job: _Job) -> list[str]:
+        done = [trial for trial, p in job.pending.items() if _concluded(job.folder.trial(p))]
+        for trial in done:
+            del job.pending[trial]
+        return done
+
+    def _poll_soon(self) -> None:
+        self._pause = POLL_SECONDS
+        self._next_poll = time.monotonic() + self._pause
+
+    def _settle(self, job: _Job, state: JobState | None) -> list[str]:
+        """The job has ended and left trials without an outcome: they get one, or are handed back."""
+        if job.job_id is not None and (state is None or state.state not in slurm_queue.ENDED):
+            state = slurm_queue.last_word(job.job_id)
+        status, why = self._fate(job, state)
+        anything = any(begun(job.folder.trial(p)) for p in job.folder.launches)
+        for p in job.pending.values():
+            # A packed job that ran out of time, or was lost, has done what it could: the rest goes
+            # into another one. One that did not even begin would do so for ever.
+            hand_back = status in ("lost", "timeout", "ok") and not begun(job.folder.trial(p))
+            if job.job_id is None or (hand_back and anything):
+                continue
+            self._conclude(job, p, status, why)
+        ended = list(job.pending)
+        job.pending.clear()
+        return ended
+
+    def _fate(self, job: _Job, state: JobState | None) -> tuple[Status, str]:
+        """What the end of a job means for a trial of it that has no outcome."""
+        name = f"job {job.job_id}"
+        if state is None:
+            if job.folder.end == "signal":
+                return "lost", f"{name} was ended by SLURM, which keeps no record of why"
+            return "lost", f"{name} is gone from the queue and left no record"
+        said = f"{name} ended as {state.state}" + (f" on {state.nodes}" if state.nodes else "")
+        meaning = slurm_queue.ENDED[state.state]
+        if meaning == "timeout" and job.folder.allocation == "packed":
+            return "lost", f"{said} (launcher.time)"
+        if meaning == "timeout":
+            return "timeout", f"{said} (launcher.time)"
+        if meaning == "cancelled":
+            return "cancelled", said
+        if meaning == "lost":
+            return "lost", said
+        if job.folder.end == "time":
+            return "lost", f"the time of {name} was up"
+        code = slurm_queue.exit_code(job.job_id or "")
+        last = [line for line in _text(job.folder.output).splitlines() if line.strip()][-1:]
+        return "failed", ": ".join([said + (f" with exit code {code}" if code else ""), *last])
+
+    def _conclude(self, job: _Job, planned: Planned, status: Status, why: str) -> None:
+        folder = job.folder.trial(planned)
+        trial = read_trial(folder)
+        exits = read_exits(folder, trial.processes)
+        told = verdict(folder, exits, trial.processes)
+        if told and (told[0] == "ok" or status == "failed"):
+            status, why = told
+        conclude(
+            folder,
+            status=status,
+            error=why,
+            launcher=self.kind,
+            job=job.job_id,
+            order=planned.order,
+            started=now(),
+            exits=exits,
+        )
+
+    def _conclude_all(self, job: _Job, status: Status, why: str) -> None:
+        for planned in job.pending.values():
+            self._conclude(job, planned, status, why)
+
+    # Ending
+
+    def cancel(self) -> None:
+        slurm_queue.cancel([job.job_id for job in self._jobs if job.job_id])
+        while self._jobs:
+            time.sleep(POLL_SECONDS)
+            self._poll()
+
+    def close(self) -> None:
+        """The jobs go on."""
+
+
+def _by_size(points: Iterable[Trial], options: slurm_options.SlurmOptions) -> list[list[Trial]]:
+    groups: dict[Size, list[Trial]] = {}
+    for point in points:
+        groups.setdefault(size_of(point, options), []).append(point)
+    return list(groups.values())
+
+
+def _concluded(folder: Path) -> bool:
+    try:
+        return read_outcome(folder) is not None
+    except UnreadableOutcome:
+        return True  # the driver sets it aside
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,109 @@
+"""A job's folder, `RESULTS/slurm/<job>/`: what the driver, the job itself and a later driver share.
+
+    job.sbatch      the script, which may also be submitted by hand
+    launches.json   the trials it runs, in order, with their sizes
+    job.json        the job's id, once SLURM has given one
+    output.txt      what the script printed
+    end.json        how the script ended; absent if SLURM ended it with force
+
+Nothing else is needed to come back to a study, from another login node too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.slurm_options import Size
+from jobs.results import FORMAT, TRIAL, write_atomically
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One trial of a job. `order` counts launches over the study."""
+
+    trial: str
+    order: int
+    size: Size
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """`name` is the job's in the queue, by which it is found again if nobody noted its id."""
+
+    path: Path
+    name: str
+    allocation: str
+    interface: str | None
+    launches: tuple[Planned, ...]
+
+    @property
+    def script(self) -> Path:
+        return self.path / "job.sbatch"
+
+    @property
+    def output(self) -> Path:
+        return self.path / "output.txt"
+
+    def trial(self, planned: Planned) -> Path:
+        """The folder of one of its trials."""
+        return self.path.parent.parent / "trials" / planned.trial
+
+    def write(self) -> None:
+        self.path.mkdir(parents=True)
+        content = {
+            "format": FORMAT,
+            "name": self.name,
+            "allocation": self.allocation,
+            "interface": self.interface,
+            "launches": [asdict(p) for p in self.launches],
+        }
+        write_atomically(self.path / "launches.json", json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> JobFolder:
+        """Raises ValueError if `path` is not a job's folder as this version writes it."""
+        try:
+            content = json.loads((path / "launches.json").read_text(encoding="utf-8"))
+            if content["format"] > FORMAT:
+                raise ValueError(f"format {content['format']}")
+            launches = tuple(Planned(p["trial"], p["order"], Size(**p["size"])) for p in content["launches"])
+            return cls(path, content["name"], content["allocation"], content["interface"], launches)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not a job's folder ({error})") from None
+
+    @property
+    def job_id(self) -> str | None:
+        return (self._note("job.json") or {}).get("job_id")
+
+    def submitted(self, job_id: str) -> None:
+        write_atomically(self.path / "job.json", json.dumps({"format": FORMAT, "job_id": job_id}) + "\n")
+
+    @property
+    def end(self) -> str | None:
+        """Why the script ended: done, time, signal; None if it left no word."""
+        return (self._note("end.json") or {}).get("reason")
+
+    def ended(self, reason: str) -> None:
+        write_atomically(self.path / "end.json", json.dumps({"format": FORMAT, "reason": reason}) + "\n")
+
+    def not_begun(self) -> list[Planned]:
+        """Trials of which nothing was started, judged by their folders."""
+        return [p for p in self.launches if not begun(self.trial(p))]
+
+    def _note(self, name: str) -> dict[str, Any] | None:
+        try:
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+
+def begun(folder: Path) -> bool:
+    """Whether anything but the trial itself is in its folder."""
+    try:
+        return any(entry.name != TRIAL and not entry.name.startswith(".") for entry in folder.iterdir())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,220 @@
+"""The keys under `launcher:` for `kind: slurm`, the sizes that trials need, and the scripts made from both."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from cluster.launcher import OptionsError
+from jobs.trial import Count, Part, Trial
+
+PROJECT = Path(__file__).resolve().parent.parent
+TEMPLATES = PROJECT / "slurm"
+# What a job needs beside its trial: to start, to end its ranks when time is up, to write its files.
+SPARE_SECONDS = 120
+SIGNAL_SECONDS = 30  # before the time limit
+
+# As sbatch(1): minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
+TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
+
+
+def _word(text: str) -> str:
+    """An option's value: what SLURM's names and expressions are made of, and nothing else."""
+    if not re.fullmatch(r"[A-Za-z0-9_.,:;=+@%/&|*()\[\]-]+", text) or text.startswith("-"):
+        raise ValueError(f"{text!r} holds a character that no SLURM option has; write it as for sbatch, without quotes")
+    return text
+
+
+def _line(text: str) -> str:
+    if not text.startswith("-") or not text.isprintable():
+        raise ValueError(f"{text!r} is not one sbatch option; write it as in '--mail-type=END'")
+    return text
+
+
+def _image(text: str) -> str:
+    if not text.isprintable() or not text.strip():
+        raise ValueError(f"{text!r} is not on one line of printable text")
+    return text
+
+
+def _time(text: str | int) -> str | int:
+    seconds_of(text)
+    return text
+
+
+def seconds_of(time: str | int) -> int:
+    """Seconds of a time as sbatch takes it. Raises ValueError."""
+    match = TIME.fullmatch(str(time))
+    if match is None:
+        raise ValueError(f"{time!r} is not a time; write minutes, H:MM:SS or D-HH:MM:SS (in quotes)")
+    parts = [int(part) for part in match["parts"].split(":")]
+    if match["days"] is not None:
+        hours, minutes, seconds = [*parts, 0, 0][:3]
+        hours += 24 * int(match["days"])
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:
+        hours, minutes, seconds = 0, parts[0], parts[1] if len(parts) == 2 else 0
+    if (total := hours * 3600 + minutes * 60 + seconds) <= 0:
+        raise ValueError(f"{time!r} is no time at all; give the job some minutes")
+    return total
+
+
+Word = Annotated[str, AfterValidator(_word)]
+OneLine = Annotated[str, AfterValidator(_image)]
+
+
+class SlurmOptions(Part):
+    """`launcher: {kind: slurm, …}`. Names are sbatch's where sbatch has the option.
+
+    `allocation` is `per-trial` (one job each, sizes queue separately) or `packed` (one allocation of
+    `nodes` nodes in which all trials run, one after the other). `nodes` × `tasks_per_node` is the
+    most workers there can be. `cpus_per_task` and `gpus_per_task` are of one worker. `module_load`,
+    `setup` (shell lines) and `sbatch` (further options, one each) go into every script.
+    `max_queued` is how many jobs may be in the queue at once. `interface` is the network over which
+    the ranks talk (ib0, …), by default that of the node's address. `python` is the interpreter on
+    the nodes, `container_image` and `container_mounts` are pyxis's.
+    """
+
+    allocation: Literal["per-trial", "packed"] = "per-trial"
+    nodes: Count = 1
+    tasks_per_node: Count = 1
+    cpus_per_task: Count | None = None
+    gpus_per_task: Annotated[int, Field(ge=0)] = 0
+    time: Annotated[int | str, AfterValidator(_time)] | None = None
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Word | None = None
+    reservation: Word | None = None
+    exclude: Word | None = None
+    exclusive: bool = False
+    requeue: bool = False
+    max_queued: Count = 100
+    interface: Annotated[Word, Field(max_length=15)] | None = None
+    module_load: list[Word] = []
+    setup: list[str] = []
+    sbatch: list[Annotated[str, AfterValidator(_line)]] = []
+    python: OneLine | None = None
+    container_image: OneLine | None = None
+    container_mounts: list[Word] = []
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SlurmOptions:
+        if self.allocation == "packed" and self.time is None:
+            raise ValueError("time: is missing; it is how long the packed allocation may last")
+        if self.container_mounts and not self.container_image:
+            raise ValueError("container_image: is missing; container_mounts belongs to it")
+        return self
+
+    @property
+    def most_workers(self) -> int:
+        return self.nodes * self.tasks_per_node
+
+
+def parse(options: dict[str, Any]) -> SlurmOptions:
+    """The options, checked. Raises OptionsError with a line per fault."""
+    try:
+        return SlurmOptions.model_validate(options)
+    except ValidationError as error:
+        faults = []
+        for e in error.errors(include_url=False):
+            place = ".".join(str(p) for p in e["loc"] if not str(p).startswith("function-"))
+            message = str(e["msg"]).removeprefix("Value error, ")
+            if e["type"] == "extra_forbidden":
+                message = f"is not an option of the slurm launcher; known: {', '.join(SlurmOptions.model_fields)}"
+            elif e["type"] != "value_error":
+                message = f"{e['input']!r} is wrong; {message[0].lower()}{message[1:]}"
+            faults.append(f"{place}: {message}" if place else message)
+        raise OptionsError(list(dict.fromkeys(faults))) from None
+
+
+@dataclass(frozen=True)
+class Size:
+    """What one trial takes: `tasks` processes over `nodes` nodes; CPUs and GPUs are of one process."""
+
+    nodes: int
+    tasks: int
+    tasks_per_node: int
+    cpus_per_task: int
+    gpus_per_task: int
+
+    def flags(self) -> list[str]:
+        """As options of sbatch and srun."""
+        gpus = [f"--gpus-per-task={self.gpus_per_task}"] if self.gpus_per_task else []
+        return [
+            f"--nodes={self.nodes}",
+            f"--ntasks={self.tasks}",
+            f"--ntasks-per-node={self.tasks_per_node}",
+            f"--cpus-per-task={self.cpus_per_task}",
+            *gpus,
+        ]
+
+
+def size_of(trial: Trial, options: SlurmOptions) -> Size:
+    """The nodes are filled one after the other; a process with several workers takes CPUs for each."""
+    workers_each = trial.workers // trial.processes
+    per_node = min(trial.processes, max(1, options.tasks_per_node // workers_each))
+    return Size(
+        nodes=math.ceil(trial.processes / per_node),
+        tasks=trial.processes,
+        tasks_per_node=per_node,
+        cpus_per_task=workers_each * (options.cpus_per_task or trial.threads_per_worker),
+        gpus_per_task=workers_each * options.gpus_per_task,
+    )
+
+
+def largest(sizes: Sequence[Size], options: SlurmOptions) -> Size:
+    """The size of an allocation in which all of `sizes` fit."""
+    nodes = max(s.nodes for s in sizes)
+    per_node = max(s.tasks_per_node * s.cpus_per_task for s in sizes)
+    gpus = max(s.tasks_per_node * s.gpus_per_task for s in sizes)
+    each = max(s.tasks_per_node for s in sizes)
+    return Size(nodes, nodes * each, each, math.ceil(per_node / each), math.ceil(gpus / each))
+
+
+def time_limit(options: SlurmOptions, trial_seconds: float) -> int:
+    """Minutes of a job: the study's `time`, or what its one trial may take at most and some more."""
+    seconds = seconds_of(options.time) if options.time is not None else trial_seconds + SPARE_SECONDS
+    return math.ceil(seconds / 60)
+
+
+def directive(option: str) -> str:
+    """`option` as sbatch reads it in an #SBATCH line: a backslash takes away any special meaning."""
+    return re.sub(r"([^A-Za-z0-9_.,:/=+@%-])", r"\\\1", option)
+
+
+def script(options: SlurmOptions, size: Size, minutes: int, job: Path, name: str) -> str:
+    """The sbatch script of the job in the folder `job`, called `name` in the queue."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # every value passes through directive() or shlex.quote() in the template
+    )
+    environment.filters |= {"directive": directive, "sh": lambda value: shlex.quote(str(value))}
+    template = "packed.sbatch.j2" if options.allocation == "packed" else "trial.sbatch.j2"
+    return environment.get_template(template).render(
+        options=options,
+        size=asdict(size),
+        minutes=minutes,
+        signal_seconds=SIGNAL_SECONDS,
+        name=name,
+        job=job,
+        output=str(job / "output.txt").replace("%", "%%"),
+        project=PROJECT,
+        python=sys.executable,
+        rank_python=options.python or ("python3" if options.container_image else sys.executable),
+    )

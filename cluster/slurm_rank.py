@@ -1,0 +1,56 @@
+"""One rank of a SLURM step: `srun … python -P -m cluster.slurm_rank TRIAL_DIR`.
+
+SLURM's own variables become the rank environment; then the rank's keeper takes over.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from jobs import guard
+from jobs.rendezvous import RankEnvironment, RendezvousError, rank_variables
+
+
+def place_of(variables: Mapping[str, str]) -> RankEnvironment:
+    """The place of this task of a step, from srun(1)'s output environment variables.
+
+    The STEP variables are read, as the others describe the whole allocation. Raises RendezvousError.
+    """
+    try:
+        node = int(variables["SLURM_NODEID"])
+        return RankEnvironment(
+            rank=int(variables["SLURM_PROCID"]),
+            world_size=int(variables["SLURM_STEP_NUM_TASKS"]),
+            local_rank=int(variables["SLURM_LOCALID"]),
+            local_world_size=tasks_per_node(variables["SLURM_STEP_TASKS_PER_NODE"])[node],
+            node_rank=node,
+            master_addr=variables["MASTER_ADDR"],
+            master_port=int(variables["MASTER_PORT"]),
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        raise RendezvousError(f"not a task of a SLURM step as this project starts one: {error!r}") from None
+
+
+def tasks_per_node(text: str) -> list[int]:
+    """`2(x3),1` ─▶ [2, 2, 2, 1]. Raises ValueError."""
+    counts = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        if match is None:
+            raise ValueError(f"SLURM_STEP_TASKS_PER_NODE is {text!r}")
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts
+
+
+def main(arguments: list[str]) -> None:
+    if len(arguments) != 1:
+        sys.exit("usage: srun … python -m cluster.slurm_rank TRIAL_DIR")
+    guard.main(Path(arguments[0]), rank_variables(place_of(os.environ)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

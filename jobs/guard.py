@@ -1,0 +1,169 @@
+"""The keeper of one rank, where no launcher stands beside it: `python -m jobs.guard TRIAL_DIR`.
+
+It starts the worker with the rank environment it was given, holds it to the trial's limits, and leaves
+how it ended in `rank-NNNNN.exit`, whatever became of the launcher. The worker dies with it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from jobs.rendezvous import RankEnvironment
+from jobs.results import RankExit, rank_file, read_trial, write_atomically
+from jobs.trial import Limits
+from jobs.worker import PARENT
+
+GRACE_SECONDS = 2.0  # between being asked to end and being ended
+LATE_SECONDS = 3.0  # how far past its own deadline a sign of life may be
+LOOK_SECONDS = 1.0  # how often limits are looked at; a death is seen at once
+
+# What another launcher, or a shell, may have set and a rank must not inherit.
+FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_", "NODE_RANK", "MASTER_", "TF_CONFIG", "HOROVOD_", "OMP_", "GLOO_")
+
+
+def start_worker(folder: Path, rank: int, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the worker of `rank` in a session of its own, with its output in its log.
+
+    `variables` is the rank environment; the rest is inherited, but for what another launcher left.
+    """
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
+    with rank_file(folder, rank, "log").open("wb") as log:
+        return subprocess.Popen(
+            # -P: a torch.py in the user's folder is not PyTorch.
+            [sys.executable, "-P", "-m", "jobs.worker", str(folder)],
+            env=inherited | dict(variables) | {PARENT: str(os.getpid())},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def overstepped(folder: Path, rank: int, limits: Limits, age: float) -> str:
+    """Which limit of the trial a living rank has overstepped, in words; empty if none.
+
+    `age` is the trial's in seconds.
+    """
+    if age > limits.trial:
+        return f"not done after limits.trial = {limits.trial:g} s"
+    if silent(folder, rank):
+        return silence(limits)
+    return ""
+
+
+def silence(limits: Limits) -> str:
+    return f"gave no sign of life for limits.hang = {limits.hang:g} s"
+
+
+def silent(folder: Path, rank: int) -> bool:
+    """Whether the sign of life that the rank's `alive` file promises is overdue."""
+    try:
+        due = rank_file(folder, rank, "alive").stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return time.time() > due + LATE_SECONDS
+
+
+def stopped(pid: int) -> bool:
+    """Whether the process stands still by SIGSTOP or under a debugger."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] in ("T", "t")
+
+
+def end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """End the processes and whatever they have started: ask, then force."""
+    living = [p for p in processes if p.poll() is None]
+    for process in living:
+        _signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in living:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            continue
+    for process in processes:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)  # start_new_session: its group has its pid
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def sleep_until_a_death(processes: list[subprocess.Popen[bytes]], seconds: float) -> None:
+    """Return when one of the living processes ends, after `seconds` at the latest."""
+    poller, watched = select.poll(), []
+    try:
+        for process in processes:
+            try:
+                watched.append(os.pidfd_open(process.pid))
+            except ProcessLookupError:
+                return  # one has ended and is gone already
+            poller.register(watched[-1], select.POLLIN)
+        poller.poll(seconds * 1000)
+    finally:
+        for descriptor in watched:
+            os.close(descriptor)
+
+
+class _Asked(Exception):
+    """SIGTERM came: the job is being ended from outside."""
+
+
+def _asked(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Asked
+
+
+def keep(folder: Path, place: RankEnvironment, variables: Mapping[str, str]) -> RankExit:
+    """Run the rank to its end, whatever that is, and write its exit record."""
+    limits, rank, began = read_trial(folder).limits, place.rank, time.monotonic()
+    signal.signal(signal.SIGTERM, _asked)
+    worker = start_worker(folder, rank, variables)
+    why = ""
+    try:
+        while not why and worker.poll() is None:
+            sleep_until_a_death([worker], LOOK_SECONDS)
+            if worker.poll() is None:
+                why = overstepped(folder, rank, limits, time.monotonic() - began)
+        asked = False
+    except _Asked:
+        asked = worker.poll() is None
+        if asked and stopped(worker.pid):
+            why = silence(limits)  # that is what the others have died of
+    record = RankExit(rank=rank, limit=why, asked=asked)
+    # Written before the end is enforced, since the keeper may be ended in the middle of that.
+    _write(folder, record)
+    end([worker])
+    record = record.model_copy(update={"exit_code": worker.returncode, "ended_unix": time.time()})
+    _write(folder, record)
+    return record
+
+
+def _write(folder: Path, record: RankExit) -> None:
+    write_atomically(rank_file(folder, record.rank, "exit"), record.model_dump_json() + "\n")
+
+
+def main(folder: Path, variables: Mapping[str, str]) -> None:
+    """The life of the keeper's process: its exit code is 0 only if the rank's was."""
+    place = RankEnvironment.from_variables(variables)
+    record = keep(folder, place, variables)
+    code = record.exit_code if record.exit_code is not None else 1
+    os._exit(1 if record.limit else code if code >= 0 else 128 - code)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), {k: v for k, v in os.environ.items() if k.startswith(FOREIGN)})
