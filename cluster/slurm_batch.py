@@ -34,7 +34,7 @@ from jobs.results import (
 )
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
-END_SECONDS = 10.0  # that a step has to end its ranks when asked
+END_SECONDS = 8.0  # that a step has to end its ranks when asked, and again when told
 # A trial may take this much longer than the longest that was seen of its point, and still fit.
 LONGER, MORE_SECONDS = 1.5, 15.0
 
@@ -162,13 +162,14 @@ def _verdict(
 
 
 def _end(step: subprocess.Popen[bytes]) -> None:
-    """srun passes SIGTERM on to the ranks' keepers; what is left then is killed."""
-    step.terminate()
-    try:
-        step.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        step.kill()
-        step.wait()
+    """srun passes SIGUSR1 on to the ranks' keepers; on SIGTERM it has all of the step killed."""
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL):
+        step.send_signal(number)
+        try:
+            step.wait(END_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def main(arguments: list[str]) -> None:

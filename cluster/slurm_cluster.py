@@ -94,15 +94,16 @@ class SlurmLauncher:
     def _refused(self, points: Sequence[Trial]) -> list[str]:
         """What SLURM would never start, in its own words, one line for each size."""
         faults = []
-        for old in (self._jobs_folder / "refused").glob("*.sbatch"):
+        refused = self._jobs_folder / "refused"
+        for old in refused.glob("*.sbatch"):
             old.unlink()
+        new = [path for path in (refused, self._jobs_folder, self._jobs_folder.parent) if not path.exists()]
+        refused.mkdir(parents=True, exist_ok=True)
         groups = [points] if self._options.allocation == "packed" else _by_size(points, self._options)
         for group in groups:
-            folder = self._jobs_folder / "refused"
             size = slurm_options.largest([size_of(p, self._options) for p in group], self._options)
-            script = folder / f"{size.nodes}-nodes-{size.tasks}-tasks.sbatch"
-            folder.mkdir(parents=True, exist_ok=True)
-            script.write_text(self._script(folder, "scaling-test-only", size, group), encoding="utf-8")
+            script = refused / f"{size.nodes}-nodes-{size.tasks}-tasks.sbatch"
+            script.write_text(self._script(refused, "scaling-test-only", size, group), encoding="utf-8")
             try:
                 said = slurm_queue.refusal(script)
             except slurm_queue.SlurmError as error:
@@ -111,9 +112,8 @@ class SlurmLauncher:
                 faults.append(f"SLURM refuses {script}: {said}")
             else:
                 script.unlink()
-        for empty in (self._jobs_folder / "refused", self._jobs_folder, self._jobs_folder.parent):
-            if not faults and not any(empty.iterdir()):
-                empty.rmdir()
+        for path in [] if faults else new:
+            path.rmdir()
         return faults
 
     # Submitting

@@ -22,6 +22,7 @@ from jobs.worker import PARENT
 
 GRACE_SECONDS = 2.0  # between being asked to end and being ended
 LATE_SECONDS = 3.0  # how far past its own deadline a sign of life may be
+ASKING = (signal.SIGTERM, signal.SIGUSR1)  # either asks a keeper to end its rank
 LOOK_SECONDS = 1.0  # how often limits are looked at; a death is seen at once
 
 # What another launcher, or a shell, may have set and a rank must not inherit.
@@ -120,30 +121,32 @@ def sleep_until_a_death(processes: list[subprocess.Popen[bytes]], seconds: float
 
 
 class _Asked(Exception):
-    """SIGTERM came: the job is being ended from outside."""
+    """The trial is being ended from outside."""
 
 
 def _asked(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in ASKING:
+        signal.signal(number, signal.SIG_IGN)
     raise _Asked
 
 
 def keep(folder: Path, place: RankEnvironment, variables: Mapping[str, str]) -> RankExit:
     """Run the rank to its end, whatever that is, and write its exit record."""
     limits, rank, began = read_trial(folder).limits, place.rank, time.monotonic()
-    signal.signal(signal.SIGTERM, _asked)
+    for number in ASKING:
+        signal.signal(number, _asked)
     worker = start_worker(folder, rank, variables)
-    why = ""
+    why, still, asked = "", False, False
     try:
         while not why and worker.poll() is None:
+            still = stopped(worker.pid)
             sleep_until_a_death([worker], LOOK_SECONDS)
             if worker.poll() is None:
                 why = overstepped(folder, rank, limits, time.monotonic() - began)
-        asked = False
     except _Asked:
         asked = worker.poll() is None
-        if asked and stopped(worker.pid):
-            why = silence(limits)  # that is what the others have died of
+    if still and worker.poll() != 0:
+        why = why or silence(limits)  # somebody stopped it, and that is what the others have died of
     record = RankExit(rank=rank, limit=why, asked=asked)
     # Written before the end is enforced, since the keeper may be ended in the middle of that.
     _write(folder, record)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from jobs.trial import Trial
 FORMAT = 1
 TRIAL, OUTCOME = "trial.json", "outcome.json"
 
+STOOD_STILL = re.compile(r"Timeout \(\d+:\d+:\d+(\.\d+)?\)!")  # as faulthandler writes it
 Phase = Literal["train", "compute_only"]
 # ok: complete. failed: a rank died. timeout: a limit of the trial struck. cancelled: by the user.
 # lost: the launcher lost sight of it (its node or its job is gone).
@@ -48,15 +50,18 @@ class RankReport(Record):
     and contains `import_seconds`, `data_load_seconds`, `rendezvous_seconds` and `build_seconds`. `first_step_seconds`
     is the first training call (tracing and compiling included). `test_accuracy` (rank 0 only) is
     the share of held-out images classified right after the last training step.
+    `visible_devices` is CUDA_VISIBLE_DEVICES as the launcher gave it, None if it did not.
     """
 
     rank: int
+    local_rank: int = 0
     host: str
     address: str
     pid: int
     cpus: list[int]
     threads: int
     niceness: int
+    visible_devices: str | None = None
     startup_seconds: float
     import_seconds: float
     data_load_seconds: float = 0.0
@@ -212,11 +217,21 @@ def verdict(folder: Path, exits: Sequence[RankExit], processes: int) -> tuple[St
         if end.limit:
             return "timeout", f"rank {end.rank}: {end.limit}"
         if end.exit_code and not end.asked:
+            if stood := _stood_still(folder, end.rank):
+                return "timeout", f"rank {end.rank} {stood}"
             reason = (last_lines(folder, end.rank, 1) or ["it left no message"])[0]
             return "failed", f"rank {end.rank} {in_words(end.exit_code)}: {reason}"
     if len(exits) == processes and all(end.exit_code == 0 for end in exits):
         return "ok", ""
     return None
+
+
+def _stood_still(folder: Path, rank: int) -> str:
+    """What a rank's own watchdog (jobs/watchdog.py) said when it ended the rank; empty if it did not."""
+    found = [line for line in last_lines(folder, rank, 200) if STOOD_STILL.fullmatch(line)]
+    return (
+        f"stood still for {found[-1].removeprefix('Timeout (').removesuffix(')!')}, its log says where" if found else ""
+    )
 
 
 def in_words(exit_code: int) -> str:

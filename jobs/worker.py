@@ -49,6 +49,7 @@ def run(folder: Path) -> None:
     place = RankEnvironment.from_variables(os.environ)
     if place.world_size != trial.processes:
         raise RendezvousError(f"WORLD_SIZE is {place.world_size}; trial {trial.id} has {trial.processes} processes")
+    visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
     settle(trial, place)
 
     from jobs import data, strategies
@@ -87,6 +88,7 @@ def run(folder: Path) -> None:
         results.append_steps(folder, place.rank, train.rows() + compute_only.rows())
 
     report = rank_report(trial, rendezvous, strategy, laps, train, started, ended, accuracy)
+    report = report.model_copy(update={"visible_devices": visible_devices})
     results.write_rank_report(folder, report)
     rendezvous.barrier()
     strategy.close()
@@ -160,6 +162,7 @@ def rank_report(
     facts, rank = strategy.facts(), rendezvous.place.rank
     return RankReport(
         rank=rank,
+        local_rank=rendezvous.place.local_rank,
         host=rendezvous.peers[rank].host,
         address=rendezvous.address,
         pid=os.getpid(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -43,10 +44,10 @@ def slurm(*command: str) -> str:
     return done.stdout
 
 
-def restart_controller(folder: Path) -> None:
-    """Kill slurmctld and start it again on its saved state."""
+def restart_controller(folder: Path, number: signal.Signals) -> None:
+    """End slurmctld by a signal and start it again on its saved state."""
     controller = psutil.Process(int((folder / "slurmctld.pid").read_text()))
-    controller.kill()
+    controller.send_signal(number)
     gone(controller)
     start = ["/usr/sbin/slurmctld", "-f", str(folder / "slurm.conf")]
     subprocess.run(start, check=True, timeout=30, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -58,3 +59,15 @@ def gone(process: psutil.Process, seconds: float = 10.0) -> None:
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, process
         time.sleep(0.05)
+
+
+def empty() -> None:
+    """End all jobs and bring all nodes back, so that no test sees another's leavings."""
+    slurm("scancel", "--me")
+    deadline = time.monotonic() + 60
+    while slurm("squeue", "--me", "--noheader") or "4" not in slurm("sinfo", "-h", "-t", "idle", "-o", "%D"):
+        for node in NODES:
+            if slurm("sinfo", "-h", "-n", node, "-t", "down,drain,fail", "-o", "%n"):
+                subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True)
+        assert time.monotonic() < deadline, slurm("sinfo", "-N", "-l") + slurm("squeue")
+        time.sleep(0.2)

@@ -1,0 +1,31 @@
+"""One practice cluster for all tests that need SLURM."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import practice
+
+
+@pytest.fixture(scope="session")
+def slurm_folder() -> Iterator[Path]:
+    """The folder of a running practice cluster. Its path is short, as a socket's must be."""
+    if why := practice.absent():
+        pytest.skip(why)
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    with practice.practice_cluster(folder):
+        yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def slurm_cluster(slurm_folder: Path) -> Iterator[Path]:
+    """The same, with all nodes up and nothing in the queue, before and after."""
+    practice.empty()
+    yield slurm_folder
+    practice.empty()

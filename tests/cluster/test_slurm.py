@@ -1,0 +1,421 @@
+"""The SLURM launcher on a real SLURM of four nodes (slurm/practice): what runs, and what goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+
+from cluster import slurm_cluster as launching
+from cluster import slurm_queue, study_file
+from cluster.driver import Plan, Summary, plan, run
+from cluster.folder import ResultsFolder
+from cluster.launcher import Launch
+from cluster.slurm_cluster import SlurmLauncher
+from jobs.results import Outcome, rank_file, read_outcome, write_trial
+from jobs.trial import Limits, Steps, Trial
+from tests.cluster import practice
+from tests.cluster.practice import slurm
+from tests.running import Done, launch, until
+
+SCALING = Path(sys.executable).with_name("scaling")
+DISTRIBUTED = ["torch-ddp", "torch-horovod", "tf-multiworker", "tf-horovod"]
+LONG = Steps(warmup=1, measured=100_000, compute_only=0)
+SHORT = {"warmup": 1, "measured": 3, "compute_only": 1}
+STUDY: dict[str, Any] = {
+    "name": "practice",
+    "strategies": ["torch-ddp"],
+    "workers": [1, 2],
+    "scaling": ["strong"],
+    "batch": {"global": 8},
+    "steps": SHORT,
+    "repeats": {"min": 1},
+    "limits": {"trial": 60.0},
+    "launcher": {"kind": "slurm", "nodes": 4},
+}
+
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm_cluster"), pytest.mark.timeout(400)]
+
+
+@pytest.fixture(autouse=True)
+def _settles_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One machine sees its own files at once."""
+    monkeypatch.setattr(launching, "SETTLE_SECONDS", 2.0)
+
+
+class Watched:
+    """A display that remembers; `on_tick` may do something to the cluster while trials run."""
+
+    def __init__(self, on_tick: Callable[[], None] = lambda: None) -> None:
+        self.outcomes: list[Outcome] = []
+        self.on_tick = on_tick
+
+    def planned(self, trials: Any, done: int) -> None: ...
+
+    def tick(self, running: Any) -> None:
+        self.on_tick()
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+def planned(results: Path, **change: Any) -> tuple[Plan, SlurmLauncher]:
+    study = study_file.check(STUDY | change)
+    launcher = SlurmLauncher(study.launcher.options, results)
+    return plan(study, launcher), launcher
+
+
+def drive(results: Path, display: Watched | None = None, **change: Any) -> tuple[Summary, ResultsFolder]:
+    made, launcher = planned(results, **change)
+    folder = ResultsFolder(results)
+    folder.open(made.study)
+    try:
+        return run(made, folder, launcher, lambda path: {}, display or Watched()), folder
+    finally:
+        folder.close()
+
+
+def trials_of(results: Path) -> list[Done]:
+    found = []
+    for folder in sorted((results / "trials").iterdir()):
+        outcome = read_outcome(folder)
+        assert outcome is not None, folder
+        found.append(Done(Trial.model_validate_json((folder / "trial.json").read_text()), folder, outcome))
+    return found
+
+
+def jobs_of(results: Path) -> list[Path]:
+    return [path for path in sorted((results / "slurm").iterdir()) if (path / "launches.json").exists()]
+
+
+# One trial, and what may befall it
+
+
+def endless(strategy: str = "torch-ddp", workers: int = 2, **limits: float) -> Trial:
+    bounds = Limits(**({"hang": 30.0, "trial": 300.0} | limits))
+    return Trial(strategy=strategy, workers=workers, global_batch=8, steps=LONG, limits=bounds)
+
+
+def begin(trial: Trial, results: Path, **options: Any) -> tuple[SlurmLauncher, Path]:
+    """Submit `trial` and wait until all its ranks are in their step loop."""
+    launcher = SlurmLauncher({"nodes": 4} | options, results)
+    folder = results / "trials" / trial.id
+    write_trial(folder, trial)
+    launcher.start([Launch(trial, folder, 0)])
+
+    def stepping() -> bool:
+        assert not launcher.wait(0.1), (folder / "outcome.json").read_text()
+        beats = [rank_file(folder, rank, "alive") for rank in range(trial.processes)]
+        return all(b.exists() and b.stat().st_mtime < time.time() + trial.limits.hang + 1 for b in beats)
+
+    until(stepping, 90)
+    return launcher, folder
+
+
+def end(launcher: SlurmLauncher, folder: Path, within: float) -> Outcome:
+    deadline = time.monotonic() + within
+    while not launcher.wait(0.5):
+        assert time.monotonic() < deadline, launcher.running()
+    outcome = read_outcome(folder)
+    assert outcome is not None
+    until(lambda: not workers_of(folder), 10)
+    return outcome
+
+
+def workers_of(folder: Path) -> list[psutil.Process]:
+    """The living rank processes of a trial, in order of rank."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        command = process.info["cmdline"] or []
+        if "jobs.worker" in command and str(folder) in command and process.info["status"] != psutil.STATUS_ZOMBIE:
+            with contextlib.suppress(psutil.Error):
+                found.append((int(process.environ()["RANK"]), process))
+    return [process for _, process in sorted(found, key=lambda pair: pair[0])]
+
+
+@pytest.mark.horovod
+@pytest.mark.parametrize("allocation", ["per-trial", "packed"])
+def test_every_strategy_runs_over_the_nodes_as_it_does_locally(allocation: str, tmp_path: Path) -> None:
+    summary, _ = drive(
+        tmp_path,
+        strategies=DISTRIBUTED,
+        workers=[1, 2, 4],
+        precision="float64",
+        limits={"trial": 200.0},
+        launcher={"kind": "slurm", "nodes": 4, "allocation": allocation, "time": 30},
+    )
+    assert summary.failed == []
+    done = trials_of(tmp_path)
+    assert len(done) == 12
+    alone = launch(done[0].trial.model_copy(update={"strategy": "torch", "workers": 1}), tmp_path / "local")
+    ddp = launch(done[0].trial.model_copy(update={"strategy": "torch-ddp", "workers": 2}), tmp_path / "local")
+    for each in done:
+        np.testing.assert_allclose(each.losses(), alone.losses(), rtol=1e-9, err_msg=each.trial.id)
+        assert each.outcome.launcher == "slurm"
+        assert len({report.rank for report in each.outcome.ranks}) == each.trial.workers
+        assert shape(each, 0) == shape(ddp, 0)
+        assert {r.threads for r in each.outcome.ranks} == {1}
+        assert {r.niceness for r in each.outcome.ranks} == {r.niceness for r in ddp.outcome.ranks}
+    assert len(jobs_of(tmp_path)) == (1 if allocation == "packed" else 12)
+
+
+def shape(done: Done, rank: int) -> Any:
+    """The form of what a trial left: its files, and the keys in them."""
+    own = (".exit", "srun.log")
+    files = sorted(
+        p.name for p in done.folder.glob("*") if "0000" not in p.name.replace("00000", "") and not p.name.endswith(own)
+    )
+    outcome = json.loads((done.folder / "outcome.json").read_text())
+    return files, sorted(outcome), sorted(outcome["ranks"][rank]), [sorted(r) for r in done.rows(rank, "train")]
+
+
+def test_a_killed_rank_ends_the_trial_and_is_named(tmp_path: Path) -> None:
+    launcher, folder = begin(endless(), tmp_path)
+    workers_of(folder)[1].kill()
+    outcome = end(launcher, folder, within=20)
+    assert (outcome.status, outcome.error.split(":")[0]) == ("failed", "rank 1 was killed by SIGKILL")
+    assert len(outcome.exits) == 2
+
+
+@pytest.mark.parametrize("allocation", ["per-trial", "packed"])
+def test_a_stopped_rank_which_slurm_never_notices_is_named(allocation: str, tmp_path: Path) -> None:
+    launcher, folder = begin(endless(hang=4.0), tmp_path, allocation=allocation, time=30)
+    workers_of(folder)[1].suspend()
+    outcome = end(launcher, folder, within=40)
+    assert (outcome.status, outcome.error) == (
+        "timeout",
+        "rank 1: gave no sign of life for limits.hang = 4 s",
+    )
+
+
+def test_a_node_that_goes_down_in_mid_trial_costs_only_that_launch(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def take_down() -> None:
+        running = [line.split("|") for line in slurm("squeue", "--me", "-h", "-t", "R", "-o", "%i|%N").splitlines()]
+        if not done and running and list(tmp_path.glob("trials/*/rank-00001.alive")):
+            done.append(running[0][1])
+            slurm("scontrol", "update", "nodename=n2", "state=down", "reason=test")
+
+    steps = {"warmup": 1, "measured": 150, "compute_only": 0}
+    display = Watched(take_down)
+    summary, folder = drive(tmp_path, display, workers=[2], steps=steps)
+    assert done
+    assert (summary.ok, summary.failed) == (1, [])
+    assert any("was lost: job" in line and "NODE_FAIL" in line for line in folder.moved), folder.moved
+
+
+def test_scancel_from_outside_is_told_as_it_was(tmp_path: Path) -> None:
+    launcher, folder = begin(endless(), tmp_path)
+    (state,) = launcher.running().values()
+    assert (state.text, state.nodes) == ("running", "n[1-2]")
+    slurm("scancel", state.job)
+    outcome = end(launcher, folder, within=30)
+    assert (outcome.status, outcome.error) == ("cancelled", f"job {state.job} ended as CANCELLED on n[1-2]")
+    assert outcome.job == state.job
+
+
+def test_a_cancelled_packed_job_keeps_what_was_done(tmp_path: Path) -> None:
+    def stop() -> None:
+        if list(tmp_path.glob("trials/*/outcome.json")):
+            slurm("scancel", "--me")
+
+    packed = {"kind": "slurm", "nodes": 4, "allocation": "packed", "time": 30}
+    summary, _ = drive(tmp_path, Watched(stop), launcher=packed, repeats={"min": 4})
+    assert summary.ok >= 1
+    assert {outcome.status for outcome in summary.failed} == {"cancelled"}
+    before = {d.trial.id for d in trials_of(tmp_path) if d.outcome.status == "ok"}
+    again, _ = drive(tmp_path, launcher=packed, repeats={"min": 4})
+    assert (again.done_before, again.ok) == (len(before), 8 - len(before))
+
+
+@pytest.mark.parametrize(("allocation", "status"), [("per-trial", "timeout"), ("packed", "lost")])
+def test_a_time_limit_that_strikes_leaves_a_clear_outcome(allocation: str, status: str, tmp_path: Path) -> None:
+    """A packed trial is "lost", since the next allocation, which the driver asks for, can do it."""
+    launcher, folder = begin(endless(), tmp_path, allocation=allocation, time=30)
+    slurm("scontrol", "update", f"jobid={launcher.running()[folder.name].job}", "timelimit=1")
+    outcome = end(launcher, folder, within=100)
+    assert (outcome.status, "launcher.time" in outcome.error) == (status, True)
+    assert len(outcome.exits) == 2
+
+
+def test_a_packed_allocation_that_runs_out_of_time_is_followed_by_another(tmp_path: Path) -> None:
+    """Each allocation has a minute, less 30 s to end in; a trial that may not fit is not begun."""
+    packed = {"kind": "slurm", "nodes": 2, "allocation": "packed", "time": 1}
+    limits = {"trial": 28.0}
+    summary, folder = drive(tmp_path, launcher=packed, limits=limits, repeats={"min": 2})
+    assert (summary.ok, summary.failed, folder.moved) == (4, [], [])
+    assert len(jobs_of(tmp_path)) > 1
+    assert "not begun: it may take" in "".join((job / "output.txt").read_text() for job in jobs_of(tmp_path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_restarted_controller_is_waited_for(number: signal.Signals, slurm_cluster: Path, tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def restart() -> None:
+        if not done and list(tmp_path.glob("trials/*/rank-00000.alive")):
+            practice.restart_controller(slurm_cluster, number)
+            done.append("restarted")
+
+    summary, folder = drive(tmp_path, Watched(restart), repeats={"min": 2})
+    assert (done, summary.ok, summary.failed) == (["restarted"], 4, [])
+    # Killed outright it forgets its last seconds, and ends the jobs that it does not know any more.
+    assert number == signal.SIGKILL or (folder.moved, len(jobs_of(tmp_path))) == ([], 4)
+
+
+def test_a_controller_that_is_away_is_told_and_waited_for(slurm_cluster: Path, tmp_path: Path) -> None:
+    made, launcher = planned(tmp_path, workers=[1])
+    controller = psutil.Process(int((slurm_cluster / "slurmctld.pid").read_text()))
+    controller.kill()
+    practice.gone(controller)
+    (trial,) = made.grid.points
+    folder = tmp_path / "trials" / trial.id
+    write_trial(folder, trial)
+    launcher.start([Launch(trial, folder, 0)])
+    assert launcher.room() == 0
+    (state,) = launcher.running().values()
+    assert "Unable to contact slurm controller" in state.reason
+    subprocess.run(["/usr/sbin/slurmctld", "-f", slurm_cluster / "slurm.conf"], check=True)
+    until(lambda: launcher.wait(0.5) == [trial.id], 60)  # it was never taken: handed back
+    assert read_outcome(folder) is None
+
+
+def test_what_slurm_would_never_start_is_refused_in_its_words(tmp_path: Path) -> None:
+    made, launcher = planned(tmp_path)
+    assert launcher.refuse(made.grid.points) == []
+    assert list(tmp_path.iterdir()) == []  # asking leaves nothing behind
+    with_bad = SlurmLauncher({"nodes": 9, "partition": "nowhere"}, tmp_path)
+    (fault,) = with_bad.refuse(made.grid.points[:1])
+    assert "invalid partition specified: nowhere" in fault
+    script = Path(fault.removeprefix("SLURM refuses ").partition(": ")[0])
+    assert "--partition=nowhere" in script.read_text()
+    nine = made.grid.points[1].model_copy(update={"workers": 9, "global_batch": 9})
+    (fault,) = SlurmLauncher({"nodes": 9}, tmp_path).refuse([nine])
+    assert "Requested node configuration is not available" in fault
+
+
+def test_a_limit_on_the_queue_is_kept_and_all_is_done(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def count() -> None:
+        seen.append(len(slurm("squeue", "--me", "--noheader", "-t", "PD,R").splitlines()))
+
+    slurm_two = {"kind": "slurm", "nodes": 4, "max_queued": 2}
+    summary, _ = drive(tmp_path, Watched(count), launcher=slurm_two, repeats={"min": 3}, workers=[1])
+    assert (summary.ok, max(seen)) == (3, 2)
+
+
+@pytest.mark.parametrize("tasks_per_node", [1, 2])
+def test_each_rank_gets_its_own_gpu(tasks_per_node: int, tmp_path: Path) -> None:
+    """The practice nodes have two stand-in GPUs each; SLURM gives them out like real ones."""
+    options = {"kind": "slurm", "nodes": 2, "tasks_per_node": tasks_per_node, "gpus_per_task": 1}
+    summary, _ = drive(tmp_path, workers=[2 * tasks_per_node], launcher=options)
+    assert summary.failed == []
+    (done,) = trials_of(tmp_path)
+    visible = [report.visible_devices for report in done.outcome.ranks]
+    assert visible == [str(rank % tasks_per_node) for rank in range(2 * tasks_per_node)]
+    assert [r.local_rank for r in done.outcome.ranks] == [rank % tasks_per_node for rank in range(2 * tasks_per_node)]
+    assert {r.device for r in done.outcome.ranks} == {"cpu"}  # a CPU run stays one
+
+
+def test_a_requeued_job_does_its_trial_again_and_sets_the_first_try_aside(tmp_path: Path) -> None:
+    trial = endless().model_copy(update={"steps": Steps(warmup=1, measured=400, compute_only=0)})
+    launcher, folder = begin(trial, tmp_path, requeue=True)
+    job = launcher.running()[trial.id].job
+    slurm("scontrol", "requeue", job)
+    until(lambda: slurm("squeue", "-h", "-j", job, "-o", "%T").strip() == "PENDING", 60)
+    slurm("scontrol", "update", f"jobid={job}", "starttime=now")  # SLURM would wait for two minutes
+    outcome = end(launcher, folder, within=240)
+    assert outcome.status == "ok"
+    (aside,) = (tmp_path / "set-aside").iterdir()
+    assert aside.name.startswith(trial.id)
+    assert len(Done(trial, folder, outcome).rows(0, "train")) == 401
+
+
+# The command
+
+
+def scaling(*arguments: object, within: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([SCALING, *map(str, arguments)], capture_output=True, text=True, timeout=within)
+
+
+def write_study(folder: Path, **change: Any) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDY | change))
+    return path
+
+
+def test_a_study_is_submitted_left_shown_and_come_back_to(tmp_path: Path) -> None:
+    study, results = write_study(tmp_path), tmp_path / "results"
+    left = scaling("run", study, "--results", results, "--detach")
+    assert (left.returncode, "submitted" in left.stdout) == (0, True), left.stderr
+    shown = scaling("status", results)
+    assert all(job in shown.stdout for job in slurm("squeue", "--me", "-h", "-o", "%i").split())
+    until(lambda: len(list(results.glob("trials/*/outcome.json"))) == 2, 90)  # with nobody watching
+    back = scaling("run", study, "--results", results)
+    assert (back.returncode, "2 launches are measured already" in back.stdout) == (0, True), back.stderr
+    assert len(jobs_of(results)) == 2
+
+
+def test_a_killed_driver_loses_nothing_and_nothing_is_measured_twice(tmp_path: Path) -> None:
+    study, results = write_study(tmp_path, repeats={"min": 2}), tmp_path / "results"
+    with subprocess.Popen([SCALING, "run", study, "--results", results], stdout=subprocess.DEVNULL) as driver:
+        until(lambda: list(results.glob("trials/*/outcome.json")), 90)
+        driver.send_signal(signal.SIGKILL)
+    back = scaling("run", study, "--results", results, within=180)
+    assert back.returncode == 0, back.stderr
+    assert {d.outcome.status for d in trials_of(results)} == {"ok"}
+    assert len({d.outcome.order for d in trials_of(results)}) == 4
+    assert len(jobs_of(results)) == 4
+    assert not (results / "set-aside").exists()
+
+
+def test_control_c_leaves_the_jobs_and_cancel_ends_them(tmp_path: Path) -> None:
+    steps = {"warmup": 1, "measured": 100_000, "compute_only": 0}
+    study, results = write_study(tmp_path, steps=steps, limits={"trial": 500.0}), tmp_path / "results"
+    with subprocess.Popen([SCALING, "run", study, "--results", results], stdout=subprocess.PIPE, text=True) as driver:
+        until(lambda: list(results.glob("trials/*/rank-00000.alive")), 60)
+        driver.send_signal(signal.SIGINT)
+        said, _ = driver.communicate(timeout=30)
+    assert (driver.returncode, "what is submitted goes on" in said) == (130, True)
+    assert slurm("squeue", "--me", "--noheader")
+    ended = scaling("cancel", results)
+    assert (ended.returncode, ended.stdout) == (0, "2 launches cancelled\n"), ended.stderr
+    assert slurm("squeue", "--me", "--noheader", "-t", "PD,R") == ""
+    assert {d.outcome.status for d in trials_of(results)} == {"cancelled"}
+
+
+def test_cancel_reaches_the_command_that_runs_the_study(tmp_path: Path) -> None:
+    steps = {"warmup": 1, "measured": 100_000, "compute_only": 0}
+    study, results = write_study(tmp_path, steps=steps, limits={"trial": 500.0}), tmp_path / "results"
+    with subprocess.Popen([SCALING, "run", study, "--results", results], stdout=subprocess.PIPE, text=True) as driver:
+        until(lambda: list(results.glob("trials/*/rank-00000.alive")), 60)
+        ended = scaling("cancel", results)
+        said, _ = driver.communicate(timeout=30)
+    assert ended.returncode == 0, ended.stderr
+    assert (driver.returncode, said.splitlines()[-1].split(";")[0]) == (130, "cancelled")
+    assert slurm("squeue", "--me", "--noheader", "-t", "PD,R") == ""
+
+
+def test_a_job_that_is_gone_without_a_word_is_recorded_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher, folder = begin(endless(), tmp_path)
+    job = launcher.running()[folder.name].job
+    for process in psutil.process_iter(["cmdline"]):
+        if "cluster.slurm_batch" in (process.info["cmdline"] or []) and str(tmp_path) in str(process.info["cmdline"]):
+            process.kill()
+    real = slurm_queue.jobs
+    monkeypatch.setattr(slurm_queue, "jobs", lambda: {k: v for k, v in real().items() if k != job})
+    outcome = end(launcher, folder, within=60)
+    assert (outcome.status, outcome.error) == ("lost", f"job {job} is gone from the queue and left no record")
