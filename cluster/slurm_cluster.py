@@ -78,6 +78,10 @@ class SlurmLauncher:
     def refuse(self, points: Sequence[Trial]) -> list[str]:
         most = self._options.most_workers
         faults = []
+        if "\\" in str(self._jobs_folder) or not str(self._jobs_folder).isprintable():
+            faults.append(
+                f"{self._jobs_folder!r}: SLURM takes no backslash in a path; name another place with --results"
+            )
         if too_many := sorted({p.workers for p in points if p.workers > most}):
             faults.append(
                 f"workers: {', '.join(map(str, too_many))} do not fit; launcher.nodes × launcher.tasks_per_node is "

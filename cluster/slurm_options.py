@@ -28,7 +28,7 @@ TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
 
 def _word(text: str) -> str:
     """An option's value: what SLURM's names and expressions are made of, and nothing else."""
-    if not re.fullmatch(r"[A-Za-z0-9_.,:;=+@%/&|*()\[\]-]+", text) or text.startswith("-"):
+    if not re.fullmatch(r"[A-Za-z0-9_.,:=+@%/&|*()\[\]-]+", text) or text.startswith("-"):
         raise ValueError(f"{text!r} holds a character that no SLURM option has; write it as for sbatch, without quotes")
     return text
 
@@ -188,8 +188,11 @@ def time_limit(options: SlurmOptions, trial_seconds: float) -> int:
 
 
 def directive(option: str) -> str:
-    """`option` as sbatch reads it in an #SBATCH line: a backslash takes away any special meaning."""
-    return re.sub(r"([^A-Za-z0-9_.,:/=+@%-])", r"\\\1", option)
+    """`option` as sbatch reads it in an #SBATCH line: in double quotes, where a backslash takes away
+    the meaning of a quote and of itself, and nothing else has any."""
+    if re.fullmatch(r"[A-Za-z0-9_.,:/=+@%-]*", option):
+        return option
+    return '"' + option.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def script(options: SlurmOptions, size: Size, minutes: int, job: Path, name: str) -> str:

@@ -344,6 +344,19 @@ def test_a_requeued_job_does_its_trial_again_and_sets_the_first_try_aside(tmp_pa
     assert len(Done(trial, folder, outcome).rows(0, "train")) == 401
 
 
+def test_a_folder_and_options_with_any_character_arrive_as_they_are(tmp_path: Path) -> None:
+    results = tmp_path / """it's 100% "$(touch canary)` & #1; é"""
+    options = {"kind": "slurm", "nodes": 2, "exclude": "n[3-4]", "sbatch": ["--comment='$(touch canary)'"]}
+    summary, _ = drive(results, launcher=options, workers=[2])
+    assert (summary.ok, summary.failed) == (1, [])
+    (job,) = jobs_of(results)
+    assert (job / "output.txt").read_text().endswith(": ok\n")
+    said = slurm("scontrol", "show", "job", "--oneliner", trials_of(results)[0].outcome.job or "")
+    assert "ExcNodeList=n[3-4]" in said
+    assert "Comment=$(touch canary)" in said
+    assert not list(tmp_path.rglob("canary"))
+
+
 # The command
 
 

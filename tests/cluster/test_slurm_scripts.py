@@ -1,0 +1,228 @@
+"""The scripts for SLURM and the options they are made of; nothing here needs a SLURM."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cluster import slurm_options, study_file
+from cluster.launcher import OptionsError
+from cluster.slurm_cluster import SlurmLauncher
+from cluster.slurm_options import Size, parse, seconds_of, size_of
+from cluster.slurm_rank import place_of, tasks_per_node
+from jobs.rendezvous import RankEnvironment, RendezvousError
+from jobs.trial import Trial
+
+GOLDEN = Path(__file__).with_name("golden")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "trial": {"nodes": 4, "time": 20},
+    "packed": {"allocation": "packed", "nodes": 4, "tasks_per_node": 8, "time": "1-12:00:00"},
+    "gpus": {
+        "nodes": 2,
+        "tasks_per_node": 4,
+        "gpus_per_task": 1,
+        "cpus_per_task": 16,
+        "time": "2:00:00",
+        "partition": "gpu",
+        "account": "proj42",
+        "qos": "normal",
+        "constraint": "a100&nvlink",
+        "reservation": "bench",
+        "exclude": "gpu[03,07-09]",
+        "exclusive": True,
+        "requeue": True,
+        "module_load": ["cuda/12.4", "nccl"],
+        "setup": ["source /apps/site.sh", 'export NCCL_DEBUG="WARN"'],
+        "sbatch": ["--mail-type=END", "--switches=1@30:00"],
+        "container_image": "docker://images.example#lab/torch:2.13",
+        "container_mounts": ["/data:/data:ro"],
+        "python": "/opt/venv/bin/python",
+    },
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_script_is_as_it_was_agreed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a change that is meant: SCALING_WRITE_GOLDEN=1 make test, and read the difference."""
+    monkeypatch.setattr(slurm_options, "PROJECT", Path("/home/me/scaling"))
+    monkeypatch.setattr(sys, "executable", "/home/me/scaling/.venv/bin/python")
+    options = parse(OPTIONS[name])
+    size = Size(
+        options.nodes, options.most_workers, options.tasks_per_node, options.cpus_per_task or 1, options.gpus_per_task
+    )
+    job = Path("/home/me/results/a study/slurm/torch-ddp-0f0f0f0f")
+    script = slurm_options.script(options, size, slurm_options.time_limit(options, 900), job, job.name)
+    golden = GOLDEN / f"{name}.sbatch"
+    if os.environ.get("SCALING_WRITE_GOLDEN"):
+        golden.write_text(script)
+    assert script == golden.read_text()
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+# Whatever somebody writes, the shell sees one word of it
+
+NASTY = st.text(alphabet=st.sampled_from("ab'\"`$(){};&|<>\\!*?#~ %\té"), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(folder=NASTY, image=NASTY, python=NASTY)
+def test_nothing_that_is_quoted_is_ever_run(
+    folder: str, image: str, python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real bash runs the script; in place of this project's interpreter a program tells its arguments."""
+    canary = tmp_path / "canary"
+    tell = tmp_path / "tell it's $(here)"
+    tell.write_text('#!/bin/bash\nprintf "%s\\0" "$@"\n')
+    tell.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tell))
+    attack = f"$(touch {canary})`touch {canary}`;touch {canary};'\"\\"
+    for given_image in (image, attack):
+        try:
+            options = parse({"container_image": given_image, "python": python})
+        except OptionsError:
+            continue
+        job = tmp_path / (folder.strip("/") + attack.replace("/", "_")) / "slurm" / "job"
+        script = slurm_options.script(options, Size(1, 1, 1, 1, 0), 1, job, "name")
+        done = subprocess.run(["bash"], input=script.encode(), capture_output=True, timeout=20)
+        assert done.returncode == 0, done.stderr
+        words = done.stdout.decode().split("\0")[:-1]
+        assert words[:6] == ["-P", "-m", "cluster.slurm_batch", str(job), python, "--"]
+        assert f"--container-image={given_image}" in words
+        assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("partition", "gpu\n#SBATCH --wrap=evil"),
+        ("partition", "gpu; rm -rf /"),
+        ("account", "$(id)"),
+        ("constraint", "a b"),
+        ("exclude", "--wrap=evil"),
+        ("module_load", ["cuda\nevil"]),
+        ("sbatch", ["--mail-type=END\nevil"]),
+        ("sbatch", ["wrap"]),
+        ("container_image", "image\nevil"),
+        ("container_mounts", ["/a:/b c"]),
+        ("interface", "eth0;id"),
+    ],
+)
+def test_an_option_that_could_break_out_is_refused_in_one_line(key: str, value: object) -> None:
+    with pytest.raises(OptionsError) as error:
+        parse({key: value} | ({"container_image": "i"} if key == "container_mounts" else {}))
+    (fault,) = error.value.faults
+    assert fault.startswith(key)
+    assert "\n" not in fault
+
+
+@settings(max_examples=200)
+@given(st.text(alphabet=st.characters(blacklist_categories=["Cc", "Cs"]), min_size=1))
+def test_a_directive_has_no_character_left_that_sbatch_takes_for_more(text: str) -> None:
+    written = slurm_options.directive(text)
+    if written == text:
+        assert not set(text) & set(" \t\"'#\\")
+        return
+    assert (written[0], written[-1]) == ('"', '"')
+    plain = ""
+    characters = iter(written[1:-1])
+    for character in characters:  # as sbatch reads what is in quotes: a backslash, then one character as it is
+        assert character != '"'
+        plain += next(characters) if character == "\\" else character
+    assert plain == text
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"node": 4}, "node: is not an option of the slurm launcher; known: allocation, nodes"),
+        ({"nodes": 0}, "nodes: 0 is wrong; input should be greater than or equal to 1"),
+        ({"allocation": "packed"}, "time: is missing; it is how long the packed allocation may last"),
+        ({"time": "soon"}, "time: 'soon' is not a time; write minutes, H:MM:SS or D-HH:MM:SS (in quotes)"),
+        ({"time": 0}, "time: 0 is no time at all"),
+        ({"container_mounts": ["/a:/b"]}, "container_image: is missing"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line(options: dict[str, Any], fault: str) -> None:
+    with pytest.raises(OptionsError) as error:
+        SlurmLauncher(options, Path("unused"))
+    assert [line.startswith(fault) for line in error.value.faults] == [True], error.value.faults
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [(90, 5400), ("90", 5400), ("1:30", 90), ("1:00:00", 3600), ("1-0", 86400), ("2-1:30", 178200), ("1-0:0:5", 86405)],
+)
+def test_times_are_read_as_sbatch_reads_them(time: str | int, seconds: int) -> None:
+    assert seconds_of(time) == seconds
+
+
+def test_a_time_in_a_study_file_is_not_a_number_to_the_base_of_sixty(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "name: x\nstrategies: [torch]\nscaling: [strong]\nbatch: {global: 4}\nlauncher: {kind: slurm, time: 1:30:00}\n"
+    )
+    assert study_file.parse(path).launcher.options == {"time": "1:30:00"}
+
+
+def trial(strategy: str, workers: int) -> Trial:
+    return Trial(strategy=strategy, workers=workers, global_batch=workers, threads_per_worker=2)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "workers", "size"),
+    [
+        ("torch", 1, Size(1, 1, 1, 2, 1)),
+        ("torch-ddp", 2, Size(1, 2, 2, 2, 1)),
+        ("torch-ddp", 4, Size(1, 4, 4, 2, 1)),
+        ("torch-ddp", 6, Size(2, 6, 4, 2, 1)),
+        ("tf-mirrored", 4, Size(1, 1, 1, 8, 4)),
+    ],
+)
+def test_nodes_are_filled_one_after_the_other(strategy: str, workers: int, size: Size) -> None:
+    options = parse({"nodes": 4, "tasks_per_node": 4, "gpus_per_task": 1})
+    assert size_of(trial(strategy, workers), options) == size
+
+
+def test_a_strategy_of_one_process_is_left_out_where_it_needs_two_nodes() -> None:
+    launcher = SlurmLauncher({"nodes": 4, "tasks_per_node": 2}, Path("unused"))
+    assert launcher.unfit(trial("tf-mirrored", 2)) is None
+    assert (
+        launcher.unfit(trial("tf-mirrored", 4))
+        == "its one process needs a node for 4 workers; launcher.tasks_per_node is 2"
+    )
+    assert launcher.unfit(trial("torch-ddp", 8)) is None
+    (fault,) = launcher.refuse([trial("torch-ddp", 16)])
+    assert fault == "workers: 16 do not fit; launcher.nodes × launcher.tasks_per_node is 4 × 2"
+
+
+def test_a_time_that_no_trial_fits_in_is_refused_before_anything_is_submitted() -> None:
+    launcher = SlurmLauncher({"nodes": 1, "time": 10}, Path("unused"))
+    (fault,) = launcher.refuse([trial("torch", 1)])
+    assert (
+        fault
+        == "launcher.time: 10 is 600 s, and one trial may take limits.trial = 900 s; raise the one or lower the other"
+    )
+
+
+def test_a_task_of_a_step_knows_its_place() -> None:
+    variables = {
+        "SLURM_PROCID": "5",
+        "SLURM_STEP_NUM_TASKS": "7",
+        "SLURM_NTASKS": "99",  # of the whole allocation: not to be read
+        "SLURM_LOCALID": "1",
+        "SLURM_NODEID": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "2(x3),1",
+        "MASTER_ADDR": "10.0.0.1",
+        "MASTER_PORT": "4711",
+    }
+    assert tasks_per_node("2(x3),1") == [2, 2, 2, 1]
+    assert place_of(variables) == RankEnvironment(5, 7, 1, 2, 2, "10.0.0.1", 4711)
+    with pytest.raises(RendezvousError, match="SLURM_PROCID"):
+        place_of({k: v for k, v in variables.items() if k != "SLURM_PROCID"})
