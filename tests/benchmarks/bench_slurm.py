@@ -1,0 +1,105 @@
+"""What SLURM costs a study: the start of a packed trial, and the driver's own polls.
+
+On the practice cluster, started for this and ended after it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.launcher import Launch
+from cluster.local import LocalLauncher
+from cluster.slurm_cluster import SlurmLauncher
+from jobs.results import Outcome, RankExit, conclude, now, read_outcome, write_trial
+from jobs.trial import Steps, Trial
+from tests.benchmarks.ratios import Measured, publish, summarize
+from tests.cluster.practice import absent, practice_cluster, slurm
+
+LAUNCHES = 8
+KNOWN, QUEUED = 2000, 200
+
+pytestmark = [pytest.mark.bench, pytest.mark.slurm, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def measured() -> Iterator[list[Measured]]:
+    if why := absent():
+        pytest.skip(why)
+    found: list[Measured] = []
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder, practice_cluster(Path(folder)):
+        yield found
+    publish("slurm", found)
+
+
+def trials(count: int) -> list[Trial]:
+    plan = Steps(warmup=1, measured=5, compute_only=0)
+    return [Trial(strategy="torch-ddp", workers=2, global_batch=64, repeat=r, steps=plan) for r in range(count)]
+
+
+def launches(results: Path, made: list[Trial]) -> list[Launch]:
+    for trial in made:
+        write_trial(results / "trials" / trial.id, trial)
+    return [Launch(trial, results / "trials" / trial.id, order) for order, trial in enumerate(made)]
+
+
+def seconds_to_first_step(folder: Path) -> float:
+    """From the start of srun, or of the first rank's process, to the first training step."""
+    outcome = read_outcome(folder)
+    assert isinstance(outcome, Outcome)
+    assert outcome.status == "ok", outcome.error
+    return outcome.ranks[0].train_started_unix - datetime.fromisoformat(outcome.started).timestamp()
+
+
+def test_a_packed_trial_starts_almost_as_soon_as_a_local_one(tmp_path: Path, measured: list[Measured]) -> None:
+    local = LocalLauncher({}, tmp_path / "local")
+    ours: list[float] = []
+    theirs: list[float] = []
+    for part in range(2):  # local, packed, local, packed: neither has the machine at its best time
+        for launch in launches(tmp_path / f"local{part}", trials(LAUNCHES // 2)):
+            local.start([launch])
+            while not local.wait(1.0):
+                pass
+            theirs.append(seconds_to_first_step(launch.folder))
+        packed = SlurmLauncher({"nodes": 2, "allocation": "packed", "time": 30}, tmp_path / f"slurm{part}")
+        started = launches(tmp_path / f"slurm{part}", trials(LAUNCHES // 2))
+        packed.start(started)
+        while packed.running():
+            packed.wait(1.0)
+        ours += [seconds_to_first_step(launch.folder) for launch in started]
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    note = f"{np.median(ours):.2f} s / {np.median(theirs):.2f} s to the first step of torch-ddp on two workers"
+    measured.append(summarize("packed trial: seconds over a local one", differences, "≤ 0.50 s", note))
+
+
+def test_a_poll_of_a_large_study_is_cheap(tmp_path: Path, measured: list[Measured]) -> None:
+    launcher = SlurmLauncher({"nodes": 2, "max_queued": QUEUED, "sbatch": ["--hold"]}, tmp_path)
+    everything = launches(tmp_path, trials(KNOWN))
+    for launch in everything[: KNOWN - QUEUED]:
+        exits = [RankExit(rank=rank, exit_code=1) for rank in (0, 1)]
+        conclude(
+            launch.folder, status="failed", error="x", launcher="slurm", order=launch.order, started=now(), exits=exits
+        )
+    began = time.perf_counter()
+    launcher.start(everything[KNOWN - QUEUED :])
+    submit = time.perf_counter() - began
+    polls = []
+    for _ in range(10):
+        began = time.perf_counter()
+        launcher._poll()
+        launcher.running()
+        polls.append(time.perf_counter() - began)
+    began = time.perf_counter()
+    again = SlurmLauncher({"nodes": 2}, tmp_path)
+    again.resume()
+    resume = time.perf_counter() - began
+    assert len(again.running()) == len(launcher.running()) == QUEUED
+    slurm("scancel", "--me")
+    note = f"{KNOWN} trials known, {QUEUED} queued; sbatch {1000 * submit / QUEUED:.0f} ms each; resume {resume:.2f} s"
+    measured.append(summarize("driver: seconds of one poll", polls, "≤ 0.50 s", note))
