@@ -166,6 +166,9 @@ def _fill_frameworks(rows: list[dict[str, Any]]) -> None:
         for row in rows:
             if not row.get(column):
                 row[column] = known.get(row["strategy"])
+    for row in rows:
+        if row.get("communication") == "none" and row.get("exposed_seconds") is not None:
+            row["exposed_seconds"] = 0.0  # a plain process has nobody to talk to: the difference is drift
 
 
 def _frame(rows: list[dict[str, Any]], factors: tuple[str, ...]) -> pl.DataFrame:

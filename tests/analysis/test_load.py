@@ -301,3 +301,12 @@ def test_analysis_needs_no_framework_and_no_other_part_of_the_project() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert said.stdout.strip() == "[]"
+
+
+def test_a_plain_process_exposes_no_communication(folder: Path) -> None:
+    trials = load(folder).trials
+    plain = trials.filter(pl.col("communication") == "none", status="ok")
+    assert plain.height
+    assert plain["compute_only_seconds"].null_count() == 0
+    assert plain["exposed_seconds"].to_list() == [0.0] * plain.height
+    assert (trials.filter(pl.col("communication") != "none", status="ok")["exposed_seconds"] != 0.0).all()
