@@ -8,6 +8,7 @@ Only wiring: each command imports what it needs when it runs, so that `--help` a
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -32,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+FILE_COLUMNS = 110  # of output that goes into a file
 CANCEL_SECONDS = 120.0  # that the command which runs a study has to end it
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file, such as studies/quick.yaml.")]
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A study's results folder.")]
@@ -253,7 +255,10 @@ def _stop(number: int, _: object) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console()
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        return Console(width=FILE_COLUMNS)
+    return console
 
 
 @contextmanager
@@ -315,7 +320,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
 
 
 def _show_results(console: Console, results: Path) -> None:
-    from analysis import claims, load, plots, report, table
+    from analysis import claims, inference, load, plots, report, table
     from analysis.efficiency import estimate
 
     with _clean_errors():
@@ -324,7 +329,10 @@ def _show_results(console: Console, results: Path) -> None:
             console.print("no launch has succeeded; there is nothing to show")
             return
         estimates = estimate(loaded)
-        console.print(table.render(estimates))
+        if len(estimates):
+            console.print(table.render(estimates))
+        if len(of_calls := inference.calls(loaded)):
+            console.print(inference.render(of_calls))
         console.print()
         console.print(claims.render(claims.judge(loaded)))
         figures = plots.write_all(loaded, results / "figures", estimates)

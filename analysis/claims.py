@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analysis.contrast import Comparison, Rates, Side, compared, decided, overall, plain, word_for
+from analysis.execution import over_eager
 from analysis.load import Results
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ CLAIMS = (
         "PyTorch 2.0の torch.compile() で推論速度向上",
         "Inference throughput compiled / eager > 1, after compile time, per batch size.",
         "inference trials",
-        "a study with `workload: infer`; this version has no such trials",
+        "scaling run studies/inference.yaml",
     ),
     Claim(
         "static-graph-faster",
@@ -101,7 +102,7 @@ CLAIMS = (
         "静的グラフ(Graph Mode): 計算グラフを先に定義し、後で実行",
         "Step throughput tf.function / eager TensorFlow > 1 and torch.compile / eager PyTorch > 1.",
         "training trials with graph and eager execution",
-        "a study with eager and graph execution as a factor; this version has no such factor",
+        "scaling run studies/execution.yaml",
     ),
 )
 
@@ -156,6 +157,16 @@ def suits_tpu(results: Results, margin: float) -> list[Comparison]:
     return decided(family, margin, primary=True)
 
 
+def graph_faster(results: Results, margin: float) -> list[Comparison]:
+    """Training throughput of a graph over eager execution, each framework against itself."""
+    return over_eager(results, margin, "train", ("PyTorch", "TensorFlow"))
+
+
+def compile_infers_faster(results: Results, margin: float) -> list[Comparison]:
+    """Inference throughput of torch.compile over eager PyTorch, per batch size, without the compile time."""
+    return over_eager(results, margin, "infer", ("PyTorch",))
+
+
 def not_yet(results: Results, margin: float) -> list[Comparison]:
     """No trial of this version can judge the claim."""
     return []
@@ -165,8 +176,8 @@ JUDGES: dict[str, Callable[[Results, float], list[Comparison]]] = {
     "tf-scales-better": scales_better,
     "tf-suits-tpu": suits_tpu,
     "tf-data-pipeline": not_yet,
-    "compile-speeds-inference": not_yet,
-    "static-graph-faster": not_yet,
+    "compile-speeds-inference": compile_infers_faster,
+    "static-graph-faster": graph_faster,
 }
 
 

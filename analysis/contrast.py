@@ -123,6 +123,22 @@ class Rates:
                     if workers > 1 or from_one_worker:
                         yield Rates(mode, workers, factors, part.filter(workers=workers), bases)
 
+    @staticmethod
+    def of_strategies(results: Results, trials: pl.DataFrame, without: Sequence[str]) -> Iterator[Rates]:
+        """Every cell of one strategy at one number of workers and batch, with successful launches only;
+        the factors `without` are what will be compared within it."""
+        ok = trials.filter(status="ok")
+        shared = [name for name in results.factors if name not in without]
+        varied = [name for name in shared if len(ok) and ok[name].n_unique() > 1]
+        keys = ["strategy", "workers", "global_batch", *varied]
+        for part in ok.partition_by(keys, maintain_order=True) if len(ok) else []:
+            factors = {name: part[name][0] for name in varied}
+            yield Rates(f"batch {part['global_batch'][0]}", part["workers"][0], factors, part, part.clear())
+
+    def sides(self, chosen: pl.Expr) -> list[Side]:
+        """Per strategy: the throughput of the launches that are `chosen`."""
+        return self._sides(self.here.filter(chosen))
+
     def efficiencies(self, framework: str) -> list[Side]:
         """Per strategy of `framework`: throughput over its base case's. N cancels between frameworks."""
         bases = {side.steps_per_call: side for side in self._sides(self.bases.filter(framework=framework))}

@@ -28,6 +28,10 @@ class NotResults(ValueError):
     """The folder is no results folder, or of a newer format; the message is one clear line."""
 
 
+# Factors that older trials did not have yet, with the value that these had all the same.
+NEWER_FACTORS = {"execution": "default", "workload": "train"}
+
+
 @dataclass(frozen=True)
 class Results:
     """A results folder as read.
@@ -99,6 +103,10 @@ def load(folder: Path, *, check_steady: bool = True) -> Results:
         set_aside += [SetAside(path, kept) for path in sorted(driver_left.iterdir())]
     _mark_scaling(rows, study)
     _fill_frameworks(rows)
+    for name, value in NEWER_FACTORS.items():
+        if any(name in row for row in rows):
+            for row in rows:
+                row.setdefault(name, value)
     factors = tuple(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
     return Results(folder, study, _frame(rows, factors), set_aside, plan, factors)
 
@@ -146,6 +154,9 @@ def _mark_scaling(rows: list[dict[str, Any]], study: dict[str, Any]) -> None:
         whole = _commonest([(r["global_batch"], r["workers"]) for r in rows])
         each = _commonest([(r["global_batch"] / r["workers"], r["workers"]) for r in rows])
     for row in rows:
+        if row.get("workload", "train") != "train":
+            row["strong"] = row["weak"] = False  # a call of one process is no point of a scaling curve
+            continue
         row["strong"] = row["global_batch"] == whole
         row["weak"] = isinstance(each, int | float) and row["global_batch"] == row["workers"] * each
 

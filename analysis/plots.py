@@ -28,7 +28,9 @@ from matplotlib.transforms import ScaledTranslation
 
 from analysis import plot_style as style
 from analysis.efficiency import estimate
+from analysis.inference import calls
 from analysis.load import Results
+from analysis.plot_inference import inference
 
 IDEAL = Line2D([], [], color=style.INK, ls=style.DOTS, lw=1.1, label="ideal")
 SPREAD = 0.3  # of the distance between two worker counts, taken by strategies side by side
@@ -111,12 +113,14 @@ FIGURES: dict[str, Callable[[pl.DataFrame, Results], Figure]] = {
 def write_all(results: Results, folder: Path, estimates: pl.DataFrame | None = None) -> list[Path]:
     """Write every figure as SVG and PNG into `folder`; nothing if no launch succeeded."""
     estimates = estimate(results) if estimates is None else estimates
-    if not len(estimates):
+    figures = {name: draw(estimates, results) for name, draw in FIGURES.items()} if len(estimates) else {}
+    if len(of_calls := calls(results)):
+        figures["inference"] = inference(of_calls, results)
+    if not figures:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    figures = {name: draw(estimates, results) for name, draw in FIGURES.items()}
-    if (figure := laws(estimates, results)) is not None:
+    if len(estimates) and (figure := laws(estimates, results)) is not None:
         figures["laws"] = figure
     for name, figure in figures.items():
         for path in (folder / f"{name}.svg", folder / f"{name}.png"):

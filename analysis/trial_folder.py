@@ -44,6 +44,8 @@ COLUMNS: dict[str, Any] = {
     "startup_seconds": pl.Float64,
     "first_step_seconds": pl.Float64,
     "test_accuracy": pl.Float64,
+    "prepare_seconds": pl.Float64,  # of an inference trial: before its first call
+    "max_difference": pl.Float64,  # of its logits from eager execution's
     **measure.MEASURED,
 }
 
@@ -113,6 +115,8 @@ def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
     hardware = hardware if isinstance(hardware, dict) else {}
     device = hardware.get("accelerator") or hardware.get("gpu") or hardware.get("cpu")
     hosts = outcome.get("hosts")
+    ranks = outcome.get("ranks")
+    first = ranks[0] if isinstance(ranks, list) and ranks and isinstance(ranks[0], dict) else {}
     return {
         "status": _text(outcome.get("status")),
         "error": _text(outcome.get("error")) or "",
@@ -130,6 +134,8 @@ def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
         "startup_seconds": _number(outcome.get("startup_seconds")),
         "first_step_seconds": _number(outcome.get("first_step_seconds")),
         "test_accuracy": _number(outcome.get("test_accuracy")),
+        "prepare_seconds": _number(first.get("prepare_seconds")),
+        "max_difference": _number(first.get("max_difference")),
     }
 
 

@@ -19,7 +19,9 @@ from jobs.trial import Trial
 def describe(trial: Trial) -> str:
     """A trial in a few words."""
     workers = f"{trial.workers} worker{'s' if trial.workers > 1 else ''}"
-    return f"{trial.strategy}, {workers}, batch {trial.global_batch}, launch {trial.repeat + 1}"
+    how = "" if trial.execution == "default" else f" ({trial.execution})"
+    what = ", inference" if trial.workload == "infer" else ""
+    return f"{trial.strategy}{how}{what}, {workers}, batch {trial.global_batch}, launch {trial.repeat + 1}"
 
 
 def minutes(seconds: float) -> str:

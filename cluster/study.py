@@ -14,19 +14,34 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
 from jobs.strategies import STRATEGIES
-from jobs.trial import Count, Data, Limits, Optimizer, Part, Precision, Steps, Trial
+from jobs.trial import (
+    Count,
+    Data,
+    Execution,
+    Limits,
+    Optimizer,
+    Part,
+    Precision,
+    Steps,
+    Trial,
+    Workload,
+    executions,
+    named_execution,
+)
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=80, strip_whitespace=True)]
 Scaling = Literal["strong", "weak"]
 
 
 class Batch(Part):
-    """Samples per step: `global` over all workers at strong scaling, `per_worker` at weak."""
+    """Samples per step: `global` over all workers at strong scaling, `per_worker` at weak. For
+    `workload: infer` instead `sizes`, images per call."""
 
     model_config = Part.model_config | {"populate_by_name": True}
 
     global_: Count | None = Field(default=None, alias="global")
     per_worker: Count | None = None
+    sizes: Annotated[list[Count], Field(min_length=1)] | None = None
 
 
 class Repeats(Part):
@@ -68,6 +83,7 @@ class Study(Part):
     """One designed experiment. A factor may be a list: each value multiplies the grid."""
 
     name: Name
+    workload: Workload = "train"
     strategies: Annotated[list[str], Field(min_length=1)]
     workers: Annotated[list[Count], Field(min_length=1)] | Literal["auto"] = "auto"
     scaling: Annotated[list[Scaling], Field(min_length=1)] = ["strong", "weak"]
@@ -80,6 +96,7 @@ class Study(Part):
     precision: Precision | Annotated[list[Precision], Field(min_length=1)] = "float32"
     optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)] = "adam"
     steps_per_call: Count | Annotated[list[Count], Field(min_length=1)] = 1
+    execution: Execution | Annotated[list[Execution], Field(min_length=1)] = "default"
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     resources: Resources = Resources()
     limits: Limits = Limits()
@@ -87,6 +104,16 @@ class Study(Part):
 
     @model_validator(mode="after")
     def _batch_for_scaling(self) -> Study:
+        if self.workload == "infer":
+            if self.batch.sizes is None or self.batch.global_ or self.batch.per_worker:
+                raise ValueError("batch: inference has no scaling; give batch.sizes, images per call, and nothing else")
+            if self.workers not in ("auto", [1]):
+                raise ValueError("workers: inference trials are single processes; leave it out")
+            return self
+        if self.batch.sizes is not None:
+            raise ValueError(
+                "batch.sizes: belongs to `workload: infer`; training has batch.global and batch.per_worker"
+            )
         if "strong" in self.scaling and self.batch.global_ is None:
             raise ValueError("batch.global: is missing; strong scaling needs it")
         if "weak" in self.scaling and self.batch.per_worker is None:
@@ -118,6 +145,8 @@ class StudyError(ValueError):
 
 def worker_counts(study: Study, largest: int) -> list[int]:
     """The numbers of workers; "auto" is 1, 2, 4, … and `largest`, as far as they divide the batch."""
+    if study.workload == "infer":
+        return [1]
     if study.workers != "auto":
         return sorted(set(study.workers))
     counts = {1, largest} | {2**i for i in range(largest.bit_length()) if 2**i <= largest}
@@ -133,7 +162,7 @@ def grid(study: Study, largest: int) -> Grid:
     """
     faults, left_out = [], []
     counts = worker_counts(study, largest)
-    if "strong" in study.scaling and study.batch.global_ is not None:
+    if study.workload == "train" and "strong" in study.scaling and study.batch.global_ is not None:
         for n in counts:
             if study.batch.global_ % n:
                 faults.append(f"batch.global: {study.batch.global_} is not divisible by {n} workers")
@@ -147,6 +176,11 @@ def grid(study: Study, largest: int) -> Grid:
     if max(counts) > 1 and any(STRATEGIES[name].is_base_case for name in named):
         bases = " and ".join(name for name in named if STRATEGIES[name].is_base_case)
         left_out.append(f"{bases} at more than 1 worker: a base case is a single process")
+    asked = study.execution if isinstance(study.execution, list) else [study.execution]
+    for name in named:
+        if lacking := [e for e in dict.fromkeys(asked) if named_execution(name, e, study.workload) is None]:
+            ways = ", ".join(executions(name, study.workload))
+            left_out.append(f"{name} with execution {', '.join(lacking)}: it has {ways}")
     points: dict[str, Trial] = {}
     for name in named:
         for n in [1] if STRATEGIES[name].is_base_case else counts:
@@ -170,7 +204,9 @@ def base_case(strategy: str) -> str:
 
 
 def _batches(study: Study, n: int) -> list[int]:
-    batches = []
+    batches = list(study.batch.sizes or [])
+    if study.workload == "infer":
+        return list(dict.fromkeys(batches))
     if "strong" in study.scaling and study.batch.global_ is not None:
         batches.append(study.batch.global_)
     if "weak" in study.scaling and study.batch.per_worker is not None:
@@ -179,25 +215,29 @@ def _batches(study: Study, n: int) -> list[int]:
 
 
 def _factors(study: Study, name: str) -> Iterator[dict[str, Any]]:
-    """Each combination of the factors. Steps per call are TensorFlow's; PyTorch has one."""
+    """Each combination of the factors. Steps per call are TensorFlow's; PyTorch has one. A way to
+    execute that the strategy does not have is no combination of it."""
 
     def values(field: str) -> list[Any]:
         value = getattr(study, field)
         return list(dict.fromkeys(value)) if isinstance(value, list) else [value]
 
     per_call = values("steps_per_call") if STRATEGIES[name].framework == "TensorFlow" else [1]
-    for precision, optimizer, k in itertools.product(values("precision"), values("optimizer"), per_call):
-        yield {"precision": precision, "optimizer": optimizer, "steps_per_call": k}
+    ways = list(dict.fromkeys(way for e in values("execution") if (way := named_execution(name, e, study.workload))))
+    for precision, optimizer, k, way in itertools.product(values("precision"), values("optimizer"), per_call, ways):
+        yield {"precision": precision, "optimizer": optimizer, "steps_per_call": k, "execution": way}
 
 
 def _trial(study: Study, name: str, workers: int, batch: int, factors: dict[str, Any]) -> Trial:
+    infer = study.workload == "infer"
     return Trial(
+        workload=study.workload,
         strategy=name,
         workers=workers,
         global_batch=batch,
         seed=study.seed,
         data=study.data,
-        steps=study.steps,
+        steps=study.steps.model_copy(update={"compute_only": 0}) if infer else study.steps,
         learning_rate=study.learning_rate,
         threads_per_worker=study.resources.threads_per_worker,
         limits=study.limits,

@@ -31,7 +31,7 @@ FORMAT = 1
 TRIAL, OUTCOME = "trial.json", "outcome.json"
 
 STOOD_STILL = re.compile(r"Timeout \(\d+:\d+:\d+(\.\d+)?\)!")  # as faulthandler writes it
-Phase = Literal["train", "compute_only"]
+Phase = Literal["train", "compute_only", "infer"]
 # ok: complete. failed: a rank died. timeout: a limit of the trial struck. cancelled: by the user.
 # lost: the launcher lost sight of it (its node or its job is gone).
 Status = Literal["ok", "failed", "timeout", "cancelled", "lost"]
@@ -50,6 +50,8 @@ class RankReport(Record):
     and contains `import_seconds`, `data_load_seconds`, `rendezvous_seconds` and `build_seconds`. `first_step_seconds`
     is the first training call (tracing and compiling included). `test_accuracy` (rank 0 only) is
     the share of held-out images classified right after the last training step.
+    Inference trials: `prepare_seconds` is what making the callable took before its first call, and
+    `max_difference` the largest absolute difference of its logits from eager execution's.
     `visible_devices` is CUDA_VISIBLE_DEVICES as the launcher gave it, None if it did not.
     """
 
@@ -71,6 +73,8 @@ class RankReport(Record):
     train_started_unix: float
     train_ended_unix: float
     test_accuracy: float | None = None
+    prepare_seconds: float | None = None
+    max_difference: float | None = None
     parameters: int
     device: str
     intra_op_threads: int

@@ -17,6 +17,8 @@ from jobs.strategies import STRATEGIES
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Precision = Literal["float32", "float64"]
+Workload = Literal["train", "infer"]
+Execution = Literal["default", "eager", "graph", "xla", "torchscript", "savedmodel", "tflite"]
 Optimizer = Literal["adam", "framework-default"]
 
 
@@ -65,7 +67,9 @@ class Trial(Part):
 
     `global_batch` is samples per step over all workers; `threads_per_worker` is cores per worker;
     `steps_per_call` is training steps per host call (TensorFlow strategies only); `repeat` numbers
-    the independent launches of one configuration.
+    the independent launches of one configuration. `execution` is "default" for what each framework's
+    users write first: eager PyTorch, tf.function; see `executions` for the others. `workload` "infer"
+    calls the untrained model on batches of `global_batch` images; its steps are calls.
     """
 
     strategy: str
@@ -79,6 +83,8 @@ class Trial(Part):
     optimizer: Optimizer = "adam"
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     steps_per_call: Count = 1
+    execution: Execution = "default"
+    workload: Workload = "train"
     threads_per_worker: Count = 1
     limits: Limits = Limits()
 
@@ -95,6 +101,19 @@ class Trial(Part):
             raise ValueError(f"global batch {self.global_batch} is not divisible by {self.workers} workers")
         if STRATEGIES[self.strategy].is_base_case and self.workers != 1:
             raise ValueError(f"{self.strategy} is a base case: it runs with one worker")
+        ways = executions(self.strategy, self.workload)
+        if self.execution not in ways:
+            raise ValueError(f"execution {self.execution}: {self.strategy} has {', '.join(ways)}")
+        if self.execution == "tflite" and self.precision != "float32":
+            raise ValueError(f"execution tflite: there is none in {self.precision}; use float32")
+        if self.workload == "infer" and not STRATEGIES[self.strategy].is_base_case:
+            raise ValueError(
+                f"workload infer: {self.strategy} adds nothing to a model that is only called; use a base case"
+            )
+        if self.workload == "infer" and (self.steps.compute_only or self.steps_per_call > 1):
+            raise ValueError("workload infer: has no compute-only steps and one step per call")
+        if self.execution == "eager" and self.steps_per_call > 1:
+            raise ValueError("execution eager: several steps in one call are a graph; use steps_per_call 1")
         for phase in ("warmup", "measured", "compute_only"):
             if getattr(self.steps, phase) % self.steps_per_call:
                 count = getattr(self.steps, phase)
@@ -126,3 +145,29 @@ class Trial(Part):
     def id(self) -> str:
         """The name of the trial's folder."""
         return f"{self.point}-r{self.repeat:02d}"
+
+
+# What "default" is called where ways to execute are compared.
+PLAIN_EXECUTION = {"PyTorch": "eager", "TensorFlow": "graph"}
+
+
+def executions(strategy: str, workload: Workload = "train") -> tuple[Execution, ...]:
+    """The values of `execution` that `strategy` can run with.
+
+    "graph" for PyTorch is torch.compile; "eager" for TensorFlow is the same code without tf.function,
+    and "xla" its tf.function with jit_compile, both in the plain process only: the tf.distribute
+    strategies' collectives want a graph, and on CPUs are no XLA operations. A model that is only called
+    can also be a traced and frozen TorchScript, a SavedModel, or a TFLite model.
+    """
+    if STRATEGIES[strategy].framework == "PyTorch":
+        return ("default", "graph", "torchscript") if workload == "infer" else ("default", "graph")
+    if workload == "infer":
+        return ("default", "eager", "xla", "savedmodel", "tflite")
+    return ("default", "eager", "xla") if STRATEGIES[strategy].is_base_case else ("default",)
+
+
+def named_execution(strategy: str, execution: str, workload: Workload = "train") -> Execution | None:
+    """The value for `strategy` of what a study calls "eager", "graph" or "xla"; None if it has none."""
+    if execution == "default" or execution == PLAIN_EXECUTION[STRATEGIES[strategy].framework]:
+        return "default"
+    return next((e for e in executions(strategy, workload) if e == execution), None)

@@ -18,11 +18,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jobs.data import Indices
     from jobs.meter import Meter
     from jobs.rendezvous import RankEnvironment, Rendezvous
     from jobs.results import RankReport
     from jobs.strategies.base import Strategy
     from jobs.trial import Trial
+    from jobs.watchdog import Watchdog
 
 COMPUTE_ONLY_WARMUP_CALLS = 3
 # A launcher that lives as long as the trial gives its own pid: the rank then dies with it.
@@ -60,7 +62,8 @@ def run(folder: Path) -> None:
     watchdog = Watchdog(results.rank_file(folder, place.rank, "alive"), trial.limits.startup)
     laps = Laps()
     dataset = data.load(trial.data, trial.seed)
-    train, compute_only = meters(trial, place, len(dataset.train_labels))
+    if trial.workload == "train":
+        train, compute_only = meters(trial, place, len(dataset.train_labels))
     laps.lap("data_load")
     rendezvous = Rendezvous(place, trial.id, trial.limits.startup)
     laps.lap("rendezvous")
@@ -69,6 +72,10 @@ def run(folder: Path) -> None:
     laps.lap("import")
     strategy.build()
     laps.lap("build")
+
+    if trial.workload == "infer":
+        infer(folder, trial, rendezvous, strategy, laps, watchdog)
+        return
 
     hang = trial.limits.hang
     try:
@@ -91,6 +98,51 @@ def run(folder: Path) -> None:
     report = report.model_copy(update={"visible_devices": visible_devices})
     results.write_rank_report(folder, report)
     rendezvous.barrier()
+    strategy.close()
+    rendezvous.close()
+    watchdog.stop()
+
+
+# Of logits of order one: beyond it a callable is not the same model, and its speed means nothing.
+LARGEST_DIFFERENCE = 1e-2
+POOL = 8  # batches that inference calls take turns with
+
+
+def infer(
+    folder: Path, trial: Trial, rendezvous: Rendezvous, strategy: Strategy, laps: Laps, watchdog: Watchdog
+) -> None:
+    """The rest of an inference trial: calls of the model on resident images, one after the other."""
+    import math
+
+    import numpy as np
+
+    from jobs import data, results
+    from jobs.meter import Meter
+
+    dataset = strategy.context.dataset
+    chosen = data.batch_indices(len(dataset.train_labels), trial.global_batch, POOL, trial.seed)
+    call, eager = strategy.inference(dataset.train_images[chosen] / np.float32(255))
+    laps.lap("prepare")
+    turns = np.arange(trial.steps.warmup + trial.steps.measured, dtype=np.int32) % POOL
+    meter = Meter("infer", np.repeat(turns[:, None], trial.global_batch, axis=1), trial.steps.warmup, 1)
+
+    def step(batches: Indices) -> float:
+        call(int(batches[0, 0]))
+        return math.nan
+
+    started = time.time()
+    try:
+        meter.run(step, watchdog, trial.limits.hang)
+    finally:
+        results.append_steps(folder, 0, meter.rows())
+    ended = time.time()
+    watchdog.allow(trial.limits.startup)
+    difference = float(np.max([np.abs(call(i) - eager(i)).max() for i in range(POOL)]))
+    if not difference <= LARGEST_DIFFERENCE:
+        raise RuntimeError(f"{trial.execution} and eager execution differ by {difference:g} in their logits")
+    report = rank_report(trial, rendezvous, strategy, laps, meter, started, ended, None)
+    more = {"prepare_seconds": laps.seconds["prepare"], "max_difference": difference}
+    results.write_rank_report(folder, report.model_copy(update=more))
     strategy.close()
     rendezvous.close()
     watchdog.stop()

@@ -7,6 +7,7 @@ The meter calls `build` once, then `train` and `compute_only` on batches, then `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from jobs.data import Dataset, Indices
 from jobs.rendezvous import Rendezvous
 from jobs.trial import Trial
 
+Logits = Callable[[int], NDArray[np.floating]]  # index into the pool ─▶ logits [b, 10]
 Losses = NDArray[np.floating] | float
 
 
@@ -74,6 +76,11 @@ class Strategy(ABC):
     @abstractmethod
     def evaluate(self) -> float:
         """The share of the test images that the trained model classifies right; no communication."""
+
+    def inference(self, pool: NDArray[np.floating]) -> tuple[Logits, Logits]:
+        """Two ways to call the model on `pool[i]`, float [pools, b, 28, 28] in 0…1: as the trial's
+        `execution` says, and eagerly. Base cases have it."""
+        raise NotImplementedError(f"{self.trial.strategy} is not called for inference")
 
     @abstractmethod
     def close(self) -> None:

@@ -13,10 +13,11 @@ import os
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobs import model
 from jobs.data import Indices
-from jobs.strategies.base import Facts, Losses, Strategy
+from jobs.strategies.base import Facts, Logits, Losses, Strategy
 
 
 def build_cnn(precision: str, seed: int) -> Any:
@@ -130,6 +131,9 @@ class TensorFlowLoop(Strategy):
             optimizer.apply_gradients(zip(self.gradients(tape, loss, values, synchronous), variables, strict=True))
             return loss * to_mean
 
+        if self.trial.execution == "xla":
+            replica_step = tf.function(replica_step, jit_compile=True)
+
         def steps(batches: Any) -> Any:
             k = self.trial.steps_per_call
             losses = tf.TensorArray(dtype, k)
@@ -140,6 +144,8 @@ class TensorFlowLoop(Strategy):
                 losses = losses.write(step, tf.add_n(list(here)))
             return losses.stack()
 
+        if self.trial.execution == "eager":
+            return lambda batches: steps(tf.constant(batches))
         # One fixed k: a shorter last call would be a second trace inside a timed step.
         shape = [self.trial.steps_per_call, self.context.process_batch]
         return tf.function(steps, input_signature=[tf.TensorSpec(shape, tf.int32)])
@@ -164,6 +170,22 @@ class TensorFlowLoop(Strategy):
             guesses = self._infer(tf.constant(images, tf.as_dtype(self.trial.precision))).numpy()
             right += int(np.sum(guesses == data.test_labels[start : start + 500]))
         return right / len(data.test_labels)
+
+    def inference(self, pool: NDArray[np.floating]) -> tuple[Logits, Logits]:
+        import tensorflow as tf
+
+        from jobs.strategies.tf_inference import callable_of
+
+        inputs = [tf.constant(images[..., np.newaxis], tf.as_dtype(self.trial.precision)) for images in pool]
+
+        def eager(index: int) -> NDArray[np.floating]:
+            logits: NDArray[np.floating] = self.net(inputs[index], training=False).numpy()
+            return logits
+
+        if self.trial.execution == "eager":
+            return eager, eager
+        model = callable_of(self.net, self.trial.execution, inputs[0], self.trial.threads_per_worker)
+        return lambda index: model(inputs[index]), eager
 
     def close(self) -> None:
         """Leave the other ranks; nothing to do for a single process."""

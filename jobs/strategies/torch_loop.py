@@ -9,10 +9,11 @@ import copy
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobs import model
 from jobs.data import Indices
-from jobs.strategies.base import Facts, Losses, Strategy
+from jobs.strategies.base import Facts, Logits, Losses, Strategy
 
 
 def build_cnn(dtype: Any, seed: int) -> Any:
@@ -49,7 +50,7 @@ class TorchLoop(Strategy):
         self.images = torch.from_numpy(data.train_images).unsqueeze(1)
         self.labels = torch.from_numpy(data.train_labels).long()
         self.net = build_cnn(self.dtype, self.trial.seed)
-        self.wrapped = self.wrap(self.net)
+        self.wrapped = self.executed(self.wrap(self.net))
         self.optimizer = self.wrap_optimizer(self.new_optimizer(self.net))
 
     def new_optimizer(self, net: Any) -> Any:
@@ -67,11 +68,21 @@ class TorchLoop(Strategy):
     def wrap_optimizer(self, optimizer: Any) -> Any:
         return optimizer
 
+    def executed(self, net: Any) -> Any:
+        """`net` as it is called: eagerly, or compiled (torch.compile)."""
+        import torch
+
+        if self.trial.execution != "graph":
+            return net
+        # Each launch compiles anew: what an earlier one left would make this one's compile time a lie.
+        torch._inductor.config.force_disable_caches = True
+        return torch.compile(net)
+
     def train(self, batches: Indices) -> Losses:
         return self._step(self.wrapped, self.optimizer, batches[0])
 
     def compute_only(self, batches: Indices) -> Losses:
-        return self._step(self.copy, self.copy_optimizer, batches[0])
+        return self._step(self.called_copy, self.copy_optimizer, batches[0])
 
     def _step(self, net: Any, optimizer: Any, indices: Any) -> float:
         import torch
@@ -89,6 +100,7 @@ class TorchLoop(Strategy):
         self.copy = build_cnn(self.dtype, self.trial.seed)
         self.copy.load_state_dict(self.net.state_dict())
         self.copy_optimizer = self.new_optimizer(self.copy)
+        self.called_copy = self.executed(self.copy)
         self.copy_optimizer.load_state_dict(copy.deepcopy(self.optimizer.state_dict()))
 
     def evaluate(self) -> float:
@@ -102,6 +114,25 @@ class TorchLoop(Strategy):
                 guesses = self.net(images.to(self.dtype).div_(255.0)).argmax(1).numpy()
                 right += int(np.sum(guesses == data.test_labels[start : start + 500]))
         return right / len(data.test_labels)
+
+    def inference(self, pool: NDArray[np.floating]) -> tuple[Logits, Logits]:
+        import torch
+
+        net = self.net.eval()
+        inputs = [torch.from_numpy(images).unsqueeze(1).to(self.dtype) for images in pool]
+
+        def caller(model: Any) -> Logits:
+            def call(index: int) -> NDArray[np.floating]:
+                with torch.inference_mode():
+                    logits: NDArray[np.floating] = model(inputs[index]).numpy()
+                return logits
+
+            return call
+
+        if self.trial.execution == "torchscript":
+            with torch.no_grad():
+                return caller(torch.jit.freeze(torch.jit.trace(net, inputs[0]))), caller(net)
+        return caller(self.executed(net)), caller(net)
 
     def close(self) -> None:
         """Leave the other ranks; nothing to do for a single process."""

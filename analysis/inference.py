@@ -1,0 +1,129 @@
+"""Inference trials: latency and throughput of each way to call the model, and what a faster way costs first.
+
+    frame = calls(load(folder))      one row per strategy × execution × images per call
+
+All times are of one call. A way that must first be made (compiled, traced, converted) pays that back
+after so many calls as its preparation and first call took longer than eager execution's, over what it
+saves per call.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from analysis import bootstrap
+from analysis.execution import named
+from analysis.load import Results
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+KEY = ("framework", "strategy", "execution", "batch")
+QUANTITIES = ("step_p50", "step_p95", "step_p99", "ready_seconds", "max_difference")
+SCHEMA = {
+    "framework": pl.String,
+    "strategy": pl.String,
+    "execution": pl.String,
+    "batch": pl.Int64,
+    "n_launches": pl.Int64,
+    "throughput": pl.Float64,  # images per second
+    "throughput_low": pl.Float64,
+    "throughput_high": pl.Float64,
+    "p50": pl.Float64,  # seconds, mean over launches of the launch's percentile
+    "p95": pl.Float64,
+    "p99": pl.Float64,
+    "over_eager": pl.Float64,
+    "over_eager_low": pl.Float64,
+    "over_eager_high": pl.Float64,
+    "ready_seconds": pl.Float64,  # preparation and first call
+    "break_even_calls": pl.Float64,  # infinite if it never pays
+    "max_difference": pl.Float64,
+}
+
+
+def calls(results: Results, *, confidence: float = 0.95, resamples: int = bootstrap.RESAMPLES) -> pl.DataFrame:
+    """Columns SCHEMA; intervals are over launches, null for a single one. Factors beside the execution
+    make rows of their own only if a study varies them, which its table then cannot tell apart: none does."""
+    ok = results.trials.filter(status="ok")
+    if "workload" not in ok.columns:
+        return pl.DataFrame(schema=SCHEMA)
+    ok = named(ok.filter(workload="infer")).with_columns(
+        (pl.col("prepare_seconds").fill_null(0.0) + pl.col("first_step_seconds")).alias("ready_seconds"),
+        (pl.col("train_seconds") / pl.col("samples")).alias("cost"),
+    )
+    points: dict[tuple[Any, ...], dict[str, bootstrap.Mean]] = {}
+    for part in ok.partition_by("strategy", "execution", "global_batch", maintain_order=True) if len(ok) else []:
+        values = part.select("cost", *QUANTITIES).cast(pl.Float64).fill_null(math.nan).to_numpy()
+        means = bootstrap.resampled(values, resamples, 0, part["point"][0])
+        key = (part["framework"][0], part["strategy"][0], part["execution"][0], part["global_batch"][0])
+        points[key] = dict(zip(("cost", *QUANTITIES), means, strict=True))
+    rows = [_row(key, points, confidence) for key in points]
+    order = pl.col("execution").replace_strict({"eager": 0, "graph": 1}, default=2)
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row").sort("framework", "strategy", "batch", order, "execution")
+
+
+def _row(
+    key: tuple[Any, ...], points: dict[tuple[Any, ...], dict[str, bootstrap.Mean]], confidence: float
+) -> list[Any]:
+    here, eager = points[key], points.get((*key[:2], "eager", key[3]))
+    cost = here["cost"]
+    low, high = cost.log_interval(confidence)
+    ratio: tuple[float, float, float] = (math.nan,) * 3
+    break_even = math.nan
+    if eager is not None and eager is not here:
+        ratio = (eager["cost"].value / cost.value, *bootstrap.ratio_interval([eager["cost"]], [cost], confidence))
+        saved = key[3] * (eager["cost"].value - cost.value)
+        later = here["ready_seconds"].value - eager["ready_seconds"].value
+        break_even = max(0.0, later) / saved if saved > 0 else math.inf
+    found = [
+        *(1 / cost.value, 1 / high, 1 / low),
+        *(here[name].value for name in ("step_p50", "step_p95", "step_p99")),
+        *ratio,
+        here["ready_seconds"].value,
+        break_even,
+        here["max_difference"].value,
+    ]
+    return [*key, cost.n, *(None if math.isnan(value) else value for value in found)]
+
+
+def render(frame: pl.DataFrame) -> Table:
+    """For a terminal: one line per way to call and images per call."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left")
+    for name in ("strategy", "execution"):
+        table.add_column(name, no_wrap=True)
+    for name in ("batch", "n", "images/s", "p50 ms", "p99 ms", "over eager", "ready s", "pays after"):
+        table.add_column(name, justify="right", no_wrap=True)
+    last = None
+    for row in frame.iter_rows(named=True):
+        if last is not None and (row["strategy"], row["batch"]) != last:
+            table.add_section()
+        last = row["strategy"], row["batch"]
+        table.add_row(*map(Text, _cells(row)), style="bold" if row["execution"] == "eager" else "")
+    table.caption = Text(
+        "n launches; [95% interval over launches]. ready: making the callable, and its first call. pays after: "
+        "calls until that is earned back from eager execution.",
+        style="not italic dim",
+    )
+    return table
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    ratio, low, high = row["over_eager"], row["over_eager_low"], row["over_eager_high"]
+    bounds = "[?]" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
+    calls = row["break_even_calls"]
+    return [
+        *(row["strategy"], row["execution"], str(row["batch"]), str(row["n_launches"])),
+        f"{row['throughput']:,.0f}",
+        f"{1e3 * row['p50']:.3g}",
+        f"{1e3 * row['p99']:.3g}",
+        "" if ratio is None else f"{ratio:.2f} {bounds}",
+        f"{row['ready_seconds']:.2f}",
+        "" if calls is None else "never" if math.isinf(calls) else f"{calls:,.0f} calls",
+    ]

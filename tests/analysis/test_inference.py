@@ -1,0 +1,106 @@
+"""Graph against eager, in training and in inference: the numbers, the verdicts, the figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+
+from analysis import claims, inference, plots
+from analysis.load import Results
+from analysis.trial_folder import COLUMNS
+
+FRAMEWORKS = {"torch": "PyTorch", "tf": "TensorFlow"}
+
+
+def results(
+    workload: str, seconds: dict[tuple[str, str, int], float], repeats: int = 5, noise: float = 0.01
+) -> Results:
+    """Launches of 100 calls whose mean is given per (strategy, execution, batch)."""
+    rng, rows = np.random.default_rng(0), []
+    for (strategy, execution, batch), mean in seconds.items():
+        for repeat in range(repeats):
+            each = mean * rng.lognormal(0.0, noise)
+            row: dict[str, Any] = {
+                "trial_id": f"{strategy}-{execution}-{batch}-r{repeat}", "point": f"{strategy}-{execution}-{batch}",
+                "strategy": strategy, "framework": FRAMEWORKS[strategy], "communication": "none", "workers": 1,
+                "global_batch": batch, "repeat": repeat, "strong": False, "weak": False, "status": "ok", "error": "",
+                "emulated": False, "device": "Some CPU", "launcher": "local", "samples": 100 * batch,
+                "train_seconds": 100 * each, "throughput": batch / each, "step_p50": each, "step_p95": 2 * each,
+                "step_p99": 3 * each, "first_step_seconds": 1.0 if execution == "default" else 11.0,
+                "prepare_seconds": 0.0, "max_difference": 1e-6, "startup_seconds": 1.0,
+            }  # fmt: skip
+            rows.append({name: row.get(name) for name in COLUMNS} | {"execution": execution, "workload": workload})
+    trials = pl.DataFrame(rows, schema=COLUMNS | {"execution": pl.String, "workload": pl.String})
+    return Results(Path("made"), {"name": "made"}, trials, [], {}, ("execution", "workload"))
+
+
+FASTER = {
+    ("torch", "default", 1): 0.010,
+    ("torch", "graph", 1): 0.005,
+    ("tf", "default", 1): 0.002,
+    ("tf", "eager", 1): 0.004,
+}
+
+
+def verdict(found: Results, claim: str) -> claims.Verdict:
+    return next(v for v in claims.judge(found) if v.claim.id == claim)
+
+
+def test_the_numbers_of_calls() -> None:
+    frame = inference.calls(results("infer", FASTER, noise=0.0))
+    graph = frame.row(by_predicate=(pl.col("strategy") == "torch") & (pl.col("execution") == "graph"), named=True)
+    assert graph["throughput"] == pytest.approx(200.0)
+    assert (graph["p50"], graph["p99"]) == (pytest.approx(0.005), pytest.approx(0.015))
+    assert graph["over_eager"] == pytest.approx(2.0)
+    assert graph["break_even_calls"] == pytest.approx(2000.0)  # ten seconds more, five milliseconds saved each
+    # TensorFlow's default is its graph; eager is the reference there too.
+    tf = frame.filter(strategy="tf")
+    assert tf["execution"].to_list() == ["eager", "graph"]
+    assert tf["over_eager"].to_list() == [None, pytest.approx(2.0)]
+
+
+def test_a_way_that_is_slower_never_pays() -> None:
+    slower = {("torch", "default", 1): 0.005, ("torch", "graph", 1): 0.006}
+    frame = inference.calls(results("infer", slower))
+    assert frame["break_even_calls"].to_list() == [None, float("inf")]
+    console = Console(width=110, record=True)
+    console.print(inference.render(frame))
+    assert "never" in console.export_text()
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(1.5, "supported"), (0.7, "contradicted"), (1.0, "no difference")])
+def test_compiled_inference_is_judged_per_batch_size(ratio: float, said: str) -> None:
+    seconds = {("torch", "default", b): 0.01 * b for b in (1, 16)} | {
+        ("torch", "graph", b): 0.01 * b / ratio for b in (1, 16)
+    }
+    found = verdict(results("infer", seconds), "compile-speeds-inference")
+    assert found.verdict == said
+    assert [c.where() for c in found.comparisons] == ["batch 1 at 1", "batch 16 at 1"]
+    assert verdict(results("infer", seconds), "static-graph-faster").verdict == "untested"
+
+
+def test_graphs_are_judged_against_their_own_framework() -> None:
+    found = verdict(results("train", FASTER), "static-graph-faster")
+    assert found.verdict == "supported"
+    assert {c.name for c in found.comparisons} == {"torch: torch.compile / eager", "tf: tf.function / eager"}
+    assert all(c.ratio == pytest.approx(2.0, rel=0.05) for c in found.comparisons)
+    opposed = FASTER | {("torch", "graph", 1): 0.020}
+    assert verdict(results("train", opposed), "static-graph-faster").verdict == "inconclusive"
+
+
+def test_xla_is_told_beside_and_decides_nothing() -> None:
+    found = verdict(results("train", FASTER | {("tf", "xla", 1): 0.1}), "static-graph-faster")
+    assert found.verdict == "supported"
+    assert [c.verdict for c in found.comparisons if not c.primary] == ["contradicted"]
+
+
+def test_a_study_of_calls_only_has_its_figure_and_no_curves(tmp_path: Path) -> None:
+    seconds = {("torch", e, b): 0.01 * b for e in ("default", "graph") for b in (1, 16)}
+    written = plots.write_all(results("infer", seconds), tmp_path)
+    assert [path.name for path in written] == ["inference.svg", "inference.png"]
+    assert all(path.stat().st_size > 10_000 for path in written)
