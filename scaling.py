@@ -320,7 +320,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
 
 
 def _show_results(console: Console, results: Path) -> None:
-    from analysis import claims, inference, load, plots, report, table
+    from analysis import claims, inference, ingest, load, plots, report, table
     from analysis.efficiency import estimate
 
     with _clean_errors():
@@ -333,6 +333,8 @@ def _show_results(console: Console, results: Path) -> None:
             console.print(table.render(estimates))
         if len(of_calls := inference.calls(loaded)):
             console.print(inference.render(of_calls))
+        if len(of_files := ingest.readings(loaded)):
+            console.print(ingest.render(of_files))
         console.print()
         console.print(claims.render(claims.judge(loaded)))
         figures = plots.write_all(loaded, results / "figures", estimates)

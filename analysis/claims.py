@@ -17,6 +17,7 @@ import polars as pl
 
 from analysis.contrast import Comparison, Rates, Side, compared, decided, overall, plain, word_for
 from analysis.execution import over_eager
+from analysis.ingest import tf_data_over_loader
 from analysis.load import Results
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ CLAIMS = (
         "大規模データ処理(TF Data Pipeline)",
         "Input throughput with the same decoding on the same files: tf.data / PyTorch DataLoader > 1 as readers grow.",
         "ingest trials",
-        "a study with `workload: ingest`; this version has no such trials",
+        "scaling run studies/ingest.yaml",
     ),
     Claim(
         "compile-speeds-inference",
@@ -167,15 +168,10 @@ def compile_infers_faster(results: Results, margin: float) -> list[Comparison]:
     return over_eager(results, margin, "infer", ("PyTorch",))
 
 
-def not_yet(results: Results, margin: float) -> list[Comparison]:
-    """No trial of this version can judge the claim."""
-    return []
-
-
 JUDGES: dict[str, Callable[[Results, float], list[Comparison]]] = {
     "tf-scales-better": scales_better,
     "tf-suits-tpu": suits_tpu,
-    "tf-data-pipeline": not_yet,
+    "tf-data-pipeline": tf_data_over_loader,
     "compile-speeds-inference": compile_infers_faster,
     "static-graph-faster": graph_faster,
 }

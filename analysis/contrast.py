@@ -18,6 +18,7 @@ import polars as pl
 from analysis.load import Results
 from analysis.ratios import LogRate, LogRatio, holm, log_ratio
 
+MODES = ("strong", "weak")
 ALPHA = 0.05  # of a family of comparisons, two-sided
 
 
@@ -74,7 +75,7 @@ class Comparison:
     def where(self) -> str:
         """The cell in a few words."""
         factors = "".join(f", {name} {value}" for name, value in self.factors.items())
-        return f"{self.scaling} at {self.workers}{factors}"
+        return (f"{self.scaling} at {self.workers}" if self.scaling in MODES else self.scaling) + factors
 
     @staticmethod
     def columns() -> tuple[str, ...]:
@@ -98,7 +99,7 @@ class Comparison:
 class Rates:
     """The launches of one scaling mode, worker count and setting of the factors; base cases beside."""
 
-    scaling: str
+    scaling: str  # or, where nothing is scaled, what the cell is, in words
     workers: int
     factors: dict[str, Any]
     here: pl.DataFrame
@@ -133,7 +134,9 @@ class Rates:
         keys = ["strategy", "workers", "global_batch", *varied]
         for part in ok.partition_by(keys, maintain_order=True) if len(ok) else []:
             factors = {name: part[name][0] for name in varied}
-            yield Rates(f"batch {part['global_batch'][0]}", part["workers"][0], factors, part, part.clear())
+            workers = part["workers"][0]
+            here = f"batch {part['global_batch'][0]}" + (f", {workers} workers" if workers > 1 else "")
+            yield Rates(here, workers, factors, part, part.clear())
 
     def sides(self, chosen: pl.Expr) -> list[Side]:
         """Per strategy: the throughput of the launches that are `chosen`."""

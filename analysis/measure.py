@@ -181,7 +181,7 @@ def measure(
 
     Times in seconds; percentiles are over the measured steps of this launch.
     """
-    train = found.get("train", found.get("infer"))
+    train = next((found[name] for name in ("train", "infer", "ingest") if name in found), None)
     if train is None or not train.seconds.size:
         raise BrokenSteps("no measured training steps")
     if planned_steps is not None and train.seconds.shape[1] != planned_steps:

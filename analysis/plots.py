@@ -29,8 +29,10 @@ from matplotlib.transforms import ScaledTranslation
 from analysis import plot_style as style
 from analysis.efficiency import estimate
 from analysis.inference import calls
+from analysis.ingest import readings
 from analysis.load import Results
 from analysis.plot_inference import inference
+from analysis.plot_ingest import ingest
 
 IDEAL = Line2D([], [], color=style.INK, ls=style.DOTS, lw=1.1, label="ideal")
 SPREAD = 0.3  # of the distance between two worker counts, taken by strategies side by side
@@ -116,6 +118,8 @@ def write_all(results: Results, folder: Path, estimates: pl.DataFrame | None = N
     figures = {name: draw(estimates, results) for name, draw in FIGURES.items()} if len(estimates) else {}
     if len(of_calls := calls(results)):
         figures["inference"] = inference(of_calls, results)
+    if len(of_files := readings(results)):
+        figures["ingest"] = ingest(of_files, results)
     if not figures:
         return []
     folder.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,8 @@ COLUMNS: dict[str, Any] = {
     "test_accuracy": pl.Float64,
     "prepare_seconds": pl.Float64,  # of an inference trial: before its first call
     "max_difference": pl.Float64,  # of its logits from eager execution's
+    "cpu_seconds_per_sample": pl.Float64,  # of an ingest trial, readers included
+    "memory_bytes": pl.Float64,
     **measure.MEASURED,
 }
 
@@ -136,6 +138,8 @@ def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
         "test_accuracy": _number(outcome.get("test_accuracy")),
         "prepare_seconds": _number(first.get("prepare_seconds")),
         "max_difference": _number(first.get("max_difference")),
+        "cpu_seconds_per_sample": _number(first.get("cpu_seconds_per_sample")),
+        "memory_bytes": _number(first.get("memory_bytes")),
     }
 
 

@@ -27,7 +27,7 @@ MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "launcher
 # What may be there before the study's own file is: a launcher's scripts that were refused.
 OWN = (".lock", ".cancel", "slurm")
 # Factors multiply the grid, so a new value adds points; a trial's id keeps them apart.
-FACTORS = ("precision", "optimizer", "steps_per_call", "execution")
+FACTORS = ("precision", "optimizer", "steps_per_call", "execution", "readers")
 
 
 class InUse(StudyError):

@@ -62,6 +62,10 @@ class LocalLauncher:
             return []
         cores = len(allowed_cores())
         faults = []
+        if too_many := sorted({p.readers for p in points if p.readers > cores}):
+            faults.append(
+                f"readers: {', '.join(map(str, too_many))} are more than the {cores} physical cores there are"
+            )
         for threads in sorted({p.threads_per_worker for p in points}):
             sizes = {p.workers for p in points if p.threads_per_worker == threads}
             if too_many := sorted(n for n in sizes if n * threads > cores):

@@ -20,7 +20,8 @@ def describe(trial: Trial) -> str:
     """A trial in a few words."""
     workers = f"{trial.workers} worker{'s' if trial.workers > 1 else ''}"
     how = "" if trial.execution == "default" else f" ({trial.execution})"
-    what = ", inference" if trial.workload == "infer" else ""
+    readers = f"{trial.readers} reader{'s' if trial.readers > 1 else ''}"
+    what = {"train": "", "infer": ", inference", "ingest": f", {readers}"}[trial.workload]
     return f"{trial.strategy}{how}{what}, {workers}, batch {trial.global_batch}, launch {trial.repeat + 1}"
 
 

@@ -18,6 +18,7 @@ from jobs.trial import (
     Count,
     Data,
     Execution,
+    Files,
     Limits,
     Optimizer,
     Part,
@@ -35,7 +36,7 @@ Scaling = Literal["strong", "weak"]
 
 class Batch(Part):
     """Samples per step: `global` over all workers at strong scaling, `per_worker` at weak. For
-    `workload: infer` instead `sizes`, images per call."""
+    infer and ingest instead `sizes`, images per call or batch."""
 
     model_config = Part.model_config | {"populate_by_name": True}
 
@@ -97,6 +98,8 @@ class Study(Part):
     optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)] = "adam"
     steps_per_call: Count | Annotated[list[Count], Field(min_length=1)] = 1
     execution: Execution | Annotated[list[Execution], Field(min_length=1)] = "default"
+    readers: Count | Annotated[list[Count], Field(min_length=1)] = 1
+    files: Files = Files()
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     resources: Resources = Resources()
     limits: Limits = Limits()
@@ -104,16 +107,16 @@ class Study(Part):
 
     @model_validator(mode="after")
     def _batch_for_scaling(self) -> Study:
-        if self.workload == "infer":
+        if self.workload != "ingest" and (self.readers != 1 or self.files != Files()):
+            raise ValueError("readers and files: belong to `workload: ingest`")
+        if self.workload != "train":
             if self.batch.sizes is None or self.batch.global_ or self.batch.per_worker:
-                raise ValueError("batch: inference has no scaling; give batch.sizes, images per call, and nothing else")
+                raise ValueError(f"batch: {self.workload} has no scaling; give batch.sizes, and nothing else")
             if self.workers not in ("auto", [1]):
-                raise ValueError("workers: inference trials are single processes; leave it out")
+                raise ValueError(f"workers: {self.workload} trials are single processes; leave it out")
             return self
         if self.batch.sizes is not None:
-            raise ValueError(
-                "batch.sizes: belongs to `workload: infer`; training has batch.global and batch.per_worker"
-            )
+            raise ValueError("batch.sizes: belongs to infer and ingest; training has batch.global and batch.per_worker")
         if "strong" in self.scaling and self.batch.global_ is None:
             raise ValueError("batch.global: is missing; strong scaling needs it")
         if "weak" in self.scaling and self.batch.per_worker is None:
@@ -145,7 +148,7 @@ class StudyError(ValueError):
 
 def worker_counts(study: Study, largest: int) -> list[int]:
     """The numbers of workers; "auto" is 1, 2, 4, … and `largest`, as far as they divide the batch."""
-    if study.workload == "infer":
+    if study.workload != "train":
         return [1]
     if study.workers != "auto":
         return sorted(set(study.workers))
@@ -205,7 +208,7 @@ def base_case(strategy: str) -> str:
 
 def _batches(study: Study, n: int) -> list[int]:
     batches = list(study.batch.sizes or [])
-    if study.workload == "infer":
+    if study.workload != "train":
         return list(dict.fromkeys(batches))
     if "strong" in study.scaling and study.batch.global_ is not None:
         batches.append(study.batch.global_)
@@ -224,12 +227,12 @@ def _factors(study: Study, name: str) -> Iterator[dict[str, Any]]:
 
     per_call = values("steps_per_call") if STRATEGIES[name].framework == "TensorFlow" else [1]
     ways = list(dict.fromkeys(way for e in values("execution") if (way := named_execution(name, e, study.workload))))
-    for precision, optimizer, k, way in itertools.product(values("precision"), values("optimizer"), per_call, ways):
-        yield {"precision": precision, "optimizer": optimizer, "steps_per_call": k, "execution": way}
+    names = ("precision", "optimizer", "steps_per_call", "execution", "readers")
+    for combination in itertools.product(values("precision"), values("optimizer"), per_call, ways, values("readers")):
+        yield dict(zip(names, combination, strict=True))
 
 
 def _trial(study: Study, name: str, workers: int, batch: int, factors: dict[str, Any]) -> Trial:
-    infer = study.workload == "infer"
     return Trial(
         workload=study.workload,
         strategy=name,
@@ -237,7 +240,8 @@ def _trial(study: Study, name: str, workers: int, batch: int, factors: dict[str,
         global_batch=batch,
         seed=study.seed,
         data=study.data,
-        steps=study.steps.model_copy(update={"compute_only": 0}) if infer else study.steps,
+        steps=study.steps.model_copy(update={"compute_only": 0}) if study.workload != "train" else study.steps,
+        files=study.files,
         learning_rate=study.learning_rate,
         threads_per_worker=study.resources.threads_per_worker,
         limits=study.limits,

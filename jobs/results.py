@@ -31,7 +31,7 @@ FORMAT = 1
 TRIAL, OUTCOME = "trial.json", "outcome.json"
 
 STOOD_STILL = re.compile(r"Timeout \(\d+:\d+:\d+(\.\d+)?\)!")  # as faulthandler writes it
-Phase = Literal["train", "compute_only", "infer"]
+Phase = Literal["train", "compute_only", "infer", "ingest"]
 # ok: complete. failed: a rank died. timeout: a limit of the trial struck. cancelled: by the user.
 # lost: the launcher lost sight of it (its node or its job is gone).
 Status = Literal["ok", "failed", "timeout", "cancelled", "lost"]
@@ -52,6 +52,8 @@ class RankReport(Record):
     the share of held-out images classified right after the last training step.
     Inference trials: `prepare_seconds` is what making the callable took before its first call, and
     `max_difference` the largest absolute difference of its logits from eager execution's.
+    Ingest trials: `cpu_seconds_per_sample` of this process and its readers, and their resident
+    `memory_bytes` at the end.
     `visible_devices` is CUDA_VISIBLE_DEVICES as the launcher gave it, None if it did not.
     """
 
@@ -75,6 +77,8 @@ class RankReport(Record):
     test_accuracy: float | None = None
     prepare_seconds: float | None = None
     max_difference: float | None = None
+    cpu_seconds_per_sample: float | None = None
+    memory_bytes: int | None = None
     parameters: int
     device: str
     intra_op_threads: int

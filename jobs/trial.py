@@ -17,7 +17,7 @@ from jobs.strategies import STRATEGIES
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Precision = Literal["float32", "float64"]
-Workload = Literal["train", "infer"]
+Workload = Literal["train", "infer", "ingest"]
 Execution = Literal["default", "eager", "graph", "xla", "torchscript", "savedmodel", "tflite"]
 Optimizer = Literal["adam", "framework-default"]
 
@@ -41,6 +41,16 @@ class Data(Part):
         if self.path is not None and self.kind != "mnist":
             raise ValueError(f"`path` goes with kind mnist only, not with {self.kind}; remove it")
         return self
+
+
+class Files(Part):
+    """Which image files an ingest trial reads: the PNG files below `path`, else `count` of `side` × `side`
+    pixels that are made from the digits. Each is resized to `resize` × `resize`."""
+
+    count: Count = 1024
+    side: Count = 128
+    resize: Count = 64
+    path: str | None = None
 
 
 class Steps(Part):
@@ -69,7 +79,8 @@ class Trial(Part):
     `steps_per_call` is training steps per host call (TensorFlow strategies only); `repeat` numbers
     the independent launches of one configuration. `execution` is "default" for what each framework's
     users write first: eager PyTorch, tf.function; see `executions` for the others. `workload` "infer"
-    calls the untrained model on batches of `global_batch` images; its steps are calls.
+    calls the untrained model on batches of `global_batch` images; its steps are calls. "ingest" turns
+    `files` into batches by `readers` processes or threads; its steps are batches.
     """
 
     strategy: str
@@ -85,6 +96,8 @@ class Trial(Part):
     steps_per_call: Count = 1
     execution: Execution = "default"
     workload: Workload = "train"
+    readers: Count = 1
+    files: Files = Files()
     threads_per_worker: Count = 1
     limits: Limits = Limits()
 
@@ -106,12 +119,12 @@ class Trial(Part):
             raise ValueError(f"execution {self.execution}: {self.strategy} has {', '.join(ways)}")
         if self.execution == "tflite" and self.precision != "float32":
             raise ValueError(f"execution tflite: there is none in {self.precision}; use float32")
-        if self.workload == "infer" and not STRATEGIES[self.strategy].is_base_case:
-            raise ValueError(
-                f"workload infer: {self.strategy} adds nothing to a model that is only called; use a base case"
-            )
-        if self.workload == "infer" and (self.steps.compute_only or self.steps_per_call > 1):
-            raise ValueError("workload infer: has no compute-only steps and one step per call")
+        if self.workload != "train" and not STRATEGIES[self.strategy].is_base_case:
+            raise ValueError(f"workload {self.workload}: {self.strategy} adds nothing to it; use a base case")
+        if self.workload != "train" and (self.steps.compute_only or self.steps_per_call > 1):
+            raise ValueError(f"workload {self.workload}: has no compute-only steps and one step per call")
+        if self.workload != "ingest" and (self.readers > 1 or self.files != Files()):
+            raise ValueError("readers and files: belong to workload ingest")
         if self.execution == "eager" and self.steps_per_call > 1:
             raise ValueError("execution eager: several steps in one call are a graph; use steps_per_call 1")
         for phase in ("warmup", "measured", "compute_only"):
@@ -159,6 +172,8 @@ def executions(strategy: str, workload: Workload = "train") -> tuple[Execution, 
     strategies' collectives want a graph, and on CPUs are no XLA operations. A model that is only called
     can also be a traced and frozen TorchScript, a SavedModel, or a TFLite model.
     """
+    if workload == "ingest":
+        return ("default",)
     if STRATEGIES[strategy].framework == "PyTorch":
         return ("default", "graph", "torchscript") if workload == "infer" else ("default", "graph")
     if workload == "infer":

@@ -73,6 +73,9 @@ def run(folder: Path) -> None:
     strategy.build()
     laps.lap("build")
 
+    if trial.workload == "ingest":
+        ingest(folder, trial, rendezvous, strategy, laps, watchdog)
+        return
     if trial.workload == "infer":
         infer(folder, trial, rendezvous, strategy, laps, watchdog)
         return
@@ -148,6 +151,66 @@ def infer(
     watchdog.stop()
 
 
+def ingest(
+    folder: Path, trial: Trial, rendezvous: Rendezvous, strategy: Strategy, laps: Laps, watchdog: Watchdog
+) -> None:
+    """The rest of an ingest trial: batches out of files, one after the other."""
+    import math
+    import tempfile
+
+    import numpy as np
+
+    from jobs import results
+    from jobs.ingest import plan
+    from jobs.meter import Meter
+
+    count, batch = trial.steps.warmup + trial.steps.measured, trial.global_batch
+    with tempfile.TemporaryDirectory() as made:
+        reading = plan(trial.files, Path(made), batch, count, trial.readers, trial.seed)
+        laps.lap("files")
+        cpu, _ = family()
+        batches = strategy.ingest(reading)
+        laps.lap("prepare")
+        meter = Meter("ingest", np.zeros((count, batch), np.int32), trial.steps.warmup, 1)
+
+        def step(_: Indices) -> float:
+            next(batches)
+            return math.nan
+
+        started = time.time()
+        try:
+            meter.run(step, watchdog, trial.limits.hang)
+        finally:
+            results.append_steps(folder, 0, meter.rows())
+        ended = time.time()
+        cpu_after, memory = family()
+    report = rank_report(trial, rendezvous, strategy, laps, meter, started, ended, None)
+    more = {
+        "prepare_seconds": laps.seconds["prepare"],
+        "cpu_seconds_per_sample": (cpu_after - cpu) / (count * batch),
+        "memory_bytes": memory,
+    }
+    results.write_rank_report(folder, report.model_copy(update=more))
+    strategy.close()
+    rendezvous.close()
+    watchdog.stop()
+
+
+def family() -> tuple[float, int]:
+    """CPU seconds and resident bytes of this process and of those it has started."""
+    import psutil
+
+    own = psutil.Process()
+    seconds, memory = 0.0, 0
+    for process in [own, *own.children(recursive=True)]:
+        try:
+            times, resident = process.cpu_times(), process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+        seconds, memory = seconds + times.user + times.system, memory + resident
+    return seconds, memory
+
+
 class Laps:
     """How long each part of the start-up took, in seconds."""
 
@@ -175,7 +238,9 @@ def settle(trial: Trial, place: RankEnvironment) -> None:
 
 
 def threads_of(trial: Trial) -> int:
-    """Threads, and cores, of one process: of all the workers in it."""
+    """Threads, and cores, of one process: of all the workers in it; one for each reader of files."""
+    if trial.workload == "ingest":
+        return max(trial.threads_per_worker, trial.readers)
     return trial.threads_per_worker * (trial.workers // trial.processes)
 
 

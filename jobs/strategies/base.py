@@ -7,13 +7,15 @@ The meter calls `build` once, then `train` and `compute_only` on batches, then `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.data import Dataset, Indices
+from jobs.ingest import Plan
 from jobs.rendezvous import Rendezvous
 from jobs.trial import Trial
 
@@ -81,6 +83,10 @@ class Strategy(ABC):
         """Two ways to call the model on `pool[i]`, float [pools, b, 28, 28] in 0…1: as the trial's
         `execution` says, and eagerly. Base cases have it."""
         raise NotImplementedError(f"{self.trial.strategy} is not called for inference")
+
+    def ingest(self, plan: Plan) -> Iterator[Any]:
+        """The batches of `plan`, by the framework's own input pipeline. Base cases have it."""
+        raise NotImplementedError(f"{self.trial.strategy} reads no files")
 
     @abstractmethod
     def close(self) -> None:

@@ -10,6 +10,7 @@ Run one: `python -m jobs.worker TRIAL_DIR` with strategy tf, tf-mirrored or tf-m
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from jobs import model
 from jobs.data import Indices
+from jobs.ingest import Plan
 from jobs.strategies.base import Facts, Logits, Losses, Strategy
 
 
@@ -186,6 +188,11 @@ class TensorFlowLoop(Strategy):
             return eager, eager
         model = callable_of(self.net, self.trial.execution, inputs[0], self.trial.threads_per_worker)
         return lambda index: model(inputs[index]), eager
+
+    def ingest(self, plan: Plan) -> Iterator[Any]:
+        from jobs.strategies.tf_ingest import batches
+
+        return batches(plan)
 
     def close(self) -> None:
         """Leave the other ranks; nothing to do for a single process."""

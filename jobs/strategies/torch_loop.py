@@ -6,6 +6,7 @@ Run one: `python -m jobs.worker TRIAL_DIR` with strategy torch, torch-ddp or tor
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from jobs import model
 from jobs.data import Indices
+from jobs.ingest import Plan
 from jobs.strategies.base import Facts, Logits, Losses, Strategy
 
 
@@ -133,6 +135,11 @@ class TorchLoop(Strategy):
             with torch.no_grad():
                 return caller(torch.jit.freeze(torch.jit.trace(net, inputs[0]))), caller(net)
         return caller(self.executed(net)), caller(net)
+
+    def ingest(self, plan: Plan) -> Iterator[Any]:
+        from jobs.strategies.torch_ingest import batches
+
+        return batches(plan)
 
     def close(self) -> None:
         """Leave the other ranks; nothing to do for a single process."""

@@ -1,0 +1,109 @@
+"""Ingest trials: samples per second that an input pipeline makes of files, and what they cost.
+
+frame = readings(load(folder))      one row per strategy × readers × batch
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from analysis import bootstrap
+from analysis.contrast import Comparison, Rates, compared, decided
+from analysis.load import Results
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PIPELINE = {"PyTorch": "DataLoader", "TensorFlow": "tf.data"}
+SCHEMA = {
+    "framework": pl.String,
+    "strategy": pl.String,
+    "batch": pl.Int64,
+    "readers": pl.Int64,
+    "n_launches": pl.Int64,
+    "throughput": pl.Float64,  # samples per second
+    "throughput_low": pl.Float64,
+    "throughput_high": pl.Float64,
+    "over_one": pl.Float64,  # reader
+    "over_one_low": pl.Float64,
+    "over_one_high": pl.Float64,
+    "cpu_seconds": pl.Float64,  # per sample, of all readers
+    "memory_bytes": pl.Float64,
+}
+
+
+def of(results: Results) -> pl.DataFrame:
+    """The ingest trials that are ok."""
+    ok = results.trials.filter(status="ok")
+    return ok.filter(workload="ingest") if "workload" in ok.columns else ok.clear()
+
+
+def readings(results: Results, *, confidence: float = 0.95, resamples: int = bootstrap.RESAMPLES) -> pl.DataFrame:
+    """Columns SCHEMA; intervals are over launches, null for a single one."""
+    trials = of(results)
+    points: dict[tuple[Any, ...], list[bootstrap.Mean]] = {}
+    keys = ("framework", "strategy", "global_batch", "readers")
+    for part in trials.partition_by(*keys, maintain_order=True) if len(trials) else []:
+        each = (part["train_seconds"] / part["samples"]).alias("cost")
+        values = part.select(each, "cpu_seconds_per_sample", "memory_bytes").cast(pl.Float64).fill_null(math.nan)
+        points[part.select(keys).row(0)] = bootstrap.resampled(values.to_numpy(), resamples, 0, part["point"][0])
+    rows = []
+    for key, (cost, cpu, memory) in points.items():
+        low, high = cost.log_interval(confidence)
+        found = [1 / cost.value, 1 / high, 1 / low]
+        one = points.get((*key[:3], 1))
+        if one is None or key[3] == 1:
+            found += [math.nan] * 3
+        else:
+            found += [one[0].value / cost.value, *bootstrap.ratio_interval([one[0]], [cost], confidence)]
+        numbers = [*found, cpu.value, memory.value]
+        rows.append([*key, cost.n, *(None if math.isnan(value) else value for value in numbers)])
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row").sort("batch", "framework", "strategy", "readers")
+
+
+def tf_data_over_loader(results: Results, margin: float) -> list[Comparison]:
+    """Throughput of tf.data over DataLoader's on the same files, at each number of readers."""
+    trials = of(results)
+    family = []
+    for part in trials.partition_by("global_batch", "readers") if len(trials) else []:
+        readers = part["readers"][0]
+        here = f"{readers} reader{'s' if readers > 1 else ''}, batch {part['global_batch'][0]}"
+        cell = Rates(here, 1, {}, part, part.clear())
+        tf, torch = cell.throughputs("TensorFlow"), cell.throughputs("PyTorch")
+        if tf and torch:
+            family.append((readers, compared("tf.data / DataLoader", cell, tf, torch)))
+    return decided([c for _, c in sorted(family, key=lambda pair: pair[0])], margin, primary=True)
+
+
+def render(frame: pl.DataFrame) -> Table:
+    """For a terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left")
+    table.add_column("pipeline", no_wrap=True)
+    for name in ("batch", "readers", "n", "samples/s", "over one reader", "CPU ms/sample", "memory MB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in frame.iter_rows(named=True):
+        low, high = row["throughput_low"], row["throughput_high"]
+        spread = "[?]" if low is None or high is None else f"[{low:,.0f}, {high:,.0f}]"
+        ratio, below, above = (row["over_one" + end] for end in ("", "_low", "_high"))
+        bounds = "[?]" if below is None or above is None else f"[{below:.2f}, {above:.2f}]"
+        cells = [
+            *(PIPELINE.get(row["framework"], row["strategy"]), str(row["batch"]), str(row["readers"])),
+            *(str(row["n_launches"]), f"{row['throughput']:,.0f} {spread}"),
+            "" if ratio is None else f"{ratio:.2f} {bounds}",
+            "–" if row["cpu_seconds"] is None else f"{1e3 * row['cpu_seconds']:.2f}",
+            "–" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 1e6:,.0f}",
+        ]
+        table.add_row(*map(Text, cells))
+    table.caption = Text(
+        "n launches; [95% interval over launches]. Readers are processes of DataLoader and threads of tf.data; "
+        "the files are in the page cache.",
+        style="not italic dim",
+    )
+    return table
