@@ -155,11 +155,12 @@ def test_status_says_what_is_done(finished: Path) -> None:
 
 
 def test_a_failed_launch_does_not_stop_the_study_and_ends_with_exit_code_1(tmp_path: Path) -> None:
-    """A rank of TensorFlow that is not given the time to start fails; the rest is measured."""
+    """A rank of TensorFlow that is not given the time to start is given up; PyTorch's mostly makes it."""
     limits = {"startup": 1.0, "hang": 30.0, "trial": 600.0}
     path = study(tmp_path, strategies=["torch", "tf"], workers=[1], limits=limits, repeats={"min": 1})
     done = scaling("run", path, "--results", tmp_path / "r")
     assert done.returncode == 1
-    assert "tf, 1 worker, batch 8, launch 1: failed: rank 0 ended with exit code 1" in " ".join(done.stdout.split())
+    said = " ".join(done.stdout.split())
+    assert "tf, 1 worker, batch 8, launch 1: timeout: rank 0 stood still for 0:00:01, its log says where" in said
     assert "Traceback" not in done.stderr
-    assert "failed: rank 0" in " ".join(scaling("status", tmp_path / "r").stdout.split())
+    assert "timeout: rank 0 stood still" in " ".join(scaling("status", tmp_path / "r").stdout.split())
