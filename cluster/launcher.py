@@ -17,6 +17,7 @@ from jobs.trial import Trial
 LAUNCHERS: dict[str, str] = {
     "local": "cluster.local:LocalLauncher",
     "slurm": "cluster.slurm_cluster:SlurmLauncher",
+    "ray": "cluster.ray_cluster:RayLauncher",
 }
 
 

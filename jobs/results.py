@@ -106,7 +106,8 @@ class Outcome(Record):
 
     `job` is the scheduler's name for what it ran in, None where there is no scheduler.
     `order` counts launches over the study, so drift over time can be seen. `communication` is
-    "none" (base case), "native" or "horovod". `started` and `ended` are UTC, ISO 8601.
+    "none" (base case), "native" or "horovod". `started` and `ended` are UTC, ISO 8601. `concurrent`:
+    another trial of the study ran at the same time.
     """
 
     format: int = FORMAT
@@ -118,6 +119,7 @@ class Outcome(Record):
     launcher: str
     job: str | None = None
     order: int
+    concurrent: bool = False
     started: str
     ended: str
     workers: int
@@ -267,6 +269,7 @@ def conclude(
     started: str,
     exits: Sequence[RankExit],
     job: str | None = None,
+    concurrent: bool = False,
 ) -> Outcome:
     """Compose and write `outcome.json`, now, from what the ranks left in `folder`.
 
@@ -292,6 +295,7 @@ def conclude(
         launcher=launcher,
         job=job,
         order=order,
+        concurrent=concurrent,
         started=started,
         ended=now(),
         workers=trial.workers,

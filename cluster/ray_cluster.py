@@ -1,0 +1,423 @@
+"""ray: trials run on a Ray cluster, one actor and one process for each rank.
+
+`launcher: {kind: ray, …}`, see RayOptions and docs/ray.md. The cluster is the one at
+`launcher.address` or RAY_ADDRESS; without either, one is started on this machine and taken down at the
+end. What talks to Ray is a child process (cluster/ray_driver.py), whose death costs the trials it had
+and no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from cluster import horovod_build
+from cluster.launcher import Launch, OptionsError, State
+from cluster.ray_driver import Need, Node, what_there_is
+from cluster.ray_rank import found_here
+from jobs.cores import allowed_cores
+from jobs.results import RankExit, Status, conclude, now
+from jobs.strategies import STRATEGIES, missing
+from jobs.trial import Count, Part, Seconds, Trial
+from jobs.worker import PARENT
+
+CONNECT_SECONDS = 180.0  # that Ray has to start, or the nodes to be looked at
+CLOSE_SECONDS = 20.0  # that the child has to end its trials and a cluster of ours
+# Where sockets can be: their whole path is 107 characters at most, and Ray's own part of it is long.
+SHORT_FOLDER = "/tmp"
+
+# For a cluster that we start. A node that does not answer for three seconds is dead (by default it
+# takes a minute), and workers have the niceness of other launchers (by default it is 15).
+OWN_CLUSTER = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
+
+
+def _address(text: str) -> str:
+    if text.startswith("ray://"):
+        raise ValueError(f"{text!r} is Ray Client's; run on a node of the cluster and give its head as host:port")
+    if not re.fullmatch(r"\S+:\d{1,5}", text):
+        raise ValueError(f"{text!r} is not an address; write the head node's as host:port")
+    return text
+
+
+class RayOptions(Part):
+    """`launcher: {kind: ray, …}`.
+
+    `address` (host:port of the head node) goes before RAY_ADDRESS. `placement`: `pack` fills a node
+    before the next, `spread` puts one worker on each. `concurrent`: several trials at once where there
+    is room; neighbours disturb a measurement, and the results say which had any. `shared_results`:
+    whether all nodes see the results folder; if not, the files are brought back. `cpus_per_worker`
+    is by default the study's `threads_per_worker`. `wait`: seconds a trial waits for a busy cluster.
+    """
+
+    address: Annotated[str, AfterValidator(_address)] | None = None
+    placement: Literal["pack", "spread"] = "pack"
+    concurrent: bool = False
+    shared_results: bool = True
+    cpus_per_worker: Count | None = None
+    gpus_per_worker: Annotated[int, Field(ge=0)] = 0
+    wait: Seconds = 600.0
+
+    def cpus(self, threads_per_worker: int) -> int:
+        return self.cpus_per_worker or threads_per_worker
+
+    def need(self, trial: Trial) -> Need:
+        """What the trial takes. A process with several workers in it takes CPUs and GPUs for each."""
+        each = trial.workers // trial.processes
+        spread = self.placement == "spread"
+        return Need(trial.processes, each * self.cpus(trial.threads_per_worker), each * self.gpus_per_worker, spread)
+
+
+def parse(options: dict[str, Any]) -> RayOptions:
+    """The options, checked. Raises OptionsError with a line per fault."""
+    try:
+        return RayOptions.model_validate(options)
+    except ValidationError as error:
+        faults = []
+        for e in error.errors(include_url=False):
+            place = ".".join(str(p) for p in e["loc"] if not str(p).startswith("function-"))
+            message = str(e["msg"]).removeprefix("Value error, ")
+            if e["type"] == "extra_forbidden":
+                message = f"is not an option of the ray launcher; known: {', '.join(RayOptions.model_fields)}"
+            elif e["type"] != "value_error":
+                message = f"{e['input']!r} is wrong; {message[0].lower()}{message[1:]}"
+            faults.append(f"{place}: {message}" if place else message)
+        raise OptionsError(list(dict.fromkeys(faults))) from None
+
+
+@dataclass
+class _Running:
+    launch: Launch
+    state: State
+    started: str
+    beside_another: bool = False
+
+
+class _Refused(Exception):
+    """There is no cluster to be used; the argument is a list of faults, one line each."""
+
+
+class RayLauncher:
+    """Keeps a child that talks to Ray, and writes down what it says."""
+
+    kind = "ray"
+    stays = False
+
+    def __init__(self, options: dict[str, Any], results: Path) -> None:
+        self._options = parse(options)
+        try:
+            given = os.environ.get("RAY_ADDRESS")
+            self._address = self._options.address or (None if given in (None, "", "local") else _address(str(given)))
+        except ValueError as error:
+            raise OptionsError([f"address: RAY_ADDRESS: {error}"]) from None
+        self._child: _Child | None = None
+        self._known: list[Node] | None = None
+        self._faults: list[str] = []
+        self._running: dict[str, _Running] = {}
+        self._ended: list[str] = []
+
+    # What fits
+
+    def largest(self, threads_per_worker: int) -> int:
+        need = Need(1, self._options.cpus(threads_per_worker), self._options.gpus_per_worker, self._spread)
+        return max(1, need.most(self._nodes()))
+
+    @property
+    def _spread(self) -> bool:
+        return self._options.placement == "spread"
+
+    def unavailable(self, strategy: str) -> str | None:
+        if "horovod" in STRATEGIES[strategy].needs and (why := horovod_build.why_not()):
+            return why
+        return missing(strategy)
+
+    def unfit(self, trial: Trial) -> str | None:
+        each, nodes = trial.workers // trial.processes, self._nodes()
+        if each == 1 or not nodes:
+            return None
+        if self._spread:
+            return f"its one process holds {each} workers; launcher.placement is spread, one worker on each node"
+        if not (need := self._options.need(trial)).most(nodes):
+            return f"its one process needs a node with {_words(need)}; there are {what_there_is(nodes)}"
+        return None
+
+    def refuse(self, points: Sequence[Trial]) -> list[str]:
+        nodes, faults = self._nodes(), self._faults
+        self._faults = []
+        if faults:
+            return faults
+        for threads in sorted({p.threads_per_worker for p in points}):
+            if self._options.cpus(threads) < threads:
+                faults.append(
+                    f"launcher.cpus_per_worker: {self._options.cpus_per_worker} is less than {threads} threads"
+                )
+        never = [(p.workers, n) for p in points if (n := self._options.need(p)).most(nodes) < n.count]
+        for need in dict.fromkeys(Need(1, n.cpus, n.gpus, n.spread) for _, n in never):
+            sizes = sorted({w for w, n in never if (n.cpus, n.gpus) == (need.cpus, need.gpus)})
+            where = ", each on a node of its own," if need.spread else ""
+            faults.append(
+                f"workers: {', '.join(map(str, sizes))} with {_words(need)} each{where} do not fit; "
+                f"there are {what_there_is(nodes)}"
+            )
+        return faults
+
+    def _nodes(self) -> list[Node]:
+        """The cluster as it was when we connected; for a cluster of ours, as it is going to be."""
+        if self._known is None:
+            if self._address is None and not self._options.gpus_per_worker:
+                return [Node("", "this machine", len(allowed_cores()), 0)]
+            try:
+                self._connected()
+            except _Refused as refused:
+                self._faults, self._known = refused.args[0], []
+        return self._known or []
+
+    # The life of trials
+
+    def resume(self) -> int:
+        return -1  # its trials end with the process that started them
+
+    def observe(self) -> dict[str, State]:
+        return {}
+
+    def room(self) -> int:
+        """One trial at a time; or one more whenever all that were started have found their place."""
+        if self._options.concurrent:
+            return int(all(r.state.text == "running" for r in self._running.values()))
+        return 0 if self._running else 1
+
+    def running(self) -> dict[str, State]:
+        return {trial: running.state for trial, running in self._running.items()}
+
+    def start(self, launches: Sequence[Launch]) -> None:
+        for launch in launches:
+            trial = launch.trial.id
+            self._running[trial] = _Running(launch, State("starting"), now())
+            try:
+                child = self._connected()
+            except _Refused as refused:
+                self._conclude(trial, "failed", "; ".join(refused.args[0]))
+                self._ended.append(trial)
+                continue
+            child.say(
+                do="start",
+                trial=trial,
+                folder=str(launch.folder.resolve()),
+                need=asdict(self._options.need(launch.trial)),
+                shared=self._options.shared_results,
+                wait=self._options.wait,
+            )
+
+    def wait(self, seconds: float) -> list[str]:
+        deadline = time.monotonic() + seconds
+        while self._child is not None and not self._ended and self._running:
+            remaining = deadline - time.monotonic()
+            try:
+                self._take(self._child.hear(max(0.0, remaining)))
+            except queue.Empty:
+                break
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _take(self, message: Mapping[str, Any] | None) -> None:
+        """What the child says; None is its death."""
+        if message is None:
+            why = self._drop_child()
+            for trial in list(self._running):
+                self._conclude(trial, "lost", f"the process that talks to Ray ended: {why}")
+                self._ended.append(trial)
+        elif message["is"] == "state" and message["trial"] in self._running:
+            running = self._running[message["trial"]]
+            running.state = State(message["text"], "", message["reason"], message["nodes"])
+            active = [r for r in self._running.values() if r.state.text == "running"]
+            for each in active if len(active) > 1 else []:
+                each.beside_another = True
+        elif message["is"] == "over" and message["trial"] in self._running:
+            trial = message["trial"]
+            self._running[trial].started = message["started"]
+            exits = [RankExit.model_validate(e) for e in message["exits"]]
+            self._conclude(trial, message["status"], message["error"], exits)
+            self._ended.append(trial)
+            if message["status"] == "lost" and self._address is None and not self._running:
+                self._drop_child()  # and with it a cluster of which a part may be dead
+
+    def _conclude(self, trial: str, status: Status, error: str, exits: Sequence[RankExit] = ()) -> None:
+        running = self._running.pop(trial)
+        conclude(
+            running.launch.folder,
+            status=status,
+            error=error,
+            launcher=self.kind,
+            order=running.launch.order,
+            started=running.started,
+            exits=exits,
+            concurrent=running.beside_another,
+        )
+
+    def cancel(self) -> None:
+        """The trials' folders stay as of trials that were not finished."""
+        if self._child is not None and self._running:
+            self._child.say(do="cancel")
+            deadline = time.monotonic() + CLOSE_SECONDS
+            while self._running:
+                try:
+                    message = self._child.hear(max(0.0, deadline - time.monotonic()))
+                except queue.Empty:
+                    break
+                if message is None:
+                    break
+                if message["is"] == "over":
+                    self._running.pop(message["trial"], None)
+        self.close()
+
+    def close(self) -> None:
+        self._running.clear()
+        self._drop_child()
+
+    # The child
+
+    def _connected(self) -> _Child:
+        """The child, started and connected if it is not. Raises _Refused."""
+        if self._child is not None:
+            return self._child
+        self._child = child = _Child(own=self._address is None)
+        child.say(
+            do="connect",
+            address=self._address,
+            cpus=len(allowed_cores()),
+            temporary=str(child.folder),
+            environment=dict(os.environ),
+            cwd=os.getcwd(),
+            versions=found_here()["versions"],
+        )
+        try:
+            message = child.hear(CONNECT_SECONDS)
+        except queue.Empty:
+            message = {"is": "refused", "faults": [f"Ray did not come up within {CONNECT_SECONDS:.0f} s"]}
+        if message is None or message["is"] != "connected":
+            why = self._drop_child()
+            raise _Refused(message["faults"] if message else [f"the process that talks to Ray ended: {why}"])
+        self._known = [Node(**node) for node in message["nodes"]]
+        return child
+
+    def _drop_child(self) -> str:
+        """End the child and all that is of it; its last words."""
+        child, self._child = self._child, None
+        return child.end() if child is not None else ""
+
+
+def _words(need: Need) -> str:
+    return f"{need.cpus} CPU{'s' if need.cpus > 1 else ''}" + (f" and {need.gpus} GPUs" if need.gpus else "")
+
+
+class _Child:
+    """The process that talks to Ray. With a cluster of ours (`own`) comes a second one, which ends
+    what of it is left when the first is gone, even if this process is gone too."""
+
+    def __init__(self, own: bool) -> None:
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="scaling-ray-", dir=SHORT_FOLDER if os.path.isdir(SHORT_FOLDER) else None)
+        )
+        environment = dict(os.environ) | {PARENT: str(os.getpid())}
+        environment |= _own_cluster(self.folder) if own else _token(environment)
+        if own:
+            for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
+                environment.pop(name, None)
+        self._log = (self.folder / "log.txt").open("w+b")
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "cluster.ray_driver"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            start_new_session=True,
+            text=True,
+        )
+        self._after: subprocess.Popen[bytes] | None = None
+        if own:
+            self._after = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", "cluster.ray_driver"),
+                    *("--after", str(self._process.pid), str(self.folder)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._messages.put(json.loads(line))
+        self._messages.put(None)
+
+    def say(self, **message: Any) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended: hear() tells
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+
+    def hear(self, seconds: float) -> dict[str, Any] | None:
+        """The next message, None once the child has ended. Raises queue.Empty after `seconds`."""
+        return self._messages.get(timeout=seconds) if seconds > 0 else self._messages.get_nowait()
+
+    def end(self) -> str:
+        """End it, in good order if it can; its last words."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with self._log as log:
+            log.seek(0)
+            said = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+        if self._after is not None:
+            self._after.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return said[-1][:300] if said else f"exit code {self._process.returncode}"
+
+
+def _own_cluster(folder: Path) -> dict[str, str]:
+    """The environment for a cluster of ours, with a token that only this user can read."""
+    token = folder / "token"
+    descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+    niceness = str(os.getpriority(os.PRIO_PROCESS, 0))
+    return OWN_CLUSTER | {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_worker_niceness": niceness}
+
+
+def _token(environment: Mapping[str, str]) -> dict[str, str]:
+    """Ray sends a token to a cluster only if it is told to, even where there is one to be found."""
+    if "RAY_AUTH_MODE" in environment:
+        return {}
+    given = "RAY_AUTH_TOKEN" in environment or "RAY_AUTH_TOKEN_PATH" in environment
+    return {"RAY_AUTH_MODE": "token"} if given or Path("~/.ray/auth_token").expanduser().is_file() else {}

@@ -1,0 +1,244 @@
+"""One rank on Ray: the actor that stands for it, and the process that the actor starts.
+
+The actor runs in whatever Python started Ray on its node. It is sent by value and uses the standard
+library alone, so nothing of ours need be importable there. The process it starts runs in the driver's
+interpreter, folder and environment, like a rank of any other launcher:
+
+    python -P -m cluster.ray_rank TRIAL_DIR         keep one rank (jobs/guard.py)
+    python -P -m cluster.ray_rank --look            print what this node has, as JSON
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+PARENT = "SCALING_PARENT_PID"  # as jobs/worker.py reads it
+NICENESS = "SCALING_NICENESS"  # the driver's, which a rank is to have too
+# What Ray sets for an actor to say which accelerators are its own; all else is the driver's environment.
+DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
+FORCE_SECONDS = 6.0  # that a keeper has to end its rank when asked; it takes 2 s at most
+
+
+class Rank:
+    """The actor of one rank. It ends the rank when asked, and when nobody has asked for `lease` s.
+
+    Of an actor on a node that was cut off nobody can ask anything any more; its rank must not stay.
+    """
+
+    def __init__(self, lease: float) -> None:
+        self._lease = lease
+        self._heard = time.monotonic()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._over = threading.Event()
+        self._asked = False
+        self._own: str | None = None
+        self._folder = ""
+
+    def where(self) -> dict[str, str]:
+        """The node: its id, by which nodes are told apart (several may share an address), and its address."""
+        import ray
+
+        return {"node": ray.get_runtime_context().get_node_id(), "address": ray.util.get_node_ip_address()}
+
+    def free_port(self, address: str) -> int:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, 0))
+            return int(probe.getsockname()[1])
+
+    def begin(self, command: list[str], variables: dict[str, str], cwd: str, folder: str, trial: str | None) -> str:
+        """Start the rank in the trial's folder. Returns what is wrong, empty if nothing is.
+
+        With `trial`, the text of trial.json, the folder is one of this node alone, which then has the
+        same name; without it, the folder is the driver's.
+        """
+        self._heard = time.monotonic()
+        if trial is not None:
+            self._own = tempfile.mkdtemp(prefix="scaling-rank-")
+            folder = os.path.join(self._own, os.path.basename(folder))
+            os.mkdir(folder)
+            Path(folder, "trial.json").write_text(trial, encoding="utf-8")
+        elif not os.path.exists(os.path.join(folder, "trial.json")):
+            return f"does not see {folder}; set launcher.shared_results: false, or use a folder that all nodes share"
+        self._folder = folder
+        devices = {name: os.environ[name] for name in DEVICES if name in os.environ}
+        environment = variables | devices | {PARENT: str(os.getpid())}
+        begun: list[str] = []
+        ready = threading.Event()
+        # The thread that starts the rank stays until it has ended: a rank dies with it (prctl(2)).
+        threading.Thread(target=self._tend, args=([*command, folder], environment, cwd, begun, ready)).start()
+        ready.wait()
+        return begun[0] if begun else ""
+
+    def _tend(
+        self, command: list[str], environment: dict[str, str], cwd: str, trouble: list[str], ready: threading.Event
+    ) -> None:
+        said = Path(self._folder, f"rank-{int(environment['RANK']):05d}.keeper")
+        try:
+            with said.open("wb") as log:
+                process = subprocess.Popen(
+                    command,
+                    env=environment,
+                    cwd=cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            trouble.append(f"cannot start {command[0]} in {cwd}: {error}")
+            ready.set()
+            return
+        self._process = process
+        ready.set()
+        forced = None
+        while True:
+            try:
+                process.wait(1.0)
+                break
+            except subprocess.TimeoutExpired:
+                if time.monotonic() - self._heard > self._lease:
+                    self.end()
+                if self._asked:
+                    forced = forced or time.monotonic() + FORCE_SECONDS
+                    if time.monotonic() > forced:
+                        os.killpg(process.pid, signal.SIGKILL)
+        if not said.stat().st_size:
+            said.unlink()
+        self._over.set()
+
+    def news(self, seconds: float) -> dict[str, Any] | None:
+        """How the rank has ended; None if it has not within `seconds`."""
+        self._heard = time.monotonic()
+        if not self._over.wait(seconds):
+            return None
+        assert self._process is not None
+        return {"code": self._process.returncode, "asked": self._asked, "files": self._files()}
+
+    def _files(self) -> dict[str, int]:
+        """Name and size of what is in the trial's folder."""
+        with os.scandir(self._folder) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+
+    def read(self, name: str) -> bytes:
+        return Path(self._folder, os.path.basename(name)).read_bytes()
+
+    def end(self) -> None:
+        """Ask the keeper to end its rank and to write down how it ended."""
+        self._heard = time.monotonic()
+        if self._process is not None and not self._asked:
+            self._asked = True
+            if self._process.poll() is None:
+                self._process.send_signal(signal.SIGTERM)
+
+    def clear(self) -> None:
+        """Remove what is on this node alone."""
+        if self._own is not None:
+            shutil.rmtree(self._own, ignore_errors=True)
+
+
+def look(command: list[str], variables: dict[str, str], cwd: str) -> dict[str, Any]:
+    """A task: what the driver's interpreter finds on this node; {"fault": …} if it cannot be run here."""
+    try:
+        done = subprocess.run(
+            command, env=variables, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+        )
+    except FileNotFoundError as error:
+        return {"fault": f"there is no {error.filename}"}
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"fault": f"{command[0]} does not run: {error}"}
+    lines = done.stdout.decode(errors="replace").strip().splitlines()
+    try:
+        found: dict[str, Any] = json.loads(lines[-1])
+    except (IndexError, ValueError):
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        return {"fault": f"{command[0]} cannot run this project: {said[-1] if said else 'it said nothing'}"}
+    return found
+
+
+def found_here() -> dict[str, Any]:
+    """What must be equal on all nodes: the versions of what is measured, this project's files among them."""
+    from jobs.provenance import versions
+
+    project, digest = Path(__file__).resolve().parent.parent, hashlib.sha256()
+    for path in sorted([*project.glob("jobs/**/*.py"), *project.glob("cluster/ray_rank.py")]):
+        digest.update(f"{path.relative_to(project)}\n".encode() + path.read_bytes())
+    return {"versions": versions() | {"scaling's files": digest.hexdigest()[:12]}, "niceness": _settle()}
+
+
+def _settle() -> int:
+    """Take the driver's niceness if that is allowed: Ray's own is 15. Returns what it is then."""
+    wanted = int(os.environ.pop(NICENESS, "0"))
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, wanted)
+    except PermissionError:
+        pass  # found by the look that every node is given before the first trial
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def claim(cores: list[int], first: int, wanted: int) -> tuple[list[int], list[socket.socket]]:
+    """Take `wanted` of `cores` that no other rank on this machine has, from place `first` on.
+
+    Ray counts CPUs but does not number them, so ranks of two trials, or of two studies, side by side
+    would pin themselves to the same ones. A claim is a name in the kernel that ends with its process.
+    Returns no cores if there are not enough: then they are shared, and the rank's report shows it.
+    """
+    held: list[socket.socket] = []
+    taken: list[int] = []
+    for core in cores[first:] + cores[:first]:
+        if len(taken) == wanted:
+            break
+        name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            name.bind(f"\0scaling-core-{core}")
+        except OSError:
+            name.close()
+            continue
+        held.append(name)
+        taken.append(core)
+    if len(taken) == wanted:
+        return sorted(taken), held
+    for name in held:
+        name.close()
+    return [], []
+
+
+def main(arguments: list[str]) -> None:
+    if arguments == ["--look"]:
+        print(json.dumps(found_here()))
+        return
+    if len(arguments) != 1:
+        sys.exit("usage: python -m cluster.ray_rank TRIAL_DIR")
+    from jobs.worker import die_with_parent
+
+    die_with_parent()
+    _settle()
+    from jobs import cores, guard
+    from jobs.rendezvous import RankEnvironment, rank_variables
+    from jobs.results import read_trial
+    from jobs.worker import threads_of
+
+    folder = Path(arguments[0])
+    wanted, allowed = threads_of(read_trial(folder)), cores.allowed_cores()
+    place = RankEnvironment.from_variables(os.environ)
+    mine, held = claim(allowed, place.local_rank * wanted % len(allowed), wanted)
+    if mine:
+        os.sched_setaffinity(0, mine)
+    guard.main(folder, rank_variables(place))
+    del held  # not reached: the claims are this process's for as long as it lives
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
