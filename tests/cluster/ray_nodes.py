@@ -90,9 +90,9 @@ class Cluster:
             self.end(len(self.nodes) - 1)
 
 
-def started(folder: Path, nodes: int) -> Cluster:
+def started(folder: Path, nodes: int, cpus: int = 2) -> Cluster:
     """A cluster in `folder`, whose path must be short."""
-    cluster = Cluster(folder)
+    cluster = Cluster(folder, cpus=cpus)
     descriptor = os.open(cluster.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secrets.token_hex(32))

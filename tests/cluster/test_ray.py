@@ -55,6 +55,38 @@ def reachable(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return cluster
 
 
+@pytest.fixture(scope="module")
+def connected(cluster: Cluster) -> Iterator[dict[str, RayLauncher]]:
+    """A launcher for each placement, which many tests share: connecting takes some seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(cluster.token))
+        patch.setenv("OMP_NUM_THREADS", "64")  # must not reach a rank
+        unused = cluster.folder / "results"
+        made = {p: RayLauncher({"address": cluster.address, "placement": p}, unused) for p in ("pack", "spread")}
+        yield made
+        for launcher in made.values():
+            launcher.close()
+
+
+@pytest.fixture
+def pack(connected: dict[str, RayLauncher], reachable: Cluster, tmp_path: Path) -> Iterator[RayLauncher]:
+    yield from idle_again(connected["pack"], tmp_path)
+
+
+@pytest.fixture
+def spread(connected: dict[str, RayLauncher], reachable: Cluster, tmp_path: Path) -> Iterator[RayLauncher]:
+    yield from idle_again(connected["spread"], tmp_path)
+
+
+def idle_again(launcher: RayLauncher, results: Path) -> Iterator[RayLauncher]:
+    try:
+        yield launcher
+    finally:
+        if launcher.running():  # the test has failed
+            launcher.close()
+    until(lambda: not ranks_of(results) and not keepers_of(results), 5)
+
+
 @pytest.fixture
 def make(reachable: Cluster, tmp_path: Path) -> Iterator[Make]:
     """Launchers on the cluster, closed at the end; then no process of a trial may be left."""
@@ -154,13 +186,12 @@ def test_every_strategy_trains_as_without_ray(
     strategy: str,
     workers: int,
     placement: str,
-    make: Make,
+    request: pytest.FixtureRequest,
     base_losses: dict[str, np.ndarray],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    launcher, what = make(placement=placement), trial(strategy, workers)
+    launcher: RayLauncher = request.getfixturevalue(placement)
+    what = trial(strategy, workers)
     folder = start(launcher, what, tmp_path)
     outcome = end(launcher, folder, within=120)
     assert (outcome.status, outcome.error) == ("ok", "")
@@ -225,59 +256,54 @@ def test_trials_side_by_side_say_so(make: Make, tmp_path: Path) -> None:
 # What may die
 
 
-def test_a_dead_rank_ends_the_trial(make: Make, tmp_path: Path) -> None:
-    launcher = make(placement="spread")
-    folder, ranks = begin(launcher, endless(), tmp_path)
+def test_a_dead_rank_ends_the_trial(spread: RayLauncher, tmp_path: Path) -> None:
+    folder, ranks = begin(spread, endless(), tmp_path)
     kill(ranks[1])
-    outcome = end(launcher, folder, within=10)
+    outcome = end(spread, folder, within=10)
     assert outcome.status == "failed"
     assert "SIGKILL" in outcome.error
     assert len(outcome.exits) == 2
     assert not ranks_of(tmp_path)
 
 
-def test_a_stopped_rank_is_noticed(make: Make, tmp_path: Path) -> None:
-    launcher = make()
-    folder, (rank,) = begin(launcher, endless(1, "torch", hang=3.0), tmp_path)
+def test_a_stopped_rank_is_noticed(pack: RayLauncher, tmp_path: Path) -> None:
+    folder, (rank,) = begin(pack, endless(1, "torch", hang=3.0), tmp_path)
     os.kill(rank.pid, signal.SIGSTOP)
-    outcome = end(launcher, folder, within=20)
+    outcome = end(pack, folder, within=20)
     assert (outcome.status, "no sign of life" in outcome.error) == ("timeout", True)
 
 
-def test_a_dead_actor_takes_its_rank_with_it(make: Make, reachable: Cluster, tmp_path: Path) -> None:
-    launcher = make(placement="spread")
-    folder, ranks = begin(launcher, endless(), tmp_path)
+def test_a_dead_actor_takes_its_rank_with_it(spread: RayLauncher, reachable: Cluster, tmp_path: Path) -> None:
+    folder, ranks = begin(spread, endless(), tmp_path)
     actor, *_ = [a for node in reachable.nodes for a in actors_of(node.pid)]
     kill(actor)
     until(lambda: len(ranks_of(tmp_path)) < len(ranks), 3)
-    outcome = end(launcher, folder, within=20)
+    outcome = end(spread, folder, within=20)
     assert outcome.status == "lost"
     assert "ActorDiedError" in outcome.error
-    goes_on(launcher, tmp_path)
+    goes_on(spread, tmp_path)
 
 
-def test_a_dead_node_costs_the_trial_and_not_the_study(make: Make, reachable: Cluster, tmp_path: Path) -> None:
-    launcher = make(placement="spread")
-    folder, _ = begin(launcher, endless(3), tmp_path)
+def test_a_dead_node_costs_the_trial_and_not_the_study(spread: RayLauncher, reachable: Cluster, tmp_path: Path) -> None:
+    folder, _ = begin(spread, endless(3), tmp_path)
     try:
         kill(reachable.raylet(2))
-        outcome = end(launcher, folder, within=20)
+        outcome = end(spread, folder, within=20)
         assert outcome.status == "lost", outcome.error
         assert "rank" in outcome.error
         until(lambda: not ranks_of(tmp_path), 5)
-        goes_on(launcher, tmp_path)
+        goes_on(spread, tmp_path)
     finally:
         reachable.end(2)
         reachable.add()
 
 
-def test_a_node_that_hangs_is_noticed_in_seconds(make: Make, reachable: Cluster, tmp_path: Path) -> None:
-    launcher = make(placement="spread")
-    folder, _ = begin(launcher, endless(3), tmp_path)
+def test_a_node_that_hangs_is_noticed_in_seconds(spread: RayLauncher, reachable: Cluster, tmp_path: Path) -> None:
+    folder, _ = begin(spread, endless(3), tmp_path)
     raylet = reachable.raylet(2)
     try:
         raylet.suspend()
-        outcome = end(launcher, folder, within=20)
+        outcome = end(spread, folder, within=20)
         assert outcome.status == "lost", outcome.error
     finally:
         raylet.resume()
@@ -286,15 +312,13 @@ def test_a_node_that_hangs_is_noticed_in_seconds(make: Make, reachable: Cluster,
     until(lambda: not ranks_of(tmp_path), 40)
 
 
-def test_the_study_outlives_the_process_that_talks_to_ray(make: Make, tmp_path: Path) -> None:
-    launcher = make()
-    folder, _ = begin(launcher, endless(), tmp_path)
-    (driver,) = drivers()
-    kill(driver)
-    outcome = end(launcher, folder, within=10)
+def test_the_study_outlives_the_process_that_talks_to_ray(pack: RayLauncher, tmp_path: Path) -> None:
+    folder, _ = begin(pack, endless(), tmp_path)
+    kill(psutil.Process(pack._child._process.pid))  # type: ignore[union-attr]
+    outcome = end(pack, folder, within=10)
     assert (outcome.status, "the process that talks to Ray ended" in outcome.error) == ("lost", True)
     until(lambda: not ranks_of(tmp_path), 5)
-    goes_on(launcher, tmp_path)
+    goes_on(pack, tmp_path)
 
 
 KILLED = """
@@ -303,7 +327,8 @@ from pathlib import Path
 from tests.cluster.test_ray import *
 results = Path(sys.argv[1]); launcher = RayLauncher({}, results)
 begin(launcher, endless(), results)
-print(drivers()[0].pid, launcher._child.folder, flush=True)
+(driver,) = drivers()
+print(driver.pid, launcher._child.folder, flush=True)
 time.sleep(600)
 """
 
@@ -333,10 +358,10 @@ def test_a_cluster_of_our_own_is_replaced_when_its_head_dies(
     reachable: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS")
-    launcher = RayLauncher({}, tmp_path)
+    launcher, before = RayLauncher({}, tmp_path), drivers()
     try:
         folder, _ = begin(launcher, endless(), tmp_path)
-        (driver,) = drivers()
+        (driver,) = [d for d in drivers() if d not in before]
         (raylet,) = [p for p in driver.children() if p.name() == "raylet"]
         kill(raylet)
         assert end(launcher, folder, within=30).status == "lost"
@@ -345,36 +370,30 @@ def test_a_cluster_of_our_own_is_replaced_when_its_head_dies(
     finally:
         launcher.close()
     assert not ranks_of(tmp_path)
-    assert not drivers()
+    assert drivers() == before
 
 
 # What does not fit, and what is not as it should be
 
 
-def study(**launcher: Any) -> dict[str, Any]:
+def study() -> dict[str, Any]:
     return {
         "name": "tiny",
         "strategies": ["torch", "torch-ddp"],
         "workers": [1, 2],
         "scaling": ["strong"],
         "batch": {"global": 64},
-        "launcher": {"kind": "ray", **launcher},
+        "launcher": {"kind": "ray"},
     }
 
 
-@pytest.mark.parametrize(
-    ("options", "workers", "words"),
-    [
-        ({}, 8, "workers: 8 with 1 CPU each do not fit; there are 3 nodes with 2 CPUs and 2 GPUs each"),
-        ({"placement": "spread"}, 4, "workers: 4 with 1 CPU each, each on a node of its own, do not fit"),
-        ({"gpus_per_worker": 3}, 1, "workers: 1 with 1 CPU and 3 GPUs each do not fit"),
-    ],
-)
-def test_more_than_there_is_is_refused_at_once(options: dict[str, Any], workers: int, words: str, make: Make) -> None:
-    launcher, began = make(**options), time.monotonic()
+def test_more_than_there_is_is_refused_at_once(make: Make) -> None:
+    launcher, began = make(), time.monotonic()
     with pytest.raises(StudyError) as caught:
-        plan(check(study(**options) | {"workers": [workers]}), launcher)
-    assert caught.value.faults[-1].startswith(words)
+        plan(check(study() | {"workers": [1, 8]}), launcher)
+    assert caught.value.faults == [
+        "workers: 8 with 1 CPU each do not fit; there are 3 nodes with 2 CPUs and 2 GPUs each"
+    ]
     assert time.monotonic() - began < 10
 
 
@@ -450,6 +469,37 @@ def test_what_fits_is_counted_node_by_node() -> None:
     assert Need(1, 2, 0, False).most(nodes) == 3
     assert Need(1, 2, 0, True).most(nodes) == 2
     assert Need(1, 1, 1, False).most(nodes) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "workers", "words"),
+    [
+        ({"placement": "spread"}, 4, "workers: 4 with 1 CPU each, each on a node of its own, do not fit"),
+        ({"gpus_per_worker": 3}, 1, "workers: 1 with 1 CPU and 3 GPUs each do not fit; there are 3 nodes with"),
+        ({"cpus_per_worker": 3}, 1, "workers: 1 with 3 CPUs each do not fit"),
+    ],
+)
+def test_what_can_never_fit_is_refused(options: dict[str, Any], workers: int, words: str, tmp_path: Path) -> None:
+    launcher = RayLauncher(options, tmp_path)
+    launcher._known = [Node(name, "h", 2, 2) for name in "abc"]
+    (fault,) = launcher.refuse([trial("torch-ddp", workers)])
+    assert fault.startswith(words)
+    assert launcher.largest(1) == (3 if options == {"placement": "spread"} else 1)
+
+
+def test_a_process_with_several_workers_needs_a_node_that_holds_them(tmp_path: Path) -> None:
+    pack, spread = RayLauncher({}, tmp_path), RayLauncher({"placement": "spread"}, tmp_path)
+    pack._known = spread._known = [Node(name, "h", 2, 0) for name in "abc"]
+    assert pack.unfit(trial("tf-mirrored", 2)) is None
+    assert "needs a node with 4 CPUs" in str(pack.unfit(trial("tf-mirrored", 4)))
+    assert "one worker on each node" in str(spread.unfit(trial("tf-mirrored", 2)))
+
+
+def test_fewer_cpus_than_threads_are_refused(tmp_path: Path) -> None:
+    launcher = RayLauncher({"cpus_per_worker": 1}, tmp_path)
+    launcher._known = [Node("a", "h", 4, 0)]
+    (fault,) = launcher.refuse([trial("torch", 1, threads_per_worker=2)])
+    assert fault == "launcher.cpus_per_worker: 1 is less than 2 threads"
 
 
 def test_ranks_of_a_node_are_neighbours() -> None:
