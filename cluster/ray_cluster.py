@@ -14,7 +14,6 @@ import os
 import queue
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -307,7 +306,7 @@ class RayLauncher:
             do="connect",
             address=self._address,
             cpus=len(allowed_cores()),
-            temporary=str(child.folder),
+            temporary=str(child.folder) if child.folder else None,
             environment=dict(os.environ),
             cwd=os.getcwd(),
             versions=found_here()["versions"],
@@ -337,17 +336,20 @@ class _Child:
     what of it is left when the first is gone, even if this process is gone too."""
 
     def __init__(self, own: bool) -> None:
-        self.folder = Path(
-            tempfile.mkdtemp(prefix="scaling-ray-", dir=SHORT_FOLDER if os.path.isdir(SHORT_FOLDER) else None)
-        )
         environment = dict(os.environ) | {PARENT: str(os.getpid())}
-        environment |= _own_cluster(self.folder) if own else _token(environment)
+        self.folder: Path | None = None
         if own:
+            short = SHORT_FOLDER if os.path.isdir(SHORT_FOLDER) else None
+            self.folder = Path(tempfile.mkdtemp(prefix="scaling-ray-", dir=short))
+            environment |= _own_cluster(self.folder)
             for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
                 environment.pop(name, None)
-        self._log = (self.folder / "log.txt").open("w+b")
+        else:
+            environment |= _token(environment)
+        command = [sys.executable, "-P", "-m", "cluster.ray_driver"]
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by end()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cluster.ray_driver"],
+            command,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -358,10 +360,7 @@ class _Child:
         self._after: subprocess.Popen[bytes] | None = None
         if own:
             self._after = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-m", "cluster.ray_driver"),
-                    *("--after", str(self._process.pid), str(self.folder)),
-                ],
+                [*command, "--after", str(self._process.pid), str(self.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -400,8 +399,7 @@ class _Child:
             log.seek(0)
             said = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
         if self._after is not None:
-            self._after.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+            self._after.wait()  # it removes the folder, too
         return said[-1][:300] if said else f"exit code {self._process.returncode}"
 
 
