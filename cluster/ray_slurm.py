@@ -1,0 +1,102 @@
+"""A sbatch script that starts Ray on an allocation and runs a study there:
+
+    python -m cluster.ray_slurm STUDY nodes=4 cpus_per_node=8 time=1:00:00 partition=cpu >ray.sbatch
+    sbatch ray.sbatch
+
+SLURM's own launcher (`--on slurm`) needs no Ray; this is for measuring Ray itself on a SLURM cluster.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError
+
+from cluster.slurm_options import SIGNAL_SECONDS, TEMPLATES, Word, directive, seconds_of
+from jobs.trial import Count, Part
+
+
+def _time(text: str | int) -> str | int:
+    seconds_of(text)
+    return text
+
+
+class RayJob(Part):
+    """What the allocation has. Names are sbatch's where sbatch has the option; one Ray node on each node."""
+
+    nodes: Count = 1
+    cpus_per_node: Count
+    gpus_per_node: Annotated[int, Field(ge=0)] = 0
+    time: Annotated[int | str, AfterValidator(_time)]
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Word | None = None
+    reservation: Word | None = None
+    exclude: Word | None = None
+    exclusive: bool = False
+    module_load: list[Word] = []
+    setup: list[str] = []
+    results: str | None = None
+
+
+def script(study: Path, job: RayJob) -> str:
+    """The script, which runs in today's folder and interpreter."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # every value passes through directive() or shlex.quote() in the template
+    )
+    environment.filters |= {"directive": directive, "sh": lambda value: shlex.quote(str(value))}
+    logs = Path(job.results or "results").resolve().parent / f"ray-on-slurm-{study.stem}"
+    return environment.get_template("ray.sbatch.j2").render(
+        options=job,
+        name=f"ray-{study.stem}",
+        minutes=math.ceil(seconds_of(job.time) / 60),
+        signal_seconds=SIGNAL_SECONDS,
+        output=str(logs.parent / f"{logs.name}.txt").replace("%", "%%"),
+        logs=logs,
+        cwd=os.getcwd(),
+        python=sys.executable,
+        study=study.resolve(),
+        results=job.results and Path(job.results).resolve(),
+    )
+
+
+def parse(words: list[str]) -> RayJob:
+    """`key=value …` with values as in YAML, but a time as it stands. Raises ValueError."""
+    given: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word}: write key=value")
+        given[key] = value if key == "time" else yaml.safe_load(value)
+    try:
+        return RayJob.model_validate(given)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'][:1]))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise ValueError("\n".join(dict.fromkeys(lines))) from None
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or not Path(arguments[0]).is_file():
+        sys.exit("usage: python -m cluster.ray_slurm STUDY cpus_per_node=N time=MINUTES [nodes=N] [key=value …]")
+    try:
+        print(script(Path(arguments[0]), parse(arguments[1:])), end="")
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,105 @@
+"""Ray inside a SLURM allocation: the script that is written, and a study that really runs so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from cluster.ray_slurm import parse, script
+from jobs.results import read_outcome
+from tests.cluster.practice import slurm
+
+STUDY = {
+    "name": "on both",
+    "strategies": ["torch-ddp", "torch"],
+    "workers": [2],
+    "scaling": ["strong"],
+    "batch": {"global": 4},
+    "steps": {"warmup": 1, "measured": 3, "compute_only": 0},
+    "repeats": {"min": 1},
+    "launcher": {"kind": "ray", "placement": "spread"},
+}
+
+
+def ray_processes() -> set[int]:
+    names = ("raylet", "gcs_server")
+    return {
+        p.pid
+        for p in psutil.process_iter(["name", "status"])
+        if p.info["name"] in names and p.info["status"] != "zombie"
+    }
+
+
+@pytest.mark.ray
+@pytest.mark.slurm
+def test_a_study_runs_on_ray_inside_an_allocation(slurm_cluster: Path, tmp_path: Path) -> None:
+    before = ray_processes()
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump(STUDY), encoding="utf-8")
+    made = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "cluster.ray_slurm",
+            study,
+            "nodes=2",
+            "cpus_per_node=1",
+            "time=0:10:00",
+            f"results={tmp_path / 'results'}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    job = tmp_path / "ray.sbatch"
+    job.write_text(made.stdout, encoding="utf-8")
+    number = slurm("sbatch", "--parsable", str(job)).strip()
+    deadline = time.monotonic() + 150
+    state = ""
+    while state not in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL"):
+        assert time.monotonic() < deadline, state
+        time.sleep(0.5)
+        state = slurm("squeue", "--states=all", f"--jobs={number}", "--noheader", "--format=%T").strip()
+    said = (tmp_path / "ray-on-slurm-study.txt").read_text()
+    assert state == "COMPLETED", said
+    assert "on 2 nodes" in said
+    outcomes = [read_outcome(folder) for folder in (tmp_path / "results" / "trials").iterdir()]
+    assert {(o.status, o.launcher, len(o.ranks)) for o in outcomes if o} == {("ok", "ray", 1), ("ok", "ray", 2)}
+    assert not (tmp_path / "ray-on-slurm-study" / "token").exists()
+    assert ray_processes() <= before
+    assert not list(Path("/tmp").glob(f"ray-{number}-*"))
+
+
+def test_the_script_holds_what_was_asked_for(tmp_path: Path) -> None:
+    job = parse(["nodes=3", "cpus_per_node=8", "time=1:30:00", "partition=big", "gpus_per_node=2", "module_load=[gcc]"])
+    text = script(tmp_path / "my study.yaml", job)
+    assert "#SBATCH --nodes=3\n" in text
+    assert "#SBATCH --time=90\n" in text
+    assert "#SBATCH --partition=big\n" in text
+    assert "--num-gpus=2" in text
+    assert f"'{tmp_path}/my study.yaml'" in text
+    assert "ray stop" not in "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True, env=dict(os.environ))
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["cpus_per_node=8"], "time: Field required"),
+        (["cpus_per_node=8", "time=soon"], "'soon' is not a time"),
+        (["cpus_per_node=8", "time=10", "partition=a;b c"], "holds a character that no SLURM option has"),
+        (["nodes"], "write key=value"),
+    ],
+)
+def test_what_is_wrong_is_said(words: list[str], fault: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse(words)
+    assert fault in str(caught.value)
