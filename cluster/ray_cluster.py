@@ -159,7 +159,7 @@ class RayLauncher:
         if self._spread:
             return f"its one process holds {each} workers; launcher.placement is spread, one worker on each node"
         if not (need := self._options.need(trial)).most(nodes):
-            return f"its one process needs a node with {_words(need)}; there are {what_there_is(nodes)}"
+            return f"its one process needs a node with {_words(need)}; the cluster has {what_there_is(nodes)}"
         return None
 
     def refuse(self, points: Sequence[Trial]) -> list[str]:
@@ -178,7 +178,7 @@ class RayLauncher:
             where = ", each on a node of its own," if need.spread else ""
             faults.append(
                 f"workers: {', '.join(map(str, sizes))} with {_words(need)} each{where} do not fit; "
-                f"there are {what_there_is(nodes)}"
+                f"the cluster has {what_there_is(nodes)}"
             )
         return faults
 

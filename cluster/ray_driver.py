@@ -252,9 +252,12 @@ class Voice:
 class TrialOnRay(threading.Thread):
     """One trial, from its placement group to its last file."""
 
-    def __init__(self, cluster: Cluster, voice: Voice, order: Mapping[str, Any]) -> None:
+    def __init__(
+        self, cluster: Cluster, voice: Voice, order: Mapping[str, Any], others: Sequence[TrialOnRay] = ()
+    ) -> None:
         super().__init__(name=order["trial"])
-        self._cluster, self._voice = cluster, voice
+        self._cluster, self._voice, self._others = cluster, voice, others
+        self.placed = False  # it has room, and others of ours may wait for that
         self._folder = Path(order["folder"])
         self._need = Need(**order["need"])
         self._trial = read_trial(self._folder)
@@ -300,7 +303,7 @@ class TrialOnRay(threading.Thread):
 
         strategy = "STRICT_SPREAD" if self._need.spread else "PACK"
         group = placement_group([self._need.bundle()] * self._need.count, strategy=strategy)
-        began = gone_since = time.monotonic()
+        asked = began = gone_since = time.monotonic()
         try:
             while not group.wait(STEP_SECONDS):
                 if self._cancelled.is_set():
@@ -308,16 +311,18 @@ class TrialOnRay(threading.Thread):
                 nodes, waited = self._cluster.nodes(), time.monotonic() - began
                 if self._need.most(nodes) >= self._need.count:
                     gone_since, reason = time.monotonic(), f"the cluster is busy: {self._cluster.free()}"
+                    if any(other.placed for other in self._others):
+                        began = time.monotonic()  # with trials of this study, which end in time
                 else:
-                    reason = f"there are only {what_there_is(nodes)} left"
+                    reason = f"the cluster has only {what_there_is(nodes)} left"
                 if waited > self._patience or time.monotonic() - gone_since > GONE_SECONDS:
                     raise NoRoom(f"no room for {self._need.count} processes after {waited:.0f} s: {reason}")
-                if waited > TELL_SECONDS:
+                if time.monotonic() - asked > TELL_SECONDS:
                     self._tell("waiting", f"{reason}, for at most {self._patience:.0f} s")
         except BaseException:
             remove_placement_group(group)
             raise
-        self._since = now()
+        self._since, self.placed = now(), True
         return group
 
     def _tell(self, text: str, reason: str = "", nodes: str = "") -> None:
@@ -462,6 +467,7 @@ class TrialOnRay(threading.Thread):
         if group is not None:
             with contextlib.suppress(Exception):
                 remove_placement_group(group)
+        self.placed = False
 
 
 def places(nodes: Sequence[str], master: str, port: int) -> list[RankEnvironment]:
@@ -494,7 +500,8 @@ def serve(lines: IO[str], voice: Voice) -> None:
                 break
             voice.say(**{"is": "connected", "nodes": [asdict(node) for node in cluster.nodes()]})
         elif order["do"] == "start" and cluster is not None:
-            trials.append(TrialOnRay(cluster, voice, order))
+            trials = [trial for trial in trials if trial.is_alive()]
+            trials.append(TrialOnRay(cluster, voice, order, tuple(trials)))
             trials[-1].start()
         elif order["do"] == "cancel":
             for trial in trials:

@@ -19,8 +19,8 @@ from cluster import ray_cluster
 from cluster.driver import plan
 from cluster.launcher import Launch, OptionsError
 from cluster.ray_cluster import RayLauncher
-from cluster.ray_driver import Need, Node, places
-from cluster.ray_rank import claim
+from cluster.ray_driver import RANK_FILE, Need, Node, places
+from cluster.ray_rank import Rank, claim
 from cluster.study import StudyError
 from cluster.study_file import check
 from jobs.results import Outcome, rank_file, read_outcome, write_trial
@@ -400,7 +400,7 @@ def test_more_than_there_is_is_refused_at_once(make: Make) -> None:
     with pytest.raises(StudyError) as caught:
         plan(check(study() | {"workers": [1, 8]}), launcher)
     assert caught.value.faults == [
-        "workers: 8 with 1 CPU each do not fit; there are 3 nodes with 2 CPUs and 2 GPUs each"
+        "workers: 8 with 1 CPU each do not fit; the cluster has 3 nodes with 2 CPUs and 2 GPUs each"
     ]
     assert time.monotonic() - began < 10
 
@@ -483,7 +483,7 @@ def test_what_fits_is_counted_node_by_node() -> None:
     ("options", "workers", "words"),
     [
         ({"placement": "spread"}, 4, "workers: 4 with 1 CPU each, each on a node of its own, do not fit"),
-        ({"gpus_per_worker": 3}, 1, "workers: 1 with 1 CPU and 3 GPUs each do not fit; there are 3 nodes with"),
+        ({"gpus_per_worker": 3}, 1, "workers: 1 with 1 CPU and 3 GPUs each do not fit; the cluster has 3 nodes with"),
         ({"cpus_per_worker": 3}, 1, "workers: 1 with 3 CPUs each do not fit"),
     ],
 )
@@ -528,3 +528,27 @@ def test_no_two_ranks_of_a_machine_claim_a_core() -> None:
     for name in held + also:
         name.close()
     assert claim(cores, 0, 3)[0] == cores
+
+
+def test_a_rank_of_which_nobody_asks_ends_by_itself(tmp_path: Path) -> None:
+    """As on a node that was cut off from the driver and from Ray."""
+    actor, sleep = Rank(lease=0.5), [sys.executable, "-c", "import time; time.sleep(600)"]
+    (tmp_path / "trial.json").touch()
+    assert actor.begin(sleep, {"RANK": "0"}, str(tmp_path), str(tmp_path), None) == ""
+    heard = Rank.news(actor, 10.0)
+    assert heard is not None
+    assert (heard["code"], heard["asked"]) == (-signal.SIGTERM, True)
+
+
+def test_a_rank_that_cannot_be_started_says_why(tmp_path: Path) -> None:
+    (tmp_path / "trial.json").touch()
+    missing = Rank(lease=1.0).begin(["/nowhere/python"], {"RANK": "0"}, str(tmp_path), str(tmp_path), None)
+    assert "cannot start /nowhere/python" in missing
+    absent = Rank(lease=1.0).begin(["true"], {"RANK": "0"}, str(tmp_path), str(tmp_path / "trial"), None)
+    assert "does not see" in absent
+    assert "launcher.shared_results: false" in absent
+
+
+@pytest.mark.parametrize("name", ["../rank-00000.log", "rank-00000.py", "trial.json", "rank-0.log", "rank-00000.log\n"])
+def test_nothing_but_a_ranks_files_is_taken_from_a_node(name: str) -> None:
+    assert not RANK_FILE.fullmatch(name)
