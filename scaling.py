@@ -125,10 +125,11 @@ def cancel(results: Results) -> None:
 
     with _clean_errors():
         study = study_file.stored(results)
-        folder = ResultsFolder(results)
+        folder, asked = ResultsFolder(results), False
         try:
             folder.open(study)
         except InUse:
+            asked = True
             print("asking the command that runs the study to end it")
             _wait_for_end(folder, study)
         launcher = _launcher(study, results)
@@ -136,7 +137,10 @@ def cancel(results: Results) -> None:
         count = len(launcher.running())
         launcher.cancel()
         folder.close()
-    print(f"{count} launches cancelled" if count else "nothing is left to cancel")
+    if count or not asked:
+        print(f"{count} launches cancelled" if count else "nothing is left to cancel")
+    else:
+        print("it has ended, and what it had started too")
 
 
 def _wait_for_end(folder: ResultsFolder, study: Study) -> None:
