@@ -54,6 +54,8 @@ def distributions(results: Results) -> Distributions:
     rank_frames = []
     for trial_id, point in ok.select("trial_id", "point").iter_rows():
         found = measure.phases(measure.read_steps(results.folder / "trials" / trial_id), None)
+        if "train" not in found:
+            continue  # calls and files have their own section
         slowest.setdefault(point, []).append(found["train"].seconds.max(axis=0))
         rank_frames.append(_ranks(trial_id, found))
     step_rows: list[dict[str, Any]] = []

@@ -25,7 +25,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from analysis import claims, laws, plot_distribution, plot_laws, plots
+from analysis import claims, inference, ingest, laws, plot_distribution, plot_inference, plot_ingest, plot_laws, plots
 from analysis import report_facts as facts
 from analysis import report_rules as rules
 from analysis import report_tables as tables
@@ -75,10 +75,13 @@ class Study:
     distributions: Distributions
     fits: list[laws.LawFit]
     verdicts: list[claims.Verdict]
+    calls: pl.DataFrame
+    files: pl.DataFrame
 
     @classmethod
     def of(cls, results: Results) -> Study:
-        return cls(results, estimate(results), distributions(results), laws.fit(results), claims.judge(results))
+        curves = estimate(results), distributions(results), laws.fit(results), claims.judge(results)
+        return cls(results, *curves, inference.calls(results), ingest.readings(results))
 
 
 def write_tables(study: Study, folder: Path) -> None:
@@ -93,6 +96,8 @@ def write_tables(study: Study, folder: Path) -> None:
         "ranks": study.distributions.ranks,
         "laws": laws.frame(study.fits),
         "claims": claims.frame(study.verdicts),
+        **({"inference": study.calls} if len(study.calls) else {}),
+        **({"ingest": study.files} if len(study.files) else {}),
         "set-aside": pl.DataFrame(
             [(_relative(results, s.path), s.reason) for s in results.set_aside],
             schema={"path": pl.String, "reason": pl.String},
@@ -107,11 +112,38 @@ def write_tables(study: Study, folder: Path) -> None:
 def draw(study: Study, folder: Path) -> dict[str, Picture]:
     """Draw what there is data for, as SVG and PNG into `folder`, and take the SVGs for the page."""
     estimates, results, lower = study.estimates, study.results, study.distributions
-    if not len(estimates):
+    wanted: list[Wanted] = []
+    if len(study.calls):
+        wanted.append(("inference", "Line charts of calls over images per call", words.calls(study.calls), "inference",
+                       lambda: plot_inference.inference(study.calls, results)))  # fmt: skip
+    if len(study.files):
+        wanted.append(("ingest", "Line chart of samples per second over readers", words.files(study.files), "ingest",
+                       lambda: plot_ingest.ingest(study.files, results)))  # fmt: skip
+    if len(estimates):
+        wanted += _curves(study, estimates, results, lower)
+    if not wanted:
         return {}
     folder.mkdir(parents=True, exist_ok=True)
+    pictures = {}
+    collecting = gc.isenabled()
+    gc.disable()  # figures are a great many small objects: looking for garbage among them takes a tenth of the time
+    try:
+        for name, kind, finding, data, make in wanted:
+            if (figure := make()) is not None:
+                pictures[name] = _picture(figure, folder / name, kind, finding, data)
+    finally:
+        if collecting:
+            gc.enable()
+    return pictures
+
+
+Wanted = tuple[str, str, str, str, Callable[[], Figure | None]]
+
+
+def _curves(study: Study, estimates: pl.DataFrame, results: Results, lower: Distributions) -> list[Wanted]:
+    """The figures of training trials: name, kind, what it shows, its data, and how it is made."""
     efficient = " ".join(words.efficiency(estimates))
-    wanted: list[tuple[str, str, str, str, Callable[[], Figure | None]]] = [
+    wanted: list[Wanted] = [
         ("efficiency", "Line chart of efficiency over workers", efficient, "estimates",
          lambda: plots.efficiency(estimates, results)),
         ("speedup", "Line chart of speedup over workers", words.speedup(estimates), "estimates",
@@ -132,17 +164,7 @@ def draw(study: Study, folder: Path) -> dict[str, Picture]:
     if len(plot_distribution.order_residuals(results)) > 1:
         wanted.append(("order", "Scatter plot of launches over their order", words.launch_order(results), "launches",
                        lambda: plot_distribution.launch_order(estimates, results)))  # fmt: skip
-    pictures = {}
-    collecting = gc.isenabled()
-    gc.disable()  # figures are a great many small objects: looking for garbage among them takes a tenth of the time
-    try:
-        for name, kind, finding, data, make in wanted:
-            if (figure := make()) is not None:
-                pictures[name] = _picture(figure, folder / name, kind, finding, data)
-    finally:
-        if collecting:
-            gc.enable()
-    return pictures
+    return wanted
 
 
 def _picture(figure: Figure, path: Path, kind: str, finding: str, data: str) -> Picture:
@@ -184,6 +206,9 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         claims=[(v, tables.comparisons(v), _records(v)) for v in study.verdicts],
         pictures=pictures,
         has=has,
+        any_ok=has or bool(len(study.calls) or len(study.files)),
+        calls=tables.calls(study.calls),
+        files=tables.files(study.files),
         scaling=tables.scaling(estimates, results),
         breakdown=tables.breakdown(estimates, results),
         costs=tables.step_costs(estimates, results),

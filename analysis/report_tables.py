@@ -252,3 +252,49 @@ def _parameter(parameter: Parameter) -> Cell:
         return Cell(f"N = {parameter.value:.0f}", parameter.value)
     interval = "" if math.isnan(low) or math.isnan(high) else f"{100 * low:.2g} – {100 * high:.2g}"
     return Cell(f"{100 * parameter.value:.3g}%", parameter.value, interval)
+
+
+def calls(frame: pl.DataFrame) -> Table:
+    """Inference: each way to call the model."""
+    columns = [
+        *(Column("strategy"), Column("execution"), Column("batch", True, "images per call"), Column("launches", True)),
+        Column("images/s", True),
+        *(Column(f"{name}, ms", True, "of one call") for name in ("p50", "p95", "p99")),
+        Column("over eager", True, "throughput over eager execution's"),
+        Column("ready, s", True, "making the callable, and its first call"),
+        Column("pays after", True, "calls until that is earned back from eager execution"),
+        Column("difference", True, "largest, of the logits from eager execution's"),
+    ]
+    rows = []
+    for row in frame.iter_rows(named=True):
+        pays = row["break_even_calls"]
+        rows.append([
+            *(text(row["strategy"]), text(row["execution"]), whole(row["batch"]), whole(row["n_launches"])),
+            number(*_three(row, "throughput")),
+            *(number(row[name], unit="ms") for name in ("p50", "p95", "p99")),
+            number(*_three(row, "over_eager")),
+            number(row["ready_seconds"]),
+            Cell("never", math.inf) if pays == math.inf else number(pays),
+            Cell("–") if row["max_difference"] is None else Cell(f"{row['max_difference']:.0e}", row["max_difference"]),
+        ])  # fmt: skip
+    return Table("calls", "Inference: calls of the model", columns, rows, "inference")
+
+
+def files(frame: pl.DataFrame) -> Table:
+    """Ingest: each pipeline at each number of readers."""
+    columns = [
+        *(Column("framework"), Column("batch", True), Column("readers", True), Column("launches", True)),
+        *(Column("samples/s", True), Column("over one reader", True)),
+        Column("CPU ms/sample", True, "of all readers together"),
+        Column("memory, MB", True, "resident, of all processes"),
+    ]
+    rows = [
+        [
+            *(text(row["framework"]), whole(row["batch"]), whole(row["readers"]), whole(row["n_launches"])),
+            *(number(*_three(row, "throughput")), number(*_three(row, "over_one"))),
+            number(row["cpu_seconds"], unit="ms"),
+            number(None if row["memory_bytes"] is None else row["memory_bytes"] / 1e6),
+        ]
+        for row in frame.iter_rows(named=True)
+    ]
+    return Table("files", "Ingest: files to batches", columns, rows, "ingest")

@@ -124,9 +124,7 @@ def overview(results: Results, estimates: pl.DataFrame) -> str:
     workers = _workers(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]} workers"
     ok = int((trials["status"] == "ok").sum())
     launches = f"{ok} launches" if ok == len(trials) else f"{ok} of {len(trials)} launches that succeeded"
-    points = (
-        estimates.select("strategy", "workers", "global_batch", *results.factors).n_unique() if len(estimates) else 0
-    )
+    points = trials.filter(status="ok").select("strategy", "workers", "global_batch", *results.factors).n_unique()
     strategies = trials["strategy"].n_unique()
     return f"{strategies} {'strategy' if strategies == 1 else 'strategies'} on {workers}: {launches}, {points} points."
 
@@ -191,3 +189,25 @@ def laws(fits: Sequence[LawFit]) -> str:
                 f"and largest with {most}, {percent(high)}%."
             )
     return "Only the Universal Scalability Law could be fitted."
+
+
+def calls(frame: pl.DataFrame) -> str:
+    """What the figure of inference shows."""
+    faster = frame.drop_nulls("over_eager").sort("over_eager", descending=True)
+    if not len(faster):
+        return "There is no eager execution to compare with."
+    said = []
+    for word, at in (("fastest", 0), ("slowest", -1)):
+        row = faster.row(at, named=True)
+        way = f"{row['strategy']} {row['execution']} at {row['batch']} images per call"
+        ratio = f"{digits(row['over_eager'])} times{_range(row, 'over_eager')}"
+        said.append(f"{word} against eager execution is {way}, {ratio}")
+    return f"The {'; the '.join(said)}."
+
+
+def files(frame: pl.DataFrame) -> str:
+    """What the figure of ingest shows."""
+    best = frame.sort("throughput", descending=True).row(0, named=True)
+    readers = f"{best['readers']} reader{'s' if best['readers'] > 1 else ''}"
+    rate = f"{digits(best['throughput'])} samples/s{_range(best, 'throughput')}"
+    return f"The highest rate is {rate}: {best['framework']} with {readers}, batch {best['batch']}."

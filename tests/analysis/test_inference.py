@@ -104,3 +104,19 @@ def test_a_study_of_calls_only_has_its_figure_and_no_curves(tmp_path: Path) -> N
     written = plots.write_all(results("infer", seconds), tmp_path)
     assert [path.name for path in written] == ["inference.svg", "inference.png"]
     assert all(path.stat().st_size > 10_000 for path in written)
+
+
+def test_the_report_of_calls_and_of_files_shows_them_and_no_empty_curves(tmp_path: Path) -> None:
+    from analysis import report
+
+    seconds = {("torch", e, b): 0.01 * b for e in ("default", "graph") for b in (1, 16)}
+    found = results("infer", seconds)
+    none = pl.DataFrame()
+    study = report.Study(
+        found, report.estimate(found), report.Distributions(pl.DataFrame(schema={"trial_id": pl.String}), none), [],
+        claims.judge(found), inference.calls(found), report.ingest.readings(found),
+    )  # fmt: skip
+    assert not len(study.estimates)
+    pictures = report.draw(study, tmp_path)
+    assert list(pictures) == ["inference"]
+    assert "torch graph" in pictures["inference"].finding
