@@ -1,12 +1,40 @@
-"""On what a rank ran: versions and hardware, for its report."""
+"""On what a rank ran: versions, hardware, environment, container, commit, for its report.
+
+Gathered after training, so that none of it costs a measured step.
+"""
 
 from __future__ import annotations
 
+import os
 import platform
+import re
+import subprocess
+from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "tensorflow", "tensorflow-cpu", "keras", "horovod", "numpy", "ray", "scaling")
+PACKAGES = (
+    "torch", "tensorflow", "tensorflow-cpu", "keras", "horovod", "numpy", "ray", "scaling",
+    "nvidia-nccl-cu12", "nvidia-nccl-cu13", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
+)  # fmt: skip
+# Families of variables that change how fast the libraries are.
+FAMILIES = (
+    "OMP_",
+    "KMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "TF_",
+    "XLA_",
+    "TORCH_",
+    "NCCL_",
+    "GLOO_",
+    "HOROVOD_",
+    "CUDA_",
+    "MALLOC_",
+)
+SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL", re.I)
+PROJECT = Path(__file__).resolve().parent.parent
 
 
 def versions() -> dict[str, str]:
@@ -21,15 +49,18 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """CPU model, physical cores, memory in bytes, kernel."""
+    """CPU model, physical cores, NUMA nodes with their CPUs, memory in bytes, kernel, and the GPUs that
+    are in the node, used or not."""
     import psutil
 
     return {
         "cpu": cpu_model(),
         "physical_cores": psutil.cpu_count(logical=False),
         "logical_cpus": psutil.cpu_count(),
+        "numa": numa(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "gpus_present": gpus(),
     }
 
 
@@ -42,3 +73,82 @@ def cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def numa(root: Path = Path("/sys/devices/system/node")) -> dict[str, str]:
+    """NUMA node ─▶ its CPUs, as the kernel writes them ("0-15,32-47"); empty where it tells none."""
+    found = {}
+    for path in sorted(root.glob("node[0-9]*"), key=lambda path: int(path.name[4:])):
+        try:
+            found[path.name] = (path / "cpulist").read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+    return found
+
+
+def gpus() -> list[dict[str, Any]]:
+    """Name, UUID, memory, driver and CUDA version of each NVIDIA GPU of the node, by NVML, and how each
+    is linked to the others; empty without a driver."""
+    import pynvml as nvml
+
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return []
+    try:
+        driver, cuda = nvml.nvmlSystemGetDriverVersion(), nvml.nvmlSystemGetCudaDriverVersion_v2()
+        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+        return [
+            {
+                "name": nvml.nvmlDeviceGetName(handle),
+                "uuid": nvml.nvmlDeviceGetUUID(handle),
+                "memory_bytes": nvml.nvmlDeviceGetMemoryInfo(handle).total,
+                "driver": driver,
+                "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
+                # NVML's level of the nearest common ancestor: 0 on one board … 50 across sockets.
+                "topology": [_ancestor(nvml, handle, other) for other in handles if other is not handle],
+            }
+            for handle in handles
+        ]
+    except nvml.NVMLError:
+        return []
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _ancestor(nvml: Any, one: Any, other: Any) -> int | None:
+    try:
+        return int(nvml.nvmlDeviceGetTopologyCommonAncestor(one, other))
+    except nvml.NVMLError:
+        return None
+
+
+def environment(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables of FAMILIES that are set, without what may be a secret."""
+    return {k: v for k, v in sorted(variables.items()) if k.startswith(FAMILIES) and not SECRET.search(k)}
+
+
+def container(root: Path = Path("/"), variables: Mapping[str, str] = os.environ) -> str | None:
+    """In what kind of container this runs, None in none that can be told."""
+    for name in ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"):
+        if name in variables:
+            return f"apptainer {Path(variables[name]).name}"
+    if "PYXIS_VERSION" in variables or "ENROOT_VERSION" in variables:
+        return "enroot"
+    if "KUBERNETES_SERVICE_HOST" in variables:
+        return "kubernetes"
+    if (root / "run/.containerenv").exists():
+        return "podman"
+    return "docker" if (root / ".dockerenv").exists() else None
+
+
+def commit(project: Path = PROJECT) -> str | None:
+    """The project's commit, with "-dirty" after it if files differ from it; None outside git."""
+    if not (project / ".git").exists():
+        return None
+    command = ["git", "-C", str(project), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=10, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode().strip() or None

@@ -54,6 +54,7 @@ class RankReport(Record):
     `max_difference` the largest absolute difference of its logits from eager execution's.
     Ingest trials: `cpu_seconds_per_sample` of this process and its readers, and their resident
     `memory_bytes` at the end.
+    `environment` are the variables that change speed, `commit` is the project's (of rank 0).
     `visible_devices` is CUDA_VISIBLE_DEVICES as the launcher gave it, None if it did not.
     """
 
@@ -85,6 +86,9 @@ class RankReport(Record):
     inter_op_threads: int
     versions: dict[str, str] = {}
     hardware: dict[str, Any] = {}
+    environment: dict[str, str] = {}
+    container: str | None = None
+    commit: str | None = None
 
 
 class RankExit(Record):
@@ -131,6 +135,9 @@ class Outcome(Record):
     ranks: list[RankReport] = []
     versions: dict[str, str] = {}
     hardware: dict[str, Any] = {}
+    environment: dict[str, str] = {}
+    container: str | None = None
+    commit: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -307,6 +314,9 @@ def conclude(
         ranks=reports,
         versions=first.versions if first else {},
         hardware=first.hardware if first else {},
+        environment=first.environment if first else {},
+        container=first.container if first else None,
+        commit=first.commit if first else None,
     )
     write_atomically(folder / OUTCOME, outcome.model_dump_json(indent=1) + "\n")
     return outcome

@@ -301,6 +301,9 @@ def rank_report(
         inter_op_threads=facts.inter_op_threads,
         versions=provenance.versions(),
         hardware=provenance.hardware(),
+        environment=provenance.environment(),
+        container=provenance.container(),
+        commit=provenance.commit() if rank == 0 else None,
     )
 
 

@@ -1,0 +1,70 @@
+"""What a report says of where it was measured."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jobs import provenance
+
+
+def test_variables_that_change_speed_are_kept_and_secrets_are_not() -> None:
+    given = {
+        "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "1", "NCCL_DEBUG": "INFO", "HOME": "/root",
+        "TF_API_TOKEN": "x", "CUDA_VISIBLE_DEVICES": "", "HOROVOD_SECRET_KEY": "y",
+    }  # fmt: skip
+    kept = ["CUDA_VISIBLE_DEVICES", "NCCL_DEBUG", "OMP_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL"]
+    assert list(provenance.environment(given)) == kept
+
+
+@pytest.mark.parametrize(
+    ("file", "variables", "said"),
+    [
+        (".dockerenv", {}, "docker"),
+        ("run/.containerenv", {}, "podman"),
+        ("etc", {}, None),
+        (".dockerenv", {"APPTAINER_CONTAINER": "/images/torch.sif"}, "apptainer torch.sif"),
+        (".dockerenv", {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "kubernetes"),
+    ],
+)
+def test_a_container_is_told_by_its_marks(
+    file: str, variables: dict[str, str], said: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).touch()
+    assert provenance.container(tmp_path, variables) == said
+
+
+def test_numa_nodes_are_in_order_with_their_cpus(tmp_path: Path) -> None:
+    for node, cpus in (("node0", "0-3"), ("node10", "8-11"), ("node2", "4-7")):
+        (tmp_path / node).mkdir()
+        (tmp_path / node / "cpulist").write_text(cpus + "\n")
+    (tmp_path / "node3").mkdir()  # memory without CPUs, or a kernel that does not tell
+    assert list(provenance.numa(tmp_path).items()) == [("node0", "0-3"), ("node2", "4-7"), ("node10", "8-11")]
+    assert provenance.numa(tmp_path / "absent") == {}
+
+
+def test_the_commit_says_when_files_differ_from_it(tmp_path: Path) -> None:
+    assert provenance.commit(tmp_path) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "file").write_text("one")
+    subprocess.run([*git, "add", "file"], check=True)
+    subprocess.run([*git, "commit", "-qm", "first"], check=True)
+    clean = provenance.commit(tmp_path)
+    assert clean is not None
+    assert len(clean) == 40
+    (tmp_path / "file").write_text("two")
+    assert provenance.commit(tmp_path) == f"{clean}-dirty"
+
+
+def test_a_node_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pynvml
+
+    def no_driver() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", no_driver)
+    assert provenance.gpus() == []
