@@ -199,6 +199,8 @@ def _warnings(point: _Point, base: _Point | None) -> list[str]:
         found.append(f"{failed} of {n + failed} launches did not succeed")
     if unsteady := point.ok.filter(pl.col("steady").eq(False)).height:
         found.append(f"not steady in {unsteady} of {n} launches")
+    if beside := point.ok.filter(pl.col("concurrent").eq(True)).height:
+        found.append(f"{beside} of {n} launches ran beside other trials, which disturb")
     if (unchecked := point.ok["steady"].null_count()) > n / 2:
         found.append(f"steadiness not checked in {unchecked} of {n} launches")
     if base is None:

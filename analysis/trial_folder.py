@@ -41,6 +41,7 @@ COLUMNS: dict[str, Any] = {
     "hosts": pl.Int64,  # how many
     "device": pl.String,
     "emulated": pl.Boolean,
+    "concurrent": pl.Boolean,  # another trial of the study ran at the same time
     "startup_seconds": pl.Float64,
     "first_step_seconds": pl.Float64,
     "test_accuracy": pl.Float64,
@@ -133,6 +134,7 @@ def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
         "emulated": bool(
             hardware.get("emulated") or hardware.get("simulated") or outcome.get("emulated") or outcome.get("simulated")
         ),
+        "concurrent": outcome.get("concurrent") is True,
         "startup_seconds": _number(outcome.get("startup_seconds")),
         "first_step_seconds": _number(outcome.get("first_step_seconds")),
         "test_accuracy": _number(outcome.get("test_accuracy")),

@@ -204,3 +204,12 @@ def test_names_in_the_table_are_text_not_markup(tmp_path: Path) -> None:
     text = console.export_text()
     assert "[red]x[/red]" in text
     assert "[b]y" in text
+
+
+def test_launches_that_ran_beside_others_are_warned_of() -> None:
+    rng = np.random.default_rng(0)
+    results = simulate.study([generate.Way("torch", 1000.0)], workers=(1,), repeats=3, rng=rng)
+    beside = results.trials.with_columns(concurrent=pl.col("repeat") < 2)
+    (warning,) = estimate(replace(results, trials=beside))["warning"]
+    assert "2 of 3 launches ran beside other trials, which disturb" in warning
+    assert "beside" not in estimate(results)["warning"][0]
