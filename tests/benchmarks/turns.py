@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from cluster.launcher import Launch
+from cluster.launcher import Launch, Launcher
 from cluster.local import LocalLauncher
 from jobs.cores import allowed_cores
 from jobs.results import rank_file, read_outcome, write_trial
@@ -80,9 +80,12 @@ def start_rival(command: list[str], out: Path, ranks: int) -> Rival:
     return Rival(process, out, ranks)
 
 
-def take_turns(trial: Trial, command: list[str], results: Path, ranks: int = 1) -> list[Turn]:
-    """Run `trial` and `command` by turns until both are done."""
-    launcher = LocalLauncher({}, results)
+def take_turns(
+    trial: Trial, command: list[str], results: Path, ranks: int = 1, launcher: Launcher | None = None
+) -> list[Turn]:
+    """Run `trial`, on this machine, and `command` by turns until both are done."""
+    own = launcher is None
+    launcher = launcher or LocalLauncher({}, results)
     folder = results / "trials" / trial.id
     write_trial(folder, trial)
     rival = start_rival(command, results / "rival", ranks)
@@ -96,7 +99,8 @@ def take_turns(trial: Trial, command: list[str], results: Path, ranks: int = 1) 
             pass
         assert rival.process.wait(120) == 0, rival.out.with_suffix(".log").read_text()[-2000:]
     finally:
-        launcher.close()
+        if own or launcher.running():
+            launcher.close()
         _end(rival)
     outcome = read_outcome(folder)
     assert outcome is not None

@@ -1,0 +1,117 @@
+"""Our Ray launcher beside Ray Train on the same running cluster: `make bench`, a few minutes.
+
+BENCH_LAUNCHES=1 makes it short.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.launcher import Launch
+from cluster.ray_cluster import RayLauncher
+from jobs.cores import allowed_cores
+from jobs.results import read_outcome, write_trial
+from jobs.trial import Steps, Trial
+from tests.benchmarks.ratios import Measured, publish, summarize
+from tests.benchmarks.turns import start_rival, take_turns
+from tests.cluster.ray_nodes import Cluster, short_folder, started
+from tests.running import until
+
+RAY_TRAIN = [sys.executable, str(Path(__file__).with_name("bare") / "bare_ray_train.py")]
+BATCH = 64
+LAUNCHES = int(os.environ.get("BENCH_LAUNCHES", "3"))
+
+pytestmark = [pytest.mark.bench, pytest.mark.ray, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def measured() -> Iterator[list[Measured]]:
+    found: list[Measured] = []
+    yield found
+    publish("ray", found)
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[RayLauncher]:
+    """A launcher that is connected to a cluster of one node, with room for both sides at once."""
+    if len(allowed_cores()) < 2:
+        pytest.skip("needs two cores")
+    with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        for variable in [v for v in os.environ if v.startswith("RAY_")]:
+            patch.delenv(variable)
+        cluster: Cluster = started(Path(folder), 1, cpus=6)
+        try:
+            for name, value in cluster.environment().items():
+                patch.setenv(name, value)
+            patch.setenv("RAY_ADDRESS", cluster.address)
+            patch.setenv("PYTHONWARNINGS", "ignore")
+            made = RayLauncher({}, Path(folder))
+            assert made.refuse([trial(0, 20)]) == []
+            yield made
+            made.close()
+        finally:
+            cluster.close()
+
+
+def trial(repeat: int, steps: int) -> Trial:
+    plan = Steps(warmup=10, measured=steps - 10, compute_only=0)
+    return Trial(strategy="torch-ddp", workers=2, global_batch=2 * BATCH, repeat=repeat, steps=plan)
+
+
+def test_two_workers_train_as_fast_as_under_ray_train(
+    launcher: RayLauncher, tmp_path: Path, measured: list[Measured]
+) -> None:
+    ratios, rates = [], []
+    for repeat in range(LAUNCHES):
+        results = tmp_path / str(repeat)
+        results.mkdir()
+        for turn in take_turns(trial(repeat, 300), [*RAY_TRAIN, "300"], results, ranks=2, launcher=launcher):
+            ratios.append(float(np.mean(turn.rival) / np.mean(turn.ours)))
+            rates.append(BATCH / np.mean(turn.ours))
+    note = f"{np.median(rates):.0f} samples/s per worker"
+    measured.append(summarize("torch-ddp: rate / Ray Train's", ratios, "≥ 0.99", note))
+    assert measured[-1].median > 0.9
+
+
+def test_two_workers_train_sooner_than_under_ray_train(
+    launcher: RayLauncher, tmp_path: Path, measured: list[Measured]
+) -> None:
+    ours, theirs = [], []
+    for repeat in range(LAUNCHES):
+        for side in (0, 1) if repeat % 2 else (1, 0):  # neither is always first
+            if side:
+                ours.append(_seconds_to_first_step(launcher, tmp_path, repeat))
+            else:
+                theirs.append(_seconds_of_ray_train(tmp_path / f"train{repeat}"))
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    note = f"{np.median(ours):.2f} s / {np.median(theirs):.2f} s"
+    measured.append(summarize("torch-ddp: to first step / Ray Train's", ratios, "≤ 0.35", note))
+    assert measured[-1].median < 0.7
+
+
+def _seconds_to_first_step(launcher: RayLauncher, results: Path, repeat: int) -> float:
+    job = trial(repeat, 20)
+    folder = results / "trials" / job.id
+    write_trial(folder, job)
+    began = time.time()
+    launcher.start([Launch(job, folder, repeat)])
+    until(lambda: launcher.wait(0.5))
+    outcome = read_outcome(folder)
+    assert outcome is not None
+    assert outcome.status == "ok", outcome.error
+    return max(rank.train_started_unix + rank.first_step_seconds for rank in outcome.ranks) - began
+
+
+def _seconds_of_ray_train(out: Path) -> float:
+    rival = start_rival([*RAY_TRAIN, "20"], out, ranks=2)
+    assert rival.process.wait(180) == 0, out.with_suffix(".log").read_text()[-2000:]
+    began = float(json.loads(Path(f"{out}.began").read_text())["unix"])
+    return max(float(rival.first(rank)["unix"]) for rank in range(2)) - began
