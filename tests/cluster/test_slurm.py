@@ -311,6 +311,26 @@ def test_what_slurm_would_never_start_is_refused_in_its_words(tmp_path: Path) ->
     assert "Requested node configuration is not available" in fault
 
 
+def test_what_waits_says_why_and_is_asked_after_less_and_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = SlurmLauncher({"nodes": 4, "sbatch": ["--hold"]}, tmp_path)
+    started = []
+    for repeat in range(5):
+        trial = endless().model_copy(update={"repeat": repeat})
+        write_trial(tmp_path / "trials" / trial.id, trial)
+        started.append(Launch(trial, tmp_path / "trials" / trial.id, repeat))
+    launcher.start(started)
+    asked, real = [], slurm_queue._ask
+    monkeypatch.setattr(slurm_queue, "_ask", lambda command: (asked.append(command[0]), real(command))[1])
+    assert launcher._poll() == []
+    assert asked == ["squeue"]  # one call for all jobs
+    assert {(s.text, s.reason) for s in launcher.running().values()} == {("pending", "JobHeldUser")}
+    pauses = [launcher._pause for _ in range(16) if launcher._poll() == []]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == launching.POLL_AT_MOST
+    launcher.cancel()
+    assert {d.outcome.status for d in trials_of(tmp_path)} == {"cancelled"}
+
+
 def test_a_limit_on_the_queue_is_kept_and_all_is_done(tmp_path: Path) -> None:
     seen: list[int] = []
 

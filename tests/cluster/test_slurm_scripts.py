@@ -12,12 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster import slurm_options, study_file
+from cluster import slurm_cluster, slurm_options, slurm_queue, study_file
 from cluster.launcher import OptionsError
 from cluster.slurm_cluster import SlurmLauncher
+from cluster.slurm_job import JobFolder, Planned
 from cluster.slurm_options import Size, parse, seconds_of, size_of
+from cluster.slurm_queue import JobState
 from cluster.slurm_rank import place_of, tasks_per_node
 from jobs.rendezvous import RankEnvironment, RendezvousError
+from jobs.results import read_outcome, write_trial
 from jobs.trial import Trial
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -226,3 +229,54 @@ def test_a_task_of_a_step_knows_its_place() -> None:
     assert place_of(variables) == RankEnvironment(5, 7, 1, 2, 2, "10.0.0.1", 4711)
     with pytest.raises(RendezvousError, match="SLURM_PROCID"):
         place_of({k: v for k, v in variables.items() if k != "SLURM_PROCID"})
+
+
+# What the end of a job means, for ends that a practice cluster cannot be brought to
+
+
+@pytest.mark.parametrize(
+    ("state", "per_trial", "packed"),
+    [
+        ("TIMEOUT", "timeout", "lost"),
+        ("DEADLINE", "timeout", "lost"),
+        ("NODE_FAIL", "lost", "lost"),
+        ("BOOT_FAIL", "lost", "lost"),
+        ("PREEMPTED", "lost", "lost"),
+        ("OUT_OF_MEMORY", "failed", "failed"),
+        ("FAILED", "failed", "failed"),
+        ("CANCELLED", "cancelled", "cancelled"),
+        (None, "lost", "lost"),
+    ],
+)
+@pytest.mark.parametrize("allocation", ["per-trial", "packed"])
+def test_each_end_of_a_job_has_its_meaning(
+    state: str | None, per_trial: str, packed: str, allocation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two trials of a job, the first begun: it gets the status, and the other too, unless it is handed back."""
+    monkeypatch.setattr(slurm_queue, "exit_code", lambda job: "9:0")
+    monkeypatch.setattr(slurm_queue, "last_word", lambda job: None)
+    launcher = SlurmLauncher({"allocation": allocation, "time": 60}, tmp_path)
+    planned = []
+    for order, workers in enumerate((1, 2)):
+        made = trial("torch-ddp", workers)
+        write_trial(tmp_path / "trials" / made.id, made)
+        planned.append(Planned(made.id, order, size_of(made, parse({}))))
+    (tmp_path / "trials" / planned[0].trial / "srun.log").touch()
+    folder = JobFolder(tmp_path / "slurm" / "job", "job", allocation, None, tuple(planned))
+    folder.write()
+    folder.output.write_text("first\nslurmstepd: error: last words\n")
+    job = slurm_cluster._Job(folder, "17", {p.trial: p for p in planned})
+    assert launcher._settle(job, JobState("17", "job", state, "", "n[1-2]") if state else None) == [
+        p.trial for p in planned
+    ]
+    wanted = packed if allocation == "packed" else per_trial
+    first, second = (read_outcome(folder.trial(p)) for p in planned)
+    assert first is not None
+    assert (first.status, first.job) == (wanted, "17")
+    assert (state or "left no record") in first.error
+    assert ("last words" in first.error) == (wanted == "failed")
+    if wanted in ("lost", "timeout"):
+        assert second is None  # handed back: it was not begun
+    else:
+        assert second is not None
+        assert second.status == wanted
