@@ -19,7 +19,8 @@ from typing import IO, Any
 import yaml
 
 from cluster.study import Grid, Study, StudyError, resolved
-from jobs.results import FORMAT, Outcome, UnreadableOutcome, read_outcome, read_trial, set_aside, write_atomically
+from jobs.files import write_atomically
+from jobs.results import FORMAT, Outcome, UnreadableOutcome, read_outcome, read_trial, set_aside
 from jobs.trial import Trial
 
 # A study may grow in these and still own what was measured before; anything else makes it another.

@@ -9,16 +9,17 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cluster import horovod_build
 from cluster.launcher import Launch, OptionsError, State
 from jobs.cores import allowed_cores
-from jobs.guard import LOOK_SECONDS, end, overstepped, silence, sleep_until_a_death, start_worker, stopped
+from jobs.files import RankExit
+from jobs.guard import LOOK_SECONDS, Bounds, end, overstepped, silence, sleep_until_a_death, start_worker, stopped
 from jobs.rendezvous import LOOPBACK, RankEnvironment, master_port, rank_variables
-from jobs.results import RankExit, Status, conclude, now, verdict
+from jobs.results import Status, conclude, now, verdict
 from jobs.strategies import STRATEGIES, missing
 from jobs.trial import Trial
 
@@ -129,12 +130,13 @@ class LocalLauncher:
     def _verdict(self, running: _Running) -> tuple[Status, str] | None:
         """How the trial has ended, None while it goes on."""
         folder, trial = running.launch.folder, running.launch.trial
+        limits = Bounds(trial.limits.trial, trial.limits.hang)
         died = any(end.exit_code for end in running.exits.values())
         for rank, process in running.processes.items():
             if rank not in running.exits:
-                why = overstepped(folder, rank, trial.limits, time.monotonic() - running.began)
+                why = overstepped(folder, rank, limits, time.monotonic() - running.began)
                 if died and stopped(process.pid):
-                    why = silence(trial.limits)
+                    why = silence(limits)
                 if why:
                     running.exits[rank] = RankExit(rank=rank, limit=why)
         return verdict(folder, list(running.exits.values()), trial.processes)
@@ -143,7 +145,7 @@ class LocalLauncher:
         end(list(running.processes.values()))
         for rank, process in running.processes.items():
             record = running.exits.get(rank, RankExit(rank=rank, asked=True))
-            running.exits[rank] = record.model_copy(update={"exit_code": process.returncode})
+            running.exits[rank] = replace(record, exit_code=process.returncode)
         self._running = None
         conclude(
             running.launch.folder,

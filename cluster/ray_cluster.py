@@ -31,7 +31,8 @@ from cluster.launcher import Launch, OptionsError, State
 from cluster.ray_driver import Need, Node, what_there_is
 from cluster.ray_rank import found_here
 from jobs.cores import allowed_cores
-from jobs.results import RankExit, Status, conclude, now
+from jobs.files import RankExit
+from jobs.results import Status, conclude, now
 from jobs.strategies import STRATEGIES, missing
 from jobs.trial import Count, Part, Seconds, Trial
 from jobs.worker import PARENT
@@ -256,7 +257,7 @@ class RayLauncher:
         elif message["is"] == "over" and message["trial"] in self._running:
             trial = message["trial"]
             self._running[trial].started = message["started"]
-            exits = [RankExit.model_validate(e) for e in message["exits"]]
+            exits = [RankExit(**e) for e in message["exits"]]
             self._conclude(trial, message["status"], message["error"], exits)
             self._ended.append(trial)
             if message["status"] == "lost" and self._address is None and not self._running:

@@ -32,9 +32,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from cluster import ray_rank
+from jobs.files import RankExit
 from jobs.guard import FOREIGN
 from jobs.rendezvous import LOOPBACK, RankEnvironment, rank_variables
-from jobs.results import RankExit, Status, now, rank_file, read_trial, verdict
+from jobs.results import Status, now, read_exit, read_trial, verdict
 
 LEASE_SECONDS = 30.0  # after which a rank that nobody asks for is ended by its actor
 NEWS_SECONDS = 5.0  # between two questions to an actor; an end is told at once
@@ -289,7 +290,7 @@ class TrialOnRay(threading.Thread):
         except Exception as trouble:  # of Ray: whatever it is, this trial is over and the next may do
             error = in_a_line(trouble)
         self._release(group)
-        exits = [e.model_dump(mode="json") for e in self._exits.values()]
+        exits = [asdict(e) for e in self._exits.values()]
         self._voice.say(
             **{"is": "over", "trial": self.name, "status": status, "error": error, "exits": exits},
             started=self._since,
@@ -420,11 +421,9 @@ class TrialOnRay(threading.Thread):
         except RayError as error:
             self._lost[rank] = in_a_line(error)
             return True
-        try:
-            record = RankExit.model_validate_json(rank_file(self._folder, rank, "exit").read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # the keeper itself was killed
-            record = RankExit(rank=rank, exit_code=news["code"], asked=news["asked"], ended_unix=time.time())
-        self._exits[rank] = record
+        self._exits[rank] = read_exit(self._folder, rank) or RankExit(  # the keeper itself was killed
+            rank=rank, exit_code=news["code"], asked=news["asked"], ended_unix=time.time()
+        )
         return True
 
     def _fetch(self, rank: int, files: Mapping[str, int]) -> None:

@@ -44,7 +44,7 @@ class Rank:
         self._over = threading.Event()
         self._asked = False
         self._own: str | None = None
-        self._folder = ""
+        self._folder = self._prefix = ""
 
     def where(self) -> dict[str, str]:
         """The node: its id, by which nodes are told apart (several may share an address), and its address."""
@@ -72,7 +72,7 @@ class Rank:
             Path(folder, "trial.json").write_text(trial, encoding="utf-8")
         elif not os.path.exists(os.path.join(folder, "trial.json")):
             return f"does not see {folder}; set launcher.shared_results: false, or use a folder that all nodes share"
-        self._folder = folder
+        self._folder, self._prefix = folder, f"rank-{int(variables['RANK']):05d}."
         devices = {name: os.environ[name] for name in DEVICES if name in os.environ}
         environment = variables | devices | {PARENT: str(os.getpid())}
         begun: list[str] = []
@@ -85,7 +85,7 @@ class Rank:
     def _tend(
         self, command: list[str], environment: dict[str, str], cwd: str, trouble: list[str], ready: threading.Event
     ) -> None:
-        said = Path(self._folder, f"rank-{int(environment['RANK']):05d}.keeper")
+        said = Path(self._folder, f"{self._prefix}keeper")
         try:
             with said.open("wb") as log:
                 process = subprocess.Popen(
@@ -128,9 +128,9 @@ class Rank:
         return {"code": self._process.returncode, "asked": self._asked, "files": self._files()}
 
     def _files(self) -> dict[str, int]:
-        """Name and size of what is in the trial's folder."""
+        """Name and size of what this rank, which has ended, left: others still write in a shared folder."""
         with os.scandir(self._folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+            return {entry.name: entry.stat().st_size for entry in entries if entry.name.startswith(self._prefix)}
 
     def read(self, name: str) -> bytes:
         return Path(self._folder, os.path.basename(name)).read_bytes()
@@ -227,11 +227,9 @@ def main(arguments: list[str]) -> None:
     _settle()
     from jobs import cores, guard
     from jobs.rendezvous import RankEnvironment, rank_variables
-    from jobs.results import read_trial
-    from jobs.worker import threads_of
 
     folder = Path(arguments[0])
-    wanted, allowed = threads_of(read_trial(folder)), cores.allowed_cores()
+    wanted, allowed = guard.threads_of(folder), cores.allowed_cores()
     place = RankEnvironment.from_variables(os.environ)
     mine, held = claim(allowed, place.local_rank * wanted % len(allowed), wanted)
     if mine:

@@ -18,9 +18,9 @@ from types import FrameType
 from cluster import slurm_queue
 from cluster.slurm_job import JobFolder, Planned, begun
 from cluster.slurm_options import SIGNAL_SECONDS
+from jobs.files import RankExit
 from jobs.rendezvous import RendezvousError, address_on, master_port
 from jobs.results import (
-    RankExit,
     Status,
     UnreadableOutcome,
     conclude,

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.slurm_options import Size
-from jobs.results import FORMAT, TRIAL, write_atomically
+from jobs.files import TRIAL, write_atomically
+from jobs.results import FORMAT
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ how it ended in `rank-NNNNN.exit`, whatever became of the launcher. The worker d
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -13,11 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+from jobs.files import TRIAL, RankExit, rank_file
 from jobs.rendezvous import RankEnvironment
-from jobs.results import RankExit, rank_file, read_trial, write_atomically
-from jobs.trial import Limits
 from jobs.worker import PARENT
 
 GRACE_SECONDS = 2.0  # between being asked to end and being ended
@@ -27,6 +29,13 @@ LOOK_SECONDS = 1.0  # how often limits are looked at; a death is seen at once
 
 # What another launcher, or a shell, may have set and a rank must not inherit.
 FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_", "NODE_RANK", "MASTER_", "TF_CONFIG", "HOROVOD_", "OMP_", "GLOO_")
+
+
+class Bounds(NamedTuple):
+    """What a rank is held to, in seconds: `limits.trial` and `limits.hang` of its trial."""
+
+    trial: float
+    hang: float
 
 
 def start_worker(folder: Path, rank: int, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -47,7 +56,7 @@ def start_worker(folder: Path, rank: int, variables: Mapping[str, str]) -> subpr
         )
 
 
-def overstepped(folder: Path, rank: int, limits: Limits, age: float) -> str:
+def overstepped(folder: Path, rank: int, limits: Bounds, age: float) -> str:
     """Which limit of the trial a living rank has overstepped, in words; empty if none.
 
     `age` is the trial's in seconds.
@@ -59,7 +68,7 @@ def overstepped(folder: Path, rank: int, limits: Limits, age: float) -> str:
     return ""
 
 
-def silence(limits: Limits) -> str:
+def silence(limits: Bounds) -> str:
     return f"gave no sign of life for limits.hang = {limits.hang:g} s"
 
 
@@ -132,7 +141,8 @@ def _asked(*_: object) -> None:
 
 def keep(folder: Path, place: RankEnvironment, variables: Mapping[str, str]) -> RankExit:
     """Run the rank to its end, whatever that is, and write its exit record."""
-    limits, rank, began = read_trial(folder).limits, place.rank, time.monotonic()
+    written = json.loads((folder / TRIAL).read_text(encoding="utf-8"))["limits"]
+    limits, rank, began = Bounds(written["trial"], written["hang"]), place.rank, time.monotonic()
     for number in ASKING:
         signal.signal(number, _asked)
     worker = start_worker(folder, rank, variables)
@@ -149,15 +159,11 @@ def keep(folder: Path, place: RankEnvironment, variables: Mapping[str, str]) -> 
         why = why or silence(limits)  # somebody stopped it, and that is what the others have died of
     record = RankExit(rank=rank, limit=why, asked=asked)
     # Written before the end is enforced, since the keeper may be ended in the middle of that.
-    _write(folder, record)
+    record.write(folder)
     end([worker])
-    record = record.model_copy(update={"exit_code": worker.returncode, "ended_unix": time.time()})
-    _write(folder, record)
+    record = replace(record, exit_code=worker.returncode, ended_unix=time.time())
+    record.write(folder)
     return record
-
-
-def _write(folder: Path, record: RankExit) -> None:
-    write_atomically(rank_file(folder, record.rank, "exit"), record.model_dump_json() + "\n")
 
 
 def main(folder: Path, variables: Mapping[str, str]) -> None:

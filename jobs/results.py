@@ -18,17 +18,19 @@ import os
 import re
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from jobs.files import TRIAL, RankExit, rank_file, write_atomically
 from jobs.strategies import STRATEGIES
 from jobs.trial import Trial
 
 FORMAT = 1
-TRIAL, OUTCOME = "trial.json", "outcome.json"
+OUTCOME = "outcome.json"
 
 STOOD_STILL = re.compile(r"Timeout \(\d+:\d+:\d+(\.\d+)?\)!")  # as faulthandler writes it
 Phase = Literal["train", "compute_only", "infer", "ingest"]
@@ -91,20 +93,6 @@ class RankReport(Record):
     commit: str | None = None
 
 
-class RankExit(Record):
-    """How one process of the trial ended. `exit_code` is negative for a signal, None if unknown.
-
-    `limit` says which limit it overstepped, empty if none; `asked` that it was ended from outside.
-    """
-
-    rank: int
-    exit_code: int | None = None
-    limit: str = ""
-    asked: bool = False
-    ended_unix: float | None = None
-    last_lines: list[str] = []
-
-
 class Outcome(Record):
     """The end of a trial. `error` is one line for people; empty when `status` is "ok".
 
@@ -147,21 +135,6 @@ class Outcome(Record):
 
 class UnreadableOutcome(ValueError):
     """`outcome.json` is there but cannot be trusted; the message says why."""
-
-
-def rank_file(folder: Path, rank: int, ending: str) -> Path:
-    """Path of a rank's file; `ending` is jsonl, json, log, alive or exit."""
-    return folder / f"rank-{rank:05d}.{ending}"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader, or a kill at any moment, sees all of it or none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def write_trial(folder: Path, trial: Trial) -> None:
@@ -213,14 +186,15 @@ def last_lines(folder: Path, rank: int, count: int = 12) -> list[str]:
 
 def read_exits(folder: Path, processes: int) -> list[RankExit]:
     """The exit records that the ranks' keepers left; of a rank without one, nothing."""
-    found = []
-    for rank in range(processes):
-        try:
-            text = rank_file(folder, rank, "exit").read_text(encoding="utf-8")
-            found.append(RankExit.model_validate_json(text))
-        except (OSError, ValueError):
-            continue
-    return found
+    return [found for rank in range(processes) if (found := read_exit(folder, rank)) is not None]
+
+
+def read_exit(folder: Path, rank: int) -> RankExit | None:
+    """The exit record that the rank's keeper left, None if it could not."""
+    try:
+        return TypeAdapter(RankExit).validate_json(rank_file(folder, rank, "exit").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def verdict(folder: Path, exits: Sequence[RankExit], processes: int) -> tuple[Status, str] | None:
@@ -291,7 +265,7 @@ def conclude(
         absent = [r for r in range(trial.processes) if r not in there]
         status, error = "failed", f"no report from rank {', '.join(map(str, absent))}"
     if status != "ok":
-        exits = [e.model_copy(update={"last_lines": last_lines(folder, e.rank)}) for e in exits]
+        exits = [replace(e, last_lines=last_lines(folder, e.rank)) for e in exits]
     first = reports[0] if reports else None
     outcome = Outcome(
         trial_id=trial.id,

@@ -14,7 +14,8 @@ import psutil
 
 from cluster.launcher import Launch
 from cluster.local import LocalLauncher
-from jobs.results import Outcome, rank_file, read_outcome, write_trial
+from jobs.files import rank_file
+from jobs.results import Outcome, read_outcome, write_trial
 from jobs.strategies import STRATEGIES
 from jobs.trial import Trial
 

@@ -17,7 +17,8 @@ import pytest
 from cluster.launcher import Launch
 from cluster.local import LocalLauncher
 from cluster.slurm_cluster import SlurmLauncher
-from jobs.results import Outcome, RankExit, conclude, now, read_outcome, write_trial
+from jobs.files import RankExit
+from jobs.results import Outcome, conclude, now, read_outcome, write_trial
 from jobs.trial import Steps, Trial
 from tests.benchmarks.ratios import Measured, publish, summarize
 from tests.cluster.practice import absent, practice_cluster, slurm

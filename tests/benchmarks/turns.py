@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from cluster.launcher import Launch, Launcher
 from cluster.local import LocalLauncher
 from jobs.cores import allowed_cores
-from jobs.results import rank_file, read_outcome, write_trial
+from jobs.files import rank_file
+from jobs.results import read_outcome, write_trial
 from jobs.trial import Trial
 from tests.running import ranks_of, until
 

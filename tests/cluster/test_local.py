@@ -16,7 +16,8 @@ import pytest
 from cluster.launcher import Launch, OptionsError
 from cluster.local import LocalLauncher
 from jobs import cores
-from jobs.results import Outcome, rank_file, read_outcome, write_trial
+from jobs.files import rank_file
+from jobs.results import Outcome, read_outcome, write_trial
 from jobs.trial import Limits, Steps, Trial
 from tests.running import launch, ranks_of, until
 

@@ -23,7 +23,8 @@ from cluster.ray_driver import RANK_FILE, Need, Node, places
 from cluster.ray_rank import Rank, claim
 from cluster.study import StudyError
 from cluster.study_file import check
-from jobs.results import Outcome, rank_file, read_outcome, write_trial
+from jobs.files import rank_file
+from jobs.results import Outcome, read_outcome, write_trial
 from jobs.strategies import STRATEGIES
 from jobs.trial import Limits, Steps, Trial
 from tests.cluster.ray_nodes import Cluster, actors_of, kill, of_session, short_folder, started

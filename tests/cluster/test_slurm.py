@@ -23,7 +23,8 @@ from cluster.driver import Plan, Summary, plan, run
 from cluster.folder import ResultsFolder
 from cluster.launcher import Launch
 from cluster.slurm_cluster import SlurmLauncher
-from jobs.results import Outcome, rank_file, read_outcome, write_trial
+from jobs.files import rank_file
+from jobs.results import Outcome, read_outcome, write_trial
 from jobs.trial import Limits, Steps, Trial
 from tests.cluster import practice
 from tests.cluster.practice import slurm

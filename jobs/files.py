@@ -1,0 +1,47 @@
+"""What a rank's keeper needs of the results format: names, and how a file is written.
+
+Apart from jobs/results.py because a keeper stands beside every rank while it starts, on the same
+cores: what it imports, the rank waits for. The standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+TRIAL = "trial.json"
+
+
+@dataclass(frozen=True)
+class RankExit:
+    """How one process of the trial ended. `exit_code` is negative for a signal, None if unknown.
+
+    `limit` says which limit it overstepped, empty if none; `asked` that it was ended from outside.
+    """
+
+    rank: int
+    exit_code: int | None = None
+    limit: str = ""
+    asked: bool = False
+    ended_unix: float | None = None
+    last_lines: list[str] = field(default_factory=list)
+
+    def write(self, folder: Path) -> None:
+        write_atomically(rank_file(folder, self.rank, "exit"), json.dumps(asdict(self)) + "\n")
+
+
+def rank_file(folder: Path, rank: int, ending: str) -> Path:
+    """Path of a rank's file; `ending` is jsonl, json, log, alive or exit."""
+    return folder / f"rank-{rank:05d}.{ending}"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader, or a kill at any moment, sees all of it or none."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
