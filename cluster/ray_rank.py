@@ -226,11 +226,12 @@ def main(arguments: list[str]) -> None:
     die_with_parent()
     _settle()
     from jobs import cores, guard
+    from jobs.files import TRIAL
     from jobs.rendezvous import RankEnvironment, rank_variables
 
-    folder = Path(arguments[0])
-    wanted, allowed = guard.threads_of(folder), cores.allowed_cores()
-    place = RankEnvironment.from_variables(os.environ)
+    folder, place = Path(arguments[0]), RankEnvironment.from_variables(os.environ)
+    trial = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
+    wanted, allowed = cores.needed(trial, place.world_size), cores.allowed_cores()
     mine, held = claim(allowed, place.local_rank * wanted % len(allowed), wanted)
     if mine:
         os.sched_setaffinity(0, mine)

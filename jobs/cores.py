@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def allowed_cores() -> list[int]:
@@ -38,6 +40,17 @@ def cgroup_quota() -> float | None:
     except (OSError, ValueError):
         return None
     return limit_us / period_us if limit_us > 0 else None
+
+
+def needed(trial: Mapping[str, Any], processes: int) -> int:
+    """Cores, and threads, of one process of a trial that runs as `processes` of them.
+
+    `trial` is the trial as its JSON has it: those of all the workers in the process, or one for each
+    reader of files.
+    """
+    if trial["workload"] == "ingest":
+        return int(max(trial["threads_per_worker"], trial["readers"]))
+    return int(trial["threads_per_worker"] * (trial["workers"] // processes))
 
 
 def share(cores: list[int], local_rank: int, local_processes: int, wanted: int) -> list[int]:

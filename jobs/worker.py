@@ -45,6 +45,7 @@ def die_with_parent() -> None:
 def run(folder: Path) -> None:
     """All of a rank's life but its end; raises what went wrong."""
     from jobs import results
+    from jobs.files import rank_file
     from jobs.rendezvous import RankEnvironment, RendezvousError
 
     trial = results.read_trial(folder)
@@ -59,7 +60,7 @@ def run(folder: Path) -> None:
     from jobs.strategies.base import Context
     from jobs.watchdog import Watchdog
 
-    watchdog = Watchdog(results.rank_file(folder, place.rank, "alive"), trial.limits.startup)
+    watchdog = Watchdog(rank_file(folder, place.rank, "alive"), trial.limits.startup)
     laps = Laps()
     dataset = data.load(trial.data, trial.seed)
     if trial.workload == "train":
@@ -229,19 +230,12 @@ def settle(trial: Trial, place: RankEnvironment) -> None:
     launcher, and no GPU that a framework would take by itself in a run that is called a CPU run."""
     from jobs import cores
 
-    threads = threads_of(trial)
+    threads = cores.needed(trial.model_dump(), trial.processes)
     cores.pin(cores.share(cores.allowed_cores(), place.local_rank, place.local_world_size, threads))
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         os.environ[variable] = str(threads)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.pop("TF_CONFIG", None)
-
-
-def threads_of(trial: Trial) -> int:
-    """Threads, and cores, of one process: of all the workers in it; one for each reader of files."""
-    if trial.workload == "ingest":
-        return max(trial.threads_per_worker, trial.readers)
-    return trial.threads_per_worker * (trial.workers // trial.processes)
 
 
 def meters(trial: Trial, place: RankEnvironment, samples: int) -> tuple[Meter, Meter]:
@@ -273,7 +267,7 @@ def rank_report(
     """What this rank says of itself. `started` and `ended` are the Unix times of its training."""
     import psutil
 
-    from jobs import provenance
+    from jobs import cores, provenance
     from jobs.results import RankReport
 
     facts, rank = strategy.facts(), rendezvous.place.rank
@@ -284,7 +278,7 @@ def rank_report(
         address=rendezvous.address,
         pid=os.getpid(),
         cpus=sorted(os.sched_getaffinity(0)),
-        threads=threads_of(trial),
+        threads=cores.needed(trial.model_dump(), trial.processes),
         niceness=os.getpriority(os.PRIO_PROCESS, 0),
         startup_seconds=started - psutil.Process().create_time(),
         import_seconds=laps.seconds["import"],

@@ -56,6 +56,17 @@ def test_help_loads_neither_a_framework_nor_the_analysis(arguments: str) -> None
     assert done.stdout
 
 
+@pytest.mark.parametrize("module", ["cluster.slurm_rank", "cluster.ray_rank"])
+def test_what_stands_beside_a_rank_while_it_starts_imports_little(module: str) -> None:
+    code = (
+        f"import sys, {module}, jobs.guard, jobs.cores\n"
+        "heavy = {'pydantic', 'numpy', 'psutil', 'yaml'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_analysis_of_a_results_folder_needs_no_framework(finished: Path) -> None:
     code = (
         "import sys\n"

@@ -541,6 +541,18 @@ def test_a_rank_of_which_nobody_asks_ends_by_itself(tmp_path: Path) -> None:
     assert (heard["code"], heard["asked"]) == (-signal.SIGTERM, True)
 
 
+def test_a_rank_lists_its_own_files_alone(tmp_path: Path) -> None:
+    """In a folder that ranks share, those of others come and go while it looks."""
+    (tmp_path / "trial.json").touch()
+    (tmp_path / "rank-00001.json").touch()
+    (tmp_path / ".rank-00001.exit.7").symlink_to(tmp_path / "gone")
+    actor, leave = Rank(lease=10.0), ["touch", str(tmp_path / "rank-00000.exit")]
+    assert actor.begin(leave, {"RANK": "0"}, str(tmp_path), str(tmp_path), None) == ""
+    heard = Rank.news(actor, 10.0)
+    assert heard is not None
+    assert (heard["code"], heard["files"]) == (0, {"rank-00000.exit": 0})
+
+
 def test_a_rank_that_cannot_be_started_says_why(tmp_path: Path) -> None:
     (tmp_path / "trial.json").touch()
     missing = Rank(lease=1.0).begin(["/nowhere/python"], {"RANK": "0"}, str(tmp_path), str(tmp_path), None)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs import results
+from jobs.files import RankExit, rank_file
 from jobs.trial import Trial
 
 TRIAL = Trial(strategy="torch-ddp", workers=2, global_batch=64)
@@ -53,7 +54,7 @@ def conclude(folder: Path, status: results.Status = "ok") -> results.Outcome:
         launcher="local",
         order=0,
         started=results.now(),
-        exits=[results.RankExit(rank=rank, exit_code=0) for rank in (0, 1)],
+        exits=[RankExit(rank=rank, exit_code=0) for rank in (0, 1)],
     )
 
 
@@ -65,7 +66,7 @@ def test_an_outcome_is_what_the_ranks_left(folder: Path) -> None:
 
 
 def test_no_outcome_claims_more_than_its_files_hold(folder: Path) -> None:
-    results.rank_file(folder, 1, "json").unlink()
+    rank_file(folder, 1, "json").unlink()
     written = conclude(folder)
     assert (written.status, written.error) == ("failed", "no report from rank 1")
 
@@ -107,7 +108,7 @@ def test_keys_of_a_later_version_are_kept_not_refused(folder: Path) -> None:
 
 
 def test_the_last_lines_of_a_log_are_for_people(folder: Path) -> None:
-    log = results.rank_file(folder, 0, "log")
+    log = rank_file(folder, 0, "log")
     log.write_bytes(b"x" * 50_000 + b"\n\n" + b"\xff\nValueError: no\n")
     assert results.last_lines(folder, 0, 1) == ["ValueError: no"]
     assert all(len(line) <= 500 for line in results.last_lines(folder, 0))
