@@ -201,6 +201,8 @@ def _warnings(point: _Point, base: _Point | None) -> list[str]:
         found.append(f"not steady in {unsteady} of {n} launches")
     if beside := point.ok.filter(pl.col("concurrent").eq(True)).height:
         found.append(f"{beside} of {n} launches ran beside other trials, which disturb")
+    if noisy := point.ok.filter(pl.col("noisy_neighbour").eq(True)).height:
+        found.append(f"a noisy neighbour in {noisy} of {n} launches")
     if (unchecked := point.ok["steady"].null_count()) > n / 2:
         found.append(f"steadiness not checked in {unchecked} of {n} launches")
     if base is None:

@@ -81,7 +81,8 @@ class Results:
 def load(folder: Path, *, check_steady: bool = True) -> Results:
     """Read a results folder. Raises NotResults if `folder` is none.
 
-    `check_steady` may be switched off where only throughput is wanted, and quickly.
+    `check_steady` may be switched off where only throughput is wanted, and quickly; the telemetry is then
+    not looked at either.
     """
     folder = Path(folder)
     if not folder.is_dir():

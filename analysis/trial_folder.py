@@ -15,12 +15,12 @@ from typing import Any
 
 import polars as pl
 
-from analysis import measure
+from analysis import measure, telemetry_files
 
 FORMAT = 1  # the newest results format that is understood
 STATUSES = ("ok", "failed", "timeout", "cancelled", "lost", "unfinished", "broken")
 # What identifies a trial and is no factor of the experiment beside those that make the curve.
-NOT_FACTORS = ("strategy", "workers", "global_batch", "repeat", "limits")
+NOT_FACTORS = ("strategy", "workers", "global_batch", "repeat", "limits", "telemetry")
 COLUMNS: dict[str, Any] = {
     "trial_id": pl.String,
     "point": pl.String,  # the id without its repeat: equal for all launches of one configuration
@@ -50,6 +50,7 @@ COLUMNS: dict[str, Any] = {
     "cpu_seconds_per_sample": pl.Float64,  # of an ingest trial, readers included
     "memory_bytes": pl.Float64,
     **measure.MEASURED,
+    **telemetry_files.SUMMARY,
 }
 
 
@@ -96,6 +97,8 @@ def read(home: Path, set_aside: list[SetAside], check_steady: bool) -> dict[str,
                 row |= _measured(home, content, outcome, batch, check_steady)
             except (measure.BrokenSteps, OSError) as error:
                 fault = str(error)
+            else:
+                row |= _telemetry(home, outcome, row, set_aside) if check_steady else {}
     if fault:
         row |= {"status": "broken", "error": fault}
         set_aside.append(SetAside(home, fault))
@@ -111,6 +114,14 @@ def _measured(
     planned = _whole(steps.get("measured"), 1) if isinstance(steps, dict) else None
     found = measure.phases(measure.read_steps(home), expected)
     return measure.measure(found, batch, planned, check_steady=check_steady)
+
+
+def _telemetry(home: Path, outcome: dict[str, Any], row: dict[str, Any], set_aside: list[SetAside]) -> dict[str, Any]:
+    """The summary of what the samplers saw. A broken file of theirs costs the trial nothing else."""
+    nodes, faults = telemetry_files.read(home)
+    set_aside += [SetAside(path, reason) for path, reason in faults]
+    steps = round(row["samples"] / row["global_batch"])
+    return telemetry_files.summarize(nodes, outcome.get("ranks"), row["train_seconds"], row["samples"], steps)
 
 
 def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:

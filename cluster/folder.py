@@ -24,7 +24,7 @@ from jobs.results import FORMAT, Outcome, UnreadableOutcome, read_outcome, read_
 from jobs.trial import Trial
 
 # A study may grow in these and still own what was measured before; anything else makes it another.
-MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "launcher", "margin")
+MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "telemetry", "launcher", "margin")
 # What may be there before the study's own file is: a launcher's scripts that were refused.
 OWN = (".lock", ".cancel", "slurm")
 # Factors multiply the grid, so a new value adds points; a trial's id keeps them apart.

@@ -24,6 +24,7 @@ from jobs.trial import (
     Part,
     Precision,
     Steps,
+    Telemetry,
     Trial,
     Workload,
     executions,
@@ -103,6 +104,7 @@ class Study(Part):
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     resources: Resources = Resources()
     limits: Limits = Limits()
+    telemetry: Telemetry = Telemetry()
     launcher: LauncherOptions = LauncherOptions()
 
     @model_validator(mode="after")
@@ -245,6 +247,7 @@ def _trial(study: Study, name: str, workers: int, batch: int, factors: dict[str,
         learning_rate=study.learning_rate,
         threads_per_worker=study.resources.threads_per_worker,
         limits=study.limits,
+        telemetry=study.telemetry,
         **factors,
     )
 

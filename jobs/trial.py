@@ -72,6 +72,18 @@ class Limits(Part):
     trial: Seconds = 900.0
 
 
+class Telemetry(Part):
+    """How often each node's sampler (jobs/telemetry.py) looks, in samples per second; 0, or `telemetry: off`,
+    starts none. Like `limits` no part of a trial's id: what is measured does not depend on it."""
+
+    hertz: Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)] = 2.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _off(cls, given: object) -> object:
+        return {"hertz": 0.0} if given is False else given  # YAML reads `off` as false
+
+
 class Trial(Part):
     """One launch of one configuration.
 
@@ -100,6 +112,7 @@ class Trial(Part):
     files: Files = Files()
     threads_per_worker: Count = 1
     limits: Limits = Limits()
+    telemetry: Telemetry = Telemetry()
 
     @field_validator("strategy")
     @classmethod
@@ -150,7 +163,7 @@ class Trial(Part):
         Fields at their default value are left out of the hash, so that a new field with a neutral
         default does not orphan results that were measured before it existed.
         """
-        content = self.model_dump(mode="json", exclude={"repeat", "limits"}, exclude_defaults=True)
+        content = self.model_dump(mode="json", exclude={"repeat", "limits", "telemetry"}, exclude_defaults=True)
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.strategy}-n{self.workers}-b{self.global_batch}-{digest}"
 
