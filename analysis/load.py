@@ -29,7 +29,18 @@ class NotResults(ValueError):
 
 
 # Factors that older trials did not have yet, with the value that these had all the same.
-NEWER_FACTORS = {"execution": "default", "workload": "train"}
+NEWER_FACTORS: dict[str, Any] = {
+    "execution": "default",
+    "workload": "train",
+    "layout": "default",
+    "gpus_per_worker": 0,
+    "learning_rate_rule": "none",
+    "learning_rate_warmup": 0,
+    "reference_batch": None,
+    "until_accuracy": None,
+    "steps_at_most": None,
+    "steps_evaluate_every": 10,
+}
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def plan(study: Study, launcher: Launcher) -> Plan:
     reasons = {name: launcher.unavailable(name) for name in strategies}
     not_available = {name: why for name, why in reasons.items() if why}
     possible = [name for name in strategies if name not in not_available]
-    largest = launcher.largest(study.resources.threads_per_worker)
+    largest = launcher.largest(study.resources.threads_per_worker, study.resources.most_gpus)
     if not possible:
         raise StudyError([f"{name}: not available: {why}" for name, why in not_available.items()])
     grid = study_grid(study, possible, largest)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from pydantic import ValidationError
 
 from cluster.study import Grid, Study, StudyError, resolved
 from jobs.files import write_atomically
@@ -28,7 +29,10 @@ MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "telemetr
 # What may be there before the study's own file is: a launcher's scripts that were refused.
 OWN = (".lock", ".cancel", "slurm")
 # Factors multiply the grid, so a new value adds points; a trial's id keeps them apart.
-FACTORS = ("precision", "optimizer", "steps_per_call", "execution", "readers")
+FACTORS = (
+    "precision", "layout", "optimizer", "steps_per_call", "execution", "readers",
+    "learning_rate_rule", "learning_rate_warmup", "gpus_per_worker",
+)  # fmt: skip
 
 
 class InUse(StudyError):
@@ -61,7 +65,7 @@ class ResultsFolder:
         if old is None and self.path.is_dir() and any(p.name not in OWN for p in self.path.iterdir()):
             raise StudyError([f"{self.path}: holds something that is not a study's results; name another folder"])
         if old is not None:
-            faults = _differences(old, resolved(study))
+            faults = _differences(_filled(old), resolved(study))
             if faults:
                 raise StudyError(
                     [f"{self.path}: holds another study ({f}); use --results or another name" for f in faults]
@@ -181,6 +185,14 @@ class ResultsFolder:
         return content
 
 
+def _filled(old: dict[str, Any]) -> dict[str, Any]:
+    """The study `old` with the defaults of keys that are newer than it."""
+    try:
+        return resolved(Study.model_validate({key: value for key, value in old.items() if key != "format"}))
+    except ValidationError:
+        return old  # whatever is odd in it is among its differences
+
+
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What makes `new` another study than `old`, a few words each."""
     faults = []
@@ -188,7 +200,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     if kinds[0] != kinds[1]:
         faults.append(f"launcher.kind: {kinds[0]} there, {kinds[1]} here")
     for key in _leaves(old) | _leaves(new):
-        if key[0] in MAY_CHANGE + FACTORS or key == ("format",):
+        if key[0] in MAY_CHANGE or key[-1] in FACTORS or key == ("format",):
             continue
         there, here = _at(old, key), _at(new, key)
         # A batch that one of the two does not use yet is growth, not a difference.

@@ -59,7 +59,7 @@ class Launcher(Protocol):
 
     def __init__(self, options: dict[str, Any], results: Path) -> None: ...
 
-    def largest(self, threads_per_worker: int) -> int:
+    def largest(self, threads_per_worker: int, gpus_per_worker: int = 0) -> int:
         """How many workers fit at most."""
 
     def unavailable(self, strategy: str) -> str | None:

@@ -6,6 +6,7 @@ measures nothing but serves to try things out.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 from cluster import horovod_build
 from cluster.launcher import Launch, OptionsError, State
+from jobs import gpus
 from jobs.cores import allowed_cores
 from jobs.files import RankExit
 from jobs.guard import LOOK_SECONDS, Bounds, end, overstepped, silence, sleep_until_a_death, start_worker, stopped
@@ -31,6 +33,18 @@ class _Running:
     began: float
     processes: dict[int, subprocess.Popen[bytes]]
     exits: dict[int, RankExit] = field(default_factory=dict)
+
+
+def _without_a_gpu(points: Sequence[Trial]) -> list[str]:
+    sizes = {p.workers for p in points if p.gpus_per_worker}
+    if not sizes:
+        return []
+    there = len(gpus.visible(os.environ))
+    if not there:
+        return ["resources.gpus_per_worker: no NVIDIA GPU can be seen here (`scaling doctor` says more); take 0"]
+    if too_many := sorted(n for n in sizes if n > there):
+        return [f"workers: {', '.join(map(str, too_many))} with a GPU each do not fit on the {there} GPUs there are"]
+    return []
 
 
 class LocalLauncher:
@@ -50,8 +64,9 @@ class LocalLauncher:
         self._oversubscribe = oversubscribe
         self._running: _Running | None = None
 
-    def largest(self, threads_per_worker: int) -> int:
-        return max(1, len(allowed_cores()) // threads_per_worker)
+    def largest(self, threads_per_worker: int, gpus_per_worker: int = 0) -> int:
+        most = len(allowed_cores()) // threads_per_worker
+        return max(1, min(most, len(gpus.visible(os.environ))) if gpus_per_worker else most)
 
     def unavailable(self, strategy: str) -> str | None:
         if "horovod" in STRATEGIES[strategy].needs and (why := horovod_build.why_not()):
@@ -59,10 +74,10 @@ class LocalLauncher:
         return missing(strategy)
 
     def refuse(self, points: Sequence[Trial]) -> list[str]:
+        faults = _without_a_gpu(points)
         if self._oversubscribe:
-            return []
+            return faults  # cores can be shared, GPUs cannot
         cores = len(allowed_cores())
-        faults = []
         if too_many := sorted({p.readers for p in points if p.readers > cores}):
             faults.append(
                 f"readers: {', '.join(map(str, too_many))} are more than the {cores} physical cores there are"

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from cluster import horovod_build
 from cluster.launcher import Launch, OptionsError, State
@@ -69,7 +69,8 @@ class RayOptions(Part):
     before the next, `spread` puts one worker on each. `concurrent`: several trials at once where there
     is room; neighbours disturb a measurement, and the results say which had any. `shared_results`:
     whether all nodes see the results folder; if not, the files are brought back. `cpus_per_worker`
-    is by default the study's `threads_per_worker`. `wait`: seconds a trial waits for a busy cluster.
+    is by default the study's `threads_per_worker`; GPUs are its `gpus_per_worker`. `wait`: seconds a trial
+    waits for a busy cluster.
     """
 
     address: Annotated[str, AfterValidator(_address)] | None = None
@@ -77,7 +78,6 @@ class RayOptions(Part):
     concurrent: bool = False
     shared_results: bool = True
     cpus_per_worker: Count | None = None
-    gpus_per_worker: Annotated[int, Field(ge=0)] = 0
     wait: Seconds = 600.0
 
     def cpus(self, threads_per_worker: int) -> int:
@@ -85,9 +85,8 @@ class RayOptions(Part):
 
     def need(self, trial: Trial) -> Need:
         """What the trial takes. A process with several workers in it takes CPUs and GPUs for each."""
-        each = trial.workers // trial.processes
-        spread = self.placement == "spread"
-        return Need(trial.processes, each * self.cpus(trial.threads_per_worker), each * self.gpus_per_worker, spread)
+        cpus = trial.workers // trial.processes * self.cpus(trial.threads_per_worker)
+        return Need(trial.processes, cpus, trial.gpus_per_process, self.placement == "spread")
 
 
 def parse(options: dict[str, Any]) -> RayOptions:
@@ -99,7 +98,9 @@ def parse(options: dict[str, Any]) -> RayOptions:
         for e in error.errors(include_url=False):
             place = ".".join(str(p) for p in e["loc"] if not str(p).startswith("function-"))
             message = str(e["msg"]).removeprefix("Value error, ")
-            if e["type"] == "extra_forbidden":
+            if e["type"] == "extra_forbidden" and place == "gpus_per_worker":
+                message = "is the study's resources.gpus_per_worker; give it there"
+            elif e["type"] == "extra_forbidden":
                 message = f"is not an option of the ray launcher; known: {', '.join(RayOptions.model_fields)}"
             elif e["type"] != "value_error":
                 message = f"{e['input']!r} is wrong; {message[0].lower()}{message[1:]}"
@@ -140,9 +141,9 @@ class RayLauncher:
 
     # What fits
 
-    def largest(self, threads_per_worker: int) -> int:
-        need = Need(1, self._options.cpus(threads_per_worker), self._options.gpus_per_worker, self._spread)
-        return max(1, need.most(self._nodes()))
+    def largest(self, threads_per_worker: int, gpus_per_worker: int = 0) -> int:
+        need = Need(1, self._options.cpus(threads_per_worker), gpus_per_worker, self._spread)
+        return max(1, need.most(self._nodes(gpus_per_worker > 0)))
 
     @property
     def _spread(self) -> bool:
@@ -154,7 +155,7 @@ class RayLauncher:
         return missing(strategy)
 
     def unfit(self, trial: Trial) -> str | None:
-        each, nodes = trial.workers // trial.processes, self._nodes()
+        each, nodes = trial.workers // trial.processes, self._nodes(trial.gpus_per_worker > 0)
         if each == 1 or not nodes:
             return None
         if self._spread:
@@ -164,7 +165,7 @@ class RayLauncher:
         return None
 
     def refuse(self, points: Sequence[Trial]) -> list[str]:
-        nodes, faults = self._nodes(), self._faults
+        nodes, faults = self._nodes(any(p.gpus_per_worker for p in points)), self._faults
         self._faults = []
         if faults:
             return faults
@@ -183,10 +184,11 @@ class RayLauncher:
             )
         return faults
 
-    def _nodes(self) -> list[Node]:
-        """The cluster as it was when we connected; for a cluster of ours, as it is going to be."""
+    def _nodes(self, gpus: bool) -> list[Node]:
+        """The cluster as it was when we connected; for a cluster of ours, as it is going to be, unless
+        `gpus` matter, which Ray finds itself."""
         if self._known is None:
-            if self._address is None and not self._options.gpus_per_worker:
+            if self._address is None and not gpus:
                 return [Node("", "this machine", len(allowed_cores()), 0)]
             try:
                 self._connected()
@@ -329,7 +331,8 @@ class RayLauncher:
 
 
 def _words(need: Need) -> str:
-    return f"{need.cpus} CPU{'s' if need.cpus > 1 else ''}" + (f" and {need.gpus} GPUs" if need.gpus else "")
+    words = f"{need.cpus} CPU{'s' if need.cpus > 1 else ''}"
+    return words + (f" and {need.gpus} GPU{'s' if need.gpus > 1 else ''}" if need.gpus else "")
 
 
 class _Child:

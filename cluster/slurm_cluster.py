@@ -58,7 +58,7 @@ class SlurmLauncher:
 
     # What fits
 
-    def largest(self, threads_per_worker: int) -> int:
+    def largest(self, threads_per_worker: int, gpus_per_worker: int = 0) -> int:
         return self._options.most_workers
 
     def unavailable(self, strategy: str) -> str | None:

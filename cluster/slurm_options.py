@@ -77,18 +77,17 @@ class SlurmOptions(Part):
 
     `allocation` is `per-trial` (one job each, sizes queue separately) or `packed` (one allocation of
     `nodes` nodes in which all trials run, one after the other). `nodes` × `tasks_per_node` is the
-    most workers there can be. `cpus_per_task` and `gpus_per_task` are of one worker. `module_load`,
-    `setup` (shell lines) and `sbatch` (further options, one each) go into every script.
-    `max_queued` is how many jobs may be in the queue at once. `interface` is the network over which
-    the ranks talk (ib0, …), by default that of the node's address. `python` is the interpreter on
-    the nodes, `container_image` and `container_mounts` are pyxis's.
+    most workers there can be. `cpus_per_task` is of one worker; its GPUs are the study's
+    `resources.gpus_per_worker`. `module_load`, `setup` (shell lines) and `sbatch` (further options, one
+    each) go into every script. `max_queued` is how many jobs may be in the queue at once. `interface`
+    is the network over which the ranks talk (ib0, …), by default that of the node's address. `python` is
+    the interpreter on the nodes, `container_image` and `container_mounts` are pyxis's.
     """
 
     allocation: Literal["per-trial", "packed"] = "per-trial"
     nodes: Count = 1
     tasks_per_node: Count = 1
     cpus_per_task: Count | None = None
-    gpus_per_task: Annotated[int, Field(ge=0)] = 0
     time: Annotated[int | str, AfterValidator(_time)] | None = None
     partition: Word | None = None
     account: Word | None = None
@@ -129,7 +128,9 @@ def parse(options: dict[str, Any]) -> SlurmOptions:
         for e in error.errors(include_url=False):
             place = ".".join(str(p) for p in e["loc"] if not str(p).startswith("function-"))
             message = str(e["msg"]).removeprefix("Value error, ")
-            if e["type"] == "extra_forbidden":
+            if e["type"] == "extra_forbidden" and place == "gpus_per_task":
+                message = "is the study's resources.gpus_per_worker; give it there"
+            elif e["type"] == "extra_forbidden":
                 message = f"is not an option of the slurm launcher; known: {', '.join(SlurmOptions.model_fields)}"
             elif e["type"] != "value_error":
                 message = f"{e['input']!r} is wrong; {message[0].lower()}{message[1:]}"
@@ -168,7 +169,7 @@ def size_of(trial: Trial, options: SlurmOptions) -> Size:
         tasks=trial.processes,
         tasks_per_node=per_node,
         cpus_per_task=workers_each * (options.cpus_per_task or trial.threads_per_worker),
-        gpus_per_task=workers_each * options.gpus_per_task,
+        gpus_per_task=trial.gpus_per_process,
     )
 
 

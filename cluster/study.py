@@ -19,6 +19,9 @@ from jobs.trial import (
     Data,
     Execution,
     Files,
+    Gpus,
+    Layout,
+    LearningRateRule,
     Limits,
     Optimizer,
     Part,
@@ -27,23 +30,34 @@ from jobs.trial import (
     Telemetry,
     Trial,
     Workload,
+    accuracy_fault,
     executions,
+    impossible,
     named_execution,
 )
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=80, strip_whitespace=True)]
 Scaling = Literal["strong", "weak"]
+WarmUp = Annotated[int, Field(ge=0)]
+
+
+def _list(value: Any) -> list[Any]:
+    """What a study gives for a factor, each value once."""
+    return list(dict.fromkeys(value)) if isinstance(value, list) else [value]
 
 
 class Batch(Part):
     """Samples per step: `global` over all workers at strong scaling, `per_worker` at weak. For
-    infer and ingest instead `sizes`, images per call or batch."""
+    infer and ingest instead `sizes`, images per call or batch. `reference` is the global batch that
+    `learning_rate` is meant for where a `learning_rate_rule` adapts it: by default one worker's at weak
+    scaling."""
 
     model_config = Part.model_config | {"populate_by_name": True}
 
     global_: Count | None = Field(default=None, alias="global")
     per_worker: Count | None = None
     sizes: Annotated[list[Count], Field(min_length=1)] | None = None
+    reference: Count | None = None
 
 
 class Repeats(Part):
@@ -64,9 +78,15 @@ class Repeats(Part):
 
 
 class Resources(Part):
-    """Of each worker."""
+    """Of each worker. With a GPU, each worker has one of its own."""
 
     threads_per_worker: Count = 1
+    gpus_per_worker: Gpus | Annotated[list[Gpus], Field(min_length=1)] = 0
+
+    @property
+    def most_gpus(self) -> int:
+        """Of one worker, over all trials."""
+        return max(self.gpus_per_worker) if isinstance(self.gpus_per_worker, list) else self.gpus_per_worker
 
 
 class LauncherOptions(BaseModel):
@@ -96,12 +116,16 @@ class Study(Part):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
     precision: Precision | Annotated[list[Precision], Field(min_length=1)] = "float32"
+    layout: Layout | Annotated[list[Layout], Field(min_length=1)] = "default"
     optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)] = "adam"
     steps_per_call: Count | Annotated[list[Count], Field(min_length=1)] = 1
     execution: Execution | Annotated[list[Execution], Field(min_length=1)] = "default"
     readers: Count | Annotated[list[Count], Field(min_length=1)] = 1
     files: Files = Files()
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    learning_rate_rule: LearningRateRule | Annotated[list[LearningRateRule], Field(min_length=1)] = "none"
+    learning_rate_warmup: WarmUp | Annotated[list[WarmUp], Field(min_length=1)] = 0
+    until_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
     resources: Resources = Resources()
     limits: Limits = Limits()
     telemetry: Telemetry = Telemetry()
@@ -111,6 +135,8 @@ class Study(Part):
     def _batch_for_scaling(self) -> Study:
         if self.workload != "ingest" and (self.readers != 1 or self.files != Files()):
             raise ValueError("readers and files: belong to `workload: ingest`")
+        if why := accuracy_fault(self.until_accuracy, self.steps, self.data, self.workload):
+            raise ValueError(why)
         if self.workload != "train":
             if self.batch.sizes is None or self.batch.global_ or self.batch.per_worker:
                 raise ValueError(f"batch: {self.workload} has no scaling; give batch.sizes, and nothing else")
@@ -123,7 +149,17 @@ class Study(Part):
             raise ValueError("batch.global: is missing; strong scaling needs it")
         if "weak" in self.scaling and self.batch.per_worker is None:
             raise ValueError("batch.per_worker: is missing; weak scaling needs it")
+        if _list(self.learning_rate_rule) != ["none"] and self.reference_batch is None:
+            raise ValueError(
+                "batch.reference: is missing; without weak scaling, learning_rate_rule needs the batch that "
+                "learning_rate is meant for"
+            )
         return self
+
+    @property
+    def reference_batch(self) -> int | None:
+        """The global batch that `learning_rate` is meant for."""
+        return self.batch.reference or (self.batch.per_worker if "weak" in self.scaling else None)
 
     @property
     def slug(self) -> str:
@@ -181,13 +217,16 @@ def grid(study: Study, largest: int) -> Grid:
     if max(counts) > 1 and any(STRATEGIES[name].is_base_case for name in named):
         bases = " and ".join(name for name in named if STRATEGIES[name].is_base_case)
         left_out.append(f"{bases} at more than 1 worker: a base case is a single process")
-    asked = study.execution if isinstance(study.execution, list) else [study.execution]
     for name in named:
-        if lacking := [e for e in dict.fromkeys(asked) if named_execution(name, e, study.workload) is None]:
+        lacking = [e for e in _list(study.execution) if named_execution(name, e, study.workload) is None]
+        if lacking:
             ways = ", ".join(executions(name, study.workload))
             left_out.append(f"{name} with execution {', '.join(lacking)}: it has {ways}")
     points: dict[str, Trial] = {}
     for name in named:
+        whys = _impossible(study, name)
+        # Where there are other values beside them it is a part of the grid that is not there.
+        (left_out if any(_factors(study, name)) else faults).extend(f"{name} with {why}" for why in whys)
         for n in [1] if STRATEGIES[name].is_base_case else counts:
             for batch in _batches(study, n):
                 for factors in _factors(study, name):
@@ -219,19 +258,28 @@ def _batches(study: Study, n: int) -> list[int]:
     return list(dict.fromkeys(batches))
 
 
+FACTORS = ("precision", "layout", "optimizer", "learning_rate_rule", "learning_rate_warmup", "readers")
+
+
 def _factors(study: Study, name: str) -> Iterator[dict[str, Any]]:
-    """Each combination of the factors. Steps per call are TensorFlow's; PyTorch has one. A way to
-    execute that the strategy does not have is no combination of it."""
+    """Each combination of the factors that can be. Steps per call are TensorFlow's; PyTorch has one. A
+    way to execute that the strategy does not have is no combination of it."""
+    values = {field: _list(getattr(study, field)) for field in FACTORS}
+    values["gpus_per_worker"] = _list(study.resources.gpus_per_worker)
+    values["steps_per_call"] = _list(study.steps_per_call) if STRATEGIES[name].framework == "TensorFlow" else [1]
+    ways = [named_execution(name, e, study.workload) for e in _list(study.execution)]
+    values["execution"] = list(dict.fromkeys(way for way in ways if way))
+    for combination in itertools.product(*values.values()):
+        found = dict(zip(values, combination, strict=True))
+        if not impossible(name, study.workload, found["precision"], found["layout"], found["gpus_per_worker"]):
+            yield found
 
-    def values(field: str) -> list[Any]:
-        value = getattr(study, field)
-        return list(dict.fromkeys(value)) if isinstance(value, list) else [value]
 
-    per_call = values("steps_per_call") if STRATEGIES[name].framework == "TensorFlow" else [1]
-    ways = list(dict.fromkeys(way for e in values("execution") if (way := named_execution(name, e, study.workload))))
-    names = ("precision", "optimizer", "steps_per_call", "execution", "readers")
-    for combination in itertools.product(values("precision"), values("optimizer"), per_call, ways, values("readers")):
-        yield dict(zip(names, combination, strict=True))
+def _impossible(study: Study, name: str) -> list[str]:
+    """Why combinations of the factors cannot be, each reason once."""
+    asked = itertools.product(_list(study.precision), _list(study.layout), _list(study.resources.gpus_per_worker))
+    whys = (impossible(name, study.workload, *each) for each in asked)
+    return list(dict.fromkeys(why for why in whys if why))
 
 
 def _trial(study: Study, name: str, workers: int, batch: int, factors: dict[str, Any]) -> Trial:
@@ -245,6 +293,8 @@ def _trial(study: Study, name: str, workers: int, batch: int, factors: dict[str,
         steps=study.steps.model_copy(update={"compute_only": 0}) if study.workload != "train" else study.steps,
         files=study.files,
         learning_rate=study.learning_rate,
+        reference_batch=study.reference_batch if factors["learning_rate_rule"] != "none" else None,
+        until_accuracy=study.until_accuracy,
         threads_per_worker=study.resources.threads_per_worker,
         limits=study.limits,
         telemetry=study.telemetry,

@@ -16,7 +16,10 @@ from jobs.strategies import STRATEGIES
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Precision = Literal["float32", "float64"]
+Precision = Literal["float32", "float64", "tf32", "bfloat16", "float16"]
+Layout = Literal["default", "channels-last"]
+Gpus = Annotated[int, Field(ge=0, le=1)]
+LearningRateRule = Literal["none", "linear", "sqrt"]
 Workload = Literal["train", "infer", "ingest"]
 Execution = Literal["default", "eager", "graph", "xla", "torchscript", "savedmodel", "tflite"]
 Optimizer = Literal["adam", "framework-default"]
@@ -55,11 +58,15 @@ class Files(Part):
 
 class Steps(Part):
     """How many steps of each phase: `warmup` before the clock counts, `measured` for the
-    result, `compute_only` on a copy of the state without communication."""
+    result, `compute_only` on a copy of the state without communication. For `until_accuracy`: training
+    is given up after `at_most` steps, and the held-out images are classified after every
+    `evaluate_every`."""
 
     warmup: Count = 10
     measured: Count = 50
     compute_only: Annotated[int, Field(ge=0)] = 20
+    at_most: Count | None = None
+    evaluate_every: Count = 10
 
 
 class Limits(Part):
@@ -93,6 +100,13 @@ class Trial(Part):
     users write first: eager PyTorch, tf.function; see `executions` for the others. `workload` "infer"
     calls the untrained model on batches of `global_batch` images; its steps are calls. "ingest" turns
     `files` into batches by `readers` processes or threads; its steps are batches.
+
+    `precision` "bfloat16" and "float16" are mixed: float32 weights, arithmetic in 16 bits where the
+    framework holds it safe, and a scaled loss for float16; "tf32" is float32 whose products a GPU rounds
+    to 19 bits. `gpus_per_worker` 1 gives each worker a GPU of its own. With `until_accuracy` the model
+    is trained once more from the start until it classifies that share of the held-out images right.
+    `learning_rate` is meant for `reference_batch`; how it follows from the global batch, and its
+    `learning_rate_warmup` in steps, is in jobs/learning_rate.py.
     """
 
     strategy: str
@@ -104,13 +118,19 @@ class Trial(Part):
     steps: Steps = Steps()
     precision: Precision = "float32"
     optimizer: Optimizer = "adam"
+    layout: Layout = "default"
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    learning_rate_rule: LearningRateRule = "none"
+    learning_rate_warmup: Annotated[int, Field(ge=0)] = 0
+    reference_batch: Count | None = None
+    until_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
     steps_per_call: Count = 1
     execution: Execution = "default"
     workload: Workload = "train"
     readers: Count = 1
     files: Files = Files()
     threads_per_worker: Count = 1
+    gpus_per_worker: Gpus = 0
     limits: Limits = Limits()
     telemetry: Telemetry = Telemetry()
 
@@ -140,7 +160,16 @@ class Trial(Part):
             raise ValueError("readers and files: belong to workload ingest")
         if self.execution == "eager" and self.steps_per_call > 1:
             raise ValueError("execution eager: several steps in one call are a graph; use steps_per_call 1")
-        for phase in ("warmup", "measured", "compute_only"):
+        if why := impossible(self.strategy, self.workload, self.precision, self.layout, self.gpus_per_worker):
+            raise ValueError(why)
+        if (self.learning_rate_rule == "none") != (self.reference_batch is None):
+            raise ValueError("learning_rate_rule and reference_batch: go together; give both or neither")
+        if self.workload != "train" and (self.learning_rate_rule != "none" or self.learning_rate_warmup):
+            raise ValueError(f"workload {self.workload}: has no learning rate; leave its rule and warm-up out")
+        if why := accuracy_fault(self.until_accuracy, self.steps, self.data, self.workload):
+            raise ValueError(why)
+        phases = ("warmup", "measured", "compute_only", "at_most", "evaluate_every")
+        for phase in phases if self.until_accuracy else phases[:3]:
             if getattr(self.steps, phase) % self.steps_per_call:
                 count = getattr(self.steps, phase)
                 raise ValueError(f"steps.{phase} {count} is not a multiple of steps_per_call {self.steps_per_call}")
@@ -157,6 +186,11 @@ class Trial(Part):
         return STRATEGIES[self.strategy].processes(self.workers)
 
     @property
+    def gpus_per_process(self) -> int:
+        """GPUs of each process: one for every worker in it, or none."""
+        return self.gpus_per_worker * (self.workers // self.processes)
+
+    @property
     def point(self) -> str:
         """Readable name plus a hash of the configuration: equal for all repeats of one point.
 
@@ -171,6 +205,31 @@ class Trial(Part):
     def id(self) -> str:
         """The name of the trial's folder."""
         return f"{self.point}-r{self.repeat:02d}"
+
+
+def impossible(strategy: str, workload: Workload, precision: Precision, layout: Layout, gpus: Gpus) -> str | None:
+    """Why this combination cannot be, None if it can."""
+    if precision == "tf32" and not gpus:
+        return "precision tf32: is a mode of NVIDIA GPUs; set resources.gpus_per_worker: 1, or take float32"
+    if layout == "channels-last" and STRATEGIES[strategy].framework != "PyTorch":
+        return f"layout channels-last: {strategy} has its images channels-last (NHWC) as they are; take default"
+    if gpus and workload == "ingest":
+        return "gpus_per_worker 1: files are read and decoded by CPUs; take 0"
+    return None
+
+
+def accuracy_fault(until_accuracy: float | None, steps: Steps, data: Data, workload: Workload) -> str | None:
+    """Why the time to `until_accuracy` cannot be measured, None if it can or is not asked for."""
+    if until_accuracy is None:
+        if steps.at_most is not None or steps.evaluate_every != Steps().evaluate_every:
+            return "steps.at_most and steps.evaluate_every: belong to until_accuracy; leave them out"
+    elif workload != "train":
+        return f"until_accuracy: workload {workload} does not train; leave it out"
+    elif data.kind == "synthetic":
+        return "until_accuracy: synthetic images are noise, nothing can be learnt; take digits or mnist"
+    elif steps.at_most is None:
+        return "steps.at_most: is missing; until_accuracy needs a number of steps to give up after"
+    return None
 
 
 # What "default" is called where ways to execute are compared.

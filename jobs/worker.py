@@ -73,6 +73,8 @@ def run(folder: Path) -> None:
     laps.lap("import")
     strategy.build()
     laps.lap("build")
+    if trial.gpus_per_worker and not (device := strategy.facts().device).startswith("gpu "):
+        raise RuntimeError(f"{trial.strategy} computes on {device}, and the trial asks for a GPU for each worker")
 
     if trial.workload == "ingest":
         ingest(folder, trial, rendezvous, strategy, laps, watchdog)
@@ -227,14 +229,17 @@ class Laps:
 
 def settle(trial: Trial, place: RankEnvironment) -> None:
     """Pin this process to its cores and settle what libraries read at import: the same for every
-    launcher, and no GPU that a framework would take by itself in a run that is called a CPU run."""
-    from jobs import cores
+    launcher, and no GPU but its own, of which it has none in a run that is called a CPU run."""
+    from jobs import cores, gpus
 
     threads = cores.needed(trial.model_dump(), trial.processes)
     cores.pin(cores.share(cores.allowed_cores(), place.local_rank, place.local_world_size, threads))
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         os.environ[variable] = str(threads)
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    mine: list[str] = []
+    if wanted := trial.gpus_per_process:
+        mine = gpus.share(gpus.visible(os.environ), place.local_rank, place.local_world_size, wanted)
+    os.environ[gpus.VISIBLE] = ",".join(mine)
     os.environ.pop("TF_CONFIG", None)
 
 

@@ -161,6 +161,19 @@ def test_another_study_is_refused_and_the_difference_is_named(tmp_path: Path) ->
         drive(tmp_path, {"seed": 5})
 
 
+def test_a_study_from_before_a_key_existed_is_the_same_study_still(tmp_path: Path) -> None:
+    """What was measured then had the default all the same."""
+    drive(tmp_path)
+    content = yaml.safe_load((tmp_path / "study.yaml").read_text())
+    newer = ("layout", "learning_rate_rule", "learning_rate_warmup", "until_accuracy", "workload")
+    old = {key: value for key, value in content.items() if key not in newer}
+    old["resources"] = {"threads_per_worker": 1}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(old))
+    assert drive(tmp_path)[0].done_before == 6
+    with pytest.raises(StudyError, match=r"until_accuracy: None there, 0.9 here"):
+        drive(tmp_path, {"until_accuracy": 0.9, "steps": STUDY["steps"] | {"at_most": 50}})
+
+
 def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(StudyError, match="not a study's results"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -225,10 +226,21 @@ def test_files_of_nodes_without_a_shared_folder_are_brought_back(make: Make, tmp
 
 
 def test_each_rank_has_a_device_of_its_own(make: Make, tmp_path: Path) -> None:
-    launcher = make(gpus_per_worker=1)
+    launcher = make()
+    start(launcher, endless().model_copy(update={"gpus_per_worker": 1}), tmp_path / "gpus")
+    found: dict[int, str] = {}
+
+    def both() -> bool:  # they fail soon: these GPUs exist by name alone
+        launcher.wait(0.0)
+        for process in keepers_of(tmp_path / "gpus"):
+            with contextlib.suppress(psutil.Error):
+                found[process.pid] = process.environ()["CUDA_VISIBLE_DEVICES"]
+        return len(found) == 2
+
+    until(both)
+    assert sorted(found.values()) == ["0", "1"]
+    until(lambda: launcher.wait(0.5))
     begin(launcher, endless(), tmp_path)
-    devices = [process.environ()["CUDA_VISIBLE_DEVICES"] for process in keepers_of(tmp_path)]
-    assert sorted(devices) == ["0", "1"]
     cores = [process.cpu_affinity() for process in ranks_of(tmp_path)]
     if (os.cpu_count() or 1) >= 2:
         assert sorted(map(len, cores)) == [1, 1]
@@ -484,7 +496,6 @@ def test_what_fits_is_counted_node_by_node() -> None:
     ("options", "workers", "words"),
     [
         ({"placement": "spread"}, 4, "workers: 4 with 1 CPU each, each on a node of its own, do not fit"),
-        ({"gpus_per_worker": 3}, 1, "workers: 1 with 1 CPU and 3 GPUs each do not fit; the cluster has 3 nodes with"),
         ({"cpus_per_worker": 3}, 1, "workers: 1 with 3 CPUs each do not fit"),
     ],
 )
@@ -494,6 +505,20 @@ def test_what_can_never_fit_is_refused(options: dict[str, Any], workers: int, wo
     (fault,) = launcher.refuse([trial("torch-ddp", workers)])
     assert fault.startswith(words)
     assert launcher.largest(1) == (3 if options == {"placement": "spread"} else 1)
+
+
+def test_gpus_are_the_studys_and_count(tmp_path: Path) -> None:
+    launcher = RayLauncher({}, tmp_path)
+    launcher._known = [Node(name, "h", 4, 2) for name in "ab"]
+    assert (launcher.largest(1, 0), launcher.largest(1, 1)) == (8, 4)
+    eight = trial("torch-ddp", 8)
+    assert launcher.refuse([eight]) == []
+    (fault,) = launcher.refuse([eight.model_copy(update={"gpus_per_worker": 1})])
+    assert fault == (
+        "workers: 8 with 1 CPU and 1 GPU each do not fit; the cluster has 2 nodes with 4 CPUs and 2 GPUs each"
+    )
+    with pytest.raises(OptionsError, match=r"gpus_per_worker: is the study's resources\.gpus_per_worker; give"):
+        RayLauncher({"gpus_per_worker": 1}, tmp_path)
 
 
 def test_a_process_with_several_workers_needs_a_node_that_holds_them(tmp_path: Path) -> None:

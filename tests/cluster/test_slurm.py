@@ -345,15 +345,20 @@ def test_a_limit_on_the_queue_is_kept_and_all_is_done(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tasks_per_node", [1, 2])
 def test_each_rank_gets_its_own_gpu(tasks_per_node: int, tmp_path: Path) -> None:
-    """The practice nodes have two stand-in GPUs each; SLURM gives them out like real ones."""
-    options = {"kind": "slurm", "nodes": 2, "tasks_per_node": tasks_per_node, "gpus_per_task": 1}
-    summary, _ = drive(tmp_path, workers=[2 * tasks_per_node], launcher=options)
-    assert summary.failed == []
-    (done,) = trials_of(tmp_path)
-    visible = [report.visible_devices for report in done.outcome.ranks]
-    assert visible == [str(rank % tasks_per_node) for rank in range(2 * tasks_per_node)]
-    assert [r.local_rank for r in done.outcome.ranks] == [rank % tasks_per_node for rank in range(2 * tasks_per_node)]
-    assert {r.device for r in done.outcome.ranks} == {"cpu"}  # a CPU run stays one
+    """The practice nodes have two stand-in GPUs each; SLURM gives them out like real ones. No framework
+    can compute on them, so what the ranks are given is noted by what stands in for their interpreter."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nenv >"{tmp_path}/rank-$SLURM_PROCID"\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    options = {"kind": "slurm", "nodes": 2, "tasks_per_node": tasks_per_node, "python": str(python)}
+    count = 2 * tasks_per_node
+    results = tmp_path / "results"
+    summary, _ = drive(results, workers=[count], launcher=options, resources={"gpus_per_worker": 1})
+    seen = [dict(e.split("=", 1) for e in (tmp_path / f"rank-{r}").read_text().splitlines()) for r in range(count)]
+    assert [rank["CUDA_VISIBLE_DEVICES"] for rank in seen] == [str(r % tasks_per_node) for r in range(count)]
+    assert [rank["SLURM_LOCALID"] for rank in seen] == [str(r % tasks_per_node) for r in range(count)]
+    (failed,) = summary.failed  # never a CPU run under the name of a GPU run
+    assert "GPU" in failed.error, failed.error
 
 
 def test_a_requeued_job_does_its_trial_again_and_sets_the_first_try_aside(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gpus": {
         "nodes": 2,
         "tasks_per_node": 4,
-        "gpus_per_task": 1,
         "cpus_per_task": 16,
         "time": "2:00:00",
         "partition": "gpu",
@@ -57,9 +57,8 @@ def test_a_script_is_as_it_was_agreed(name: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(slurm_options, "PROJECT", Path("/home/me/scaling"))
     monkeypatch.setattr(sys, "executable", "/home/me/scaling/.venv/bin/python")
     options = parse(OPTIONS[name])
-    size = Size(
-        options.nodes, options.most_workers, options.tasks_per_node, options.cpus_per_task or 1, options.gpus_per_task
-    )
+    gpus = int(name == "gpus")  # of the study, not of the launcher
+    size = size_of(trial("torch-ddp", options.most_workers, threads_per_worker=1, gpus_per_worker=gpus), options)
     job = Path("/home/me/results/a study/slurm/torch-ddp-0f0f0f0f")
     script = slurm_options.script(options, size, slurm_options.time_limit(options, 900), job, job.name)
     golden = GOLDEN / f"{name}.sbatch"
@@ -150,6 +149,7 @@ def test_a_directive_has_no_character_left_that_sbatch_takes_for_more(text: str)
         ({"time": "soon"}, "time: 'soon' is not a time; write minutes, H:MM:SS or D-HH:MM:SS (in quotes)"),
         ({"time": 0}, "time: 0 is no time at all"),
         ({"container_mounts": ["/a:/b"]}, "container_image: is missing"),
+        ({"gpus_per_task": 1}, "gpus_per_task: is the study's resources.gpus_per_worker; give it there"),
     ],
 )
 def test_a_wrong_option_is_told_in_one_line(options: dict[str, Any], fault: str) -> None:
@@ -174,8 +174,9 @@ def test_a_time_in_a_study_file_is_not_a_number_to_the_base_of_sixty(tmp_path: P
     assert study_file.parse(path).launcher.options == {"time": "1:30:00"}
 
 
-def trial(strategy: str, workers: int) -> Trial:
-    return Trial(strategy=strategy, workers=workers, global_batch=workers, threads_per_worker=2)
+def trial(strategy: str, workers: int, **changes: Any) -> Trial:
+    factors = {"strategy": strategy, "workers": workers, "global_batch": workers, "threads_per_worker": 2}
+    return Trial(**(factors | changes))
 
 
 @pytest.mark.parametrize(
@@ -189,8 +190,9 @@ def trial(strategy: str, workers: int) -> Trial:
     ],
 )
 def test_nodes_are_filled_one_after_the_other(strategy: str, workers: int, size: Size) -> None:
-    options = parse({"nodes": 4, "tasks_per_node": 4, "gpus_per_task": 1})
-    assert size_of(trial(strategy, workers), options) == size
+    options = parse({"nodes": 4, "tasks_per_node": 4})
+    assert size_of(trial(strategy, workers, gpus_per_worker=1), options) == size
+    assert size_of(trial(strategy, workers), options) == replace(size, gpus_per_task=0)
 
 
 def test_a_strategy_of_one_process_is_left_out_where_it_needs_two_nodes() -> None:

@@ -65,6 +65,31 @@ def test_a_list_of_a_factor_multiplies_the_grid_and_pytorch_has_one_step_per_cal
     assert {k for s, _, k in found if s == "torch"} == {1}
 
 
+def test_devices_and_learning_rate_rules_multiply_the_grid() -> None:
+    """Combinations that cannot be are left out, and only those."""
+    asked = {"strategies": ["torch", "tf"], "precision": ["float32", "tf32"], "layout": ["default", "channels-last"]}
+    study = study_file.check(GOOD | asked | {"resources": {"gpus_per_worker": [0, 1]}})
+    found = grid(study, 1)
+    combinations = [(p.strategy, p.precision, p.layout, p.gpus_per_worker) for p in found.points]
+    assert len(set(combinations)) == len(combinations) == 6 + 3
+    assert not [c for c in combinations if c[1] == "tf32" and not c[3]]
+    assert sorted(line.split(":")[0] for line in found.left_out) == [
+        "tf with layout channels-last",
+        "tf with precision tf32",
+        "torch with precision tf32",
+    ]
+    with pytest.raises(StudyError, match="torch with precision tf32: is a mode of NVIDIA GPUs"):
+        grid(study_file.check(GOOD | {"precision": "tf32"}), 1)
+
+
+def test_a_learning_rate_rule_refers_to_one_workers_batch_unless_told() -> None:
+    asked = GOOD | {"learning_rate_rule": ["none", "linear"], "workers": [1, 2]}
+    found = grid(study_file.check(asked), 2).points
+    assert {(p.learning_rate_rule, p.reference_batch) for p in found} == {("none", None), ("linear", 64)}
+    told = asked | {"batch": {"global": 64, "per_worker": 64, "reference": 256}}
+    assert {p.reference_batch for p in grid(study_file.check(told), 2).points} == {None, 256}
+
+
 def test_what_is_left_out_is_said_once() -> None:
     notes = grid(study_file.check(GOOD | {"strategies": ["torch", "tf-mirrored"], "workers": [1, 2, 4]}), 4).left_out
     assert len(notes) == 2
@@ -98,7 +123,11 @@ def test_a_global_batch_that_does_not_divide_names_the_worker_count() -> None:
         ({"repeats": {"min": 5, "max": 3, "until_ci": 0.1}}, "repeats: max 3 is below min 5"),
         ({"repeats": {"min": 5, "max": 9}}, "repeats: `max` and `until_ci` go together"),
         ({"batch": {"global": 64}}, "batch.per_worker: is missing; weak scaling needs it"),
-        ({"precision": "float16"}, "precision: 'float16' is wrong"),
+        ({"precision": "float8"}, "precision: 'float8' is wrong"),
+        ({"resources": {"gpus_per_worker": [0, 2]}}, "resources.gpus_per_worker.1: 2 is wrong"),
+        ({"learning_rate_warmup": -1}, "learning_rate_warmup: -1 is wrong"),
+        ({"until_accuracy": 0.9}, "steps.at_most: is missing; until_accuracy needs a number of steps"),
+        ({"learning_rate_rule": "linear", "scaling": ["strong"]}, "batch.reference: is missing; without weak scaling"),
         ({"seed": "3"}, "seed: '3' is wrong"),
         ({"learning_rate": float("inf")}, "learning_rate: inf is wrong"),
         ({"limits": {"hang": 0}}, "limits.hang: 0 is wrong"),

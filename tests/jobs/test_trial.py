@@ -24,7 +24,18 @@ def test_a_recorded_id_is_still_made_today() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"precision": "float64"}, {"optimizer": "framework-default"}, {"threads_per_worker": 2}],
+    [
+        {"seed": 1},
+        {"precision": "float64"},
+        {"precision": "bfloat16"},
+        {"layout": "channels-last"},
+        {"optimizer": "framework-default"},
+        {"threads_per_worker": 2},
+        {"gpus_per_worker": 1},
+        {"learning_rate_rule": "sqrt", "reference_batch": 32},
+        {"learning_rate_warmup": 5},
+        {"until_accuracy": 0.9, "steps": Steps(at_most=100)},
+    ],
 )
 def test_every_factor_makes_another_point(change: dict[str, object]) -> None:
     assert trial(**change).point != trial().point
@@ -48,6 +59,21 @@ def test_repeats_share_their_point_and_limits_do_not_count() -> None:
         ({"steps_per_call": 3, "steps": Steps(warmup=3, measured=10)}, "measured 10 is not a multiple"),
         ({"learning_rate": float("nan")}, "finite|greater"),
         ({"data": {"kind": "digits", "path": "x"}}, "goes with kind mnist"),
+        ({"gpus_per_worker": 2}, "less than or equal to 1"),
+        ({"gpus_per_worker": True}, "valid integer"),
+        ({"precision": "tf32"}, "is a mode of NVIDIA GPUs"),
+        ({"strategy": "tf-multiworker", "layout": "channels-last"}, "channels-last .NHWC. as they are"),
+        ({"learning_rate_rule": "linear"}, "reference_batch: go together"),
+        ({"reference_batch": 64}, "reference_batch: go together"),
+        ({"until_accuracy": 0.9}, "steps.at_most: is missing"),
+        ({"steps": Steps(at_most=9)}, "belong to until_accuracy"),
+        ({"steps": Steps(evaluate_every=9)}, "belong to until_accuracy"),
+        ({"until_accuracy": 1.0, "steps": Steps(at_most=9)}, "less than 1"),
+        ({"until_accuracy": 0.9, "steps": Steps(at_most=9), "data": {"kind": "synthetic"}}, "are noise"),
+        (
+            {"until_accuracy": 0.9, "steps": Steps(at_most=99), "strategy": "tf-horovod", "steps_per_call": 10},
+            "at_most 99 is not a multiple",
+        ),
     ],
 )
 def test_an_impossible_trial_is_refused(change: dict[str, object], said: str) -> None:
@@ -59,6 +85,8 @@ def test_a_mirrored_trial_is_one_process() -> None:
     assert trial(strategy="tf-mirrored").processes == 1
     assert trial().processes == 2
     assert trial().worker_batch == 32
+    assert trial(strategy="tf-mirrored", gpus_per_worker=1).gpus_per_process == 2
+    assert trial(gpus_per_worker=1).gpus_per_process == 1
 
 
 def test_each_framework_has_exactly_one_base_case() -> None:
