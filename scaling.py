@@ -233,6 +233,24 @@ def compare(
         raise typer.Exit(1)
 
 
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="A zip of a results folder, or the folder.")],
+    results: Annotated[Path | None, typer.Option(help="Default: results/<name of the study>.")] = None,
+) -> None:
+    """Bring in results that were measured on another machine."""
+    from cluster import importing
+
+    with _clean_errors():
+        brought = importing.bring(source, results, _examine)
+    console = _console()
+    for line in brought.lines():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if brought.refused:
+        raise typer.Exit(1)
+    console.print(f"next: `scaling claims {brought.target}`", markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command()
 def doctor() -> None:
     """What this machine can run, what it lacks, and what would mend it."""
@@ -306,6 +324,14 @@ def _check_data(study: Study) -> None:
         data.load(study.data, study.seed)
     except data.DataError as error:
         raise StudyError([str(error)]) from None
+
+
+def _examine(trial: Path) -> tuple[str, str]:
+    from analysis import trial_folder
+
+    faults: list[trial_folder.SetAside] = []
+    row = trial_folder.read(trial, faults, check_steady=False)
+    return (row["status"], row["error"]) if row else ("broken", faults[0].reason)
 
 
 def _precision(results: Path) -> dict[str, float]:

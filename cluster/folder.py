@@ -26,8 +26,9 @@ from jobs.trial import Trial
 
 # A study may grow in these and still own what was measured before; anything else makes it another.
 MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "telemetry", "launcher", "margin")
-# What may be there before the study's own file is: a launcher's scripts that were refused.
-OWN = (".lock", ".cancel", "slurm")
+# What may be there before the study's own file is: a launcher's scripts that were refused, or what a
+# command left that was killed in its first moments.
+OWN = (".lock", ".cancel", ".importing", "slurm")
 # Factors multiply the grid, so a new value adds points; a trial's id keeps them apart.
 FACTORS = (
     "precision", "layout", "optimizer", "steps_per_call", "execution", "readers",
@@ -62,7 +63,7 @@ class ResultsFolder:
         if self.path.exists() and not self.path.is_dir():
             raise StudyError([f"{self.path}: is a file; name a folder with --results"])
         old = self._old_study()
-        if old is None and self.path.is_dir() and any(p.name not in OWN for p in self.path.iterdir()):
+        if old is None and self.path.is_dir() and any(map(self._strange, self.path.iterdir())):
             raise StudyError([f"{self.path}: holds something that is not a study's results; name another folder"])
         if old is not None:
             faults = _differences(_filled(old), resolved(study))
@@ -169,6 +170,11 @@ class ResultsFolder:
             if found is not None:
                 orders.append(found.order)
         return max(orders)
+
+    def _strange(self, entry: Path) -> bool:
+        """Whether `entry`, in a folder without a study, is nothing that this class may have made."""
+        empty = entry == self.trials and entry.is_dir() and not any(entry.iterdir())
+        return entry.name not in OWN and not empty
 
     def _old_study(self) -> dict[str, Any] | None:
         path = self.path / "study.yaml"

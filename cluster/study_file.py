@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cluster.study import LauncherOptions, Study, StudyError
+from jobs.results import FORMAT
 from jobs.strategies import STRATEGIES
 
 LARGEST_FILE = 1 << 20
@@ -50,6 +51,18 @@ _NoDuplicates.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 
 def parse(path: Path) -> Study:
     """The study in the file `path`. Raises StudyError."""
+    return _checked(path, _read(path))
+
+
+def _checked(path: Path, content: dict[Any, Any]) -> Study:
+    try:
+        return check(content)
+    except StudyError as error:
+        raise StudyError([f"{path}: {fault}" for fault in error.faults]) from None
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    """The file's content as plain values. Raises StudyError."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -75,10 +88,7 @@ def parse(path: Path) -> Study:
         raise StudyError([f"{path}: is empty; studies/quick.yaml is one to start from"])
     if not isinstance(content, dict):
         raise StudyError([f"{path}: a study is a mapping of keys to values, not a {type(content).__name__}"])
-    try:
-        return check(content)
-    except StudyError as error:
-        raise StudyError([f"{path}: {fault}" for fault in error.faults]) from None
+    return content
 
 
 def check(content: dict[Any, Any]) -> Study:
@@ -165,16 +175,12 @@ def on_launcher(study: Study, kind: str | None) -> Study:
 def stored(results: Path) -> Study:
     """The study whose results are in the folder `results`. Raises StudyError."""
     path = results / "study.yaml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StudyError([f"{results}: no study.yaml there; name the results folder of a study"]) from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise StudyError([f"{path}: cannot be read ({_one_line(error)})"]) from None
-    if not isinstance(content, dict):
+    if not path.exists():
+        raise StudyError([f"{results}: no study.yaml there; name the results folder of a study"])
+    content = _read(path)
+    written = content.pop("format", None)
+    if not isinstance(written, int):
         raise StudyError([f"{path}: is not a study as this program writes it"])
-    content.pop("format", None)
-    try:
-        return check(content)
-    except StudyError as error:
-        raise StudyError([f"{path}: {fault}" for fault in error.faults]) from None
+    if written > FORMAT:
+        raise StudyError([f"{path}: format {written}; this version reads up to {FORMAT}; update it"])
+    return _checked(path, content)

@@ -1,0 +1,316 @@
+"""Bring results that were measured on another machine into a results folder: `scaling import`.
+
+Only launches that have ended, and whose files bear out what they say, come in. Nothing that is there is
+overwritten. All is copied aside first and then renamed into place, launch by launch, so that an import
+that is killed has brought in whole launches only, and the same command brings in the rest.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import shutil
+import stat
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from cluster import study_file
+from cluster.archive import unpack
+from cluster.folder import FACTORS, ResultsFolder
+from cluster.study import Study, StudyError
+from jobs.files import write_atomically
+from jobs.results import FORMAT, Outcome, UnreadableOutcome, read_outcome, read_trial
+from jobs.trial import Trial
+
+# A launch's folder ─▶ the status that its files bear out ("broken" if they contradict it), and why.
+Examine = Callable[[Path], tuple[str, str]]
+GROWING = ("strategies", "workers", "scaling", *FACTORS)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A launch in the folder that is imported, checked."""
+
+    folder: Path
+    trial: Trial
+    outcome: Outcome
+
+
+@dataclass
+class Brought:
+    """What an import came to. `left` and `refused` hold one line each: launches that have not ended,
+    and launches that could not come in."""
+
+    target: Path
+    study: str
+    machines: list[str] = field(default_factory=list)
+    launches: Counter[str] = field(default_factory=Counter)  # by strategy
+    there: int = 0
+    left: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """For the person at the terminal."""
+        parts = ", ".join(f"{name} {count}" for name, count in self.launches.items())
+        said = [f"study {self.study!r}, measured on {'; '.join(self.machines) or 'nothing that says what it is'}"]
+        said.append(f"brought into {self.target}: {self.launches.total()} launches{f' ({parts})' if parts else ''}")
+        if self.there:
+            said.append(f"there already, the same: {self.there} launches")
+        said += [f"set aside: {line}" for line in self.moved]
+        said += [f"left out: {line}" for line in self.left]
+        said += [f"refused: {line}" for line in self.refused]
+        return ["".join(c if c.isprintable() else "?" for c in line) for line in said]
+
+
+def bring(source: Path, results: Path | None, examine: Examine) -> Brought:
+    """Import the results folder `source`, or the zip of one, into `results` (default: results/<study>).
+
+    Raises StudyError if nothing of it can be used, or if it does not belong there.
+    """
+    with tempfile.TemporaryDirectory(prefix="scaling-import-") as scratch:
+        try:
+            home = source if source.is_dir() else _unpacked(source, Path(scratch))
+            _only_plain_files(home)
+            study = study_file.stored(home)
+            arrivals, left, refused = _look_through(home, examine)
+            target = results or Path("results", study.slug)
+            if target.resolve() == home.resolve():
+                raise StudyError([f"{source}: is the folder itself; name another with --results"])
+            if not arrivals:
+                reasons = "; ".join((left + refused)[:3]) or "it holds no launch"
+                raise StudyError([f"{source}: nothing of it can be imported: {reasons}"])
+            brought = Brought(target, study.name, left=left, refused=refused)
+            brought.machines = sorted({_machine(a.outcome) for a in arrivals if a.outcome.status == "ok"})
+            _into(target, study, arrivals, _plan(home, study, arrivals), brought)
+        except StudyError as error:
+            raise type(error)([fault.replace(scratch, str(source)) for fault in error.faults]) from None
+        except OSError as error:
+            raise StudyError([f"{error.filename or source}: {error.strerror or error}"]) from None
+    return brought
+
+
+def _unpacked(archive: Path, scratch: Path) -> Path:
+    """The results folder in a zip: its root, or a folder below it."""
+    unpack(archive, scratch)
+    homes = sorted((p.parent for p in scratch.rglob("study.yaml")), key=lambda p: len(p.parts))
+    homes = [p for p in homes if len(p.parts) == len(homes[0].parts)]
+    if len(homes) != 1:
+        held = "no results folder (no study.yaml in it)" if not homes else f"{len(homes)} results folders"
+        raise StudyError([f"{archive}: holds {held}; zip one results folder"])
+    return homes[0]
+
+
+def _only_plain_files(home: Path) -> None:
+    """Raises StudyError on a link, device or pipe among what would be copied."""
+    for path in (home / "study.yaml", home / "plan.json", *sorted((home / "trials").rglob("*"))):
+        mode = path.lstat().st_mode if path.is_symlink() or path.exists() else stat.S_IFREG
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise StudyError([f"{path}: is a link, a device or a pipe; results are plain files"])
+
+
+def _look_through(home: Path, examine: Examine) -> tuple[list[Arrival], list[str], list[str]]:
+    """The launches that may come in, and a line for each that has not ended or cannot be trusted."""
+    arrivals, left, refused = [], [], []
+    for folder in sorted((home / "trials").iterdir()) if (home / "trials").is_dir() else []:
+        status, why = examine(folder)
+        if status == "unfinished":
+            left.append(f"{folder.name} was not finished")
+            continue
+        try:
+            trial, outcome = read_trial(folder), read_outcome(folder)
+        except ValidationError as error:
+            refused.append(f"{folder.name}: trial.json: {_said(error)}")
+        except (OSError, ValueError) as error:
+            refused.append(f"{folder.name}: {why or _one_line(error)}")
+        else:
+            if status == "broken" or outcome is None:
+                refused.append(f"{folder.name}: {why}")
+            elif trial.id != folder.name:
+                refused.append(f"{folder.name}: its trial.json is that of {trial.id}")
+            else:
+                arrivals.append(Arrival(folder, trial, outcome))
+    return arrivals, left, refused
+
+
+def _said(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return _one_line(f"{place}: {first['msg']}; written by another version?" if place else first["msg"])
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())[:200]
+
+
+def _into(target: Path, study: Study, arrivals: Sequence[Arrival], plan: Plan, brought: Brought) -> None:
+    """Put what is new into `target`, which nobody else may work on meanwhile."""
+    folder = ResultsFolder(target)
+    folder.open(study)
+    staged = target / ".importing"
+    try:
+        _same_machine(folder, arrivals)
+        shutil.rmtree(staged, ignore_errors=True)  # of an import that was killed
+        new = _new(folder, arrivals, brought)
+        for arrival in new:
+            shutil.copytree(arrival.folder, staged / arrival.trial.id)
+        _grow(folder, study, plan)
+        for arrival in new:
+            _make_room(folder, arrival.trial)
+            (staged / arrival.trial.id).rename(folder.trials / arrival.trial.id)
+            brought.launches[arrival.trial.strategy] += 1
+        brought.moved = folder.moved
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+        folder.close()
+
+
+def _new(folder: ResultsFolder, arrivals: Sequence[Arrival], brought: Brought) -> list[Arrival]:
+    """Those that are not there yet; the others are counted or refused in `brought`.
+
+    A launch that has failed there makes room for one that is ok, as it does for the driver's.
+    """
+    new = []
+    for arrival in arrivals:
+        name, there = arrival.trial.id, folder.trials / arrival.trial.id
+        if not there.exists():
+            new.append(arrival)
+        elif _same(arrival.folder, there):
+            brought.there += 1
+        elif arrival.outcome.status == "ok" and _ended_badly(there):
+            new.append(arrival)
+        else:
+            brought.refused.append(
+                f"{name}: another launch of that name is in {folder.path}; import this one into another folder"
+            )
+    return new
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two launches' folders hold the same files, byte for byte."""
+    names = [sorted(p.relative_to(home) for p in home.rglob("*") if p.is_file()) for home in (one, other)]
+    return names[0] == names[1] and all(filecmp.cmp(one / n, other / n, shallow=False) for n in names[0])
+
+
+def _ended_badly(there: Path) -> bool:
+    """Not one without an outcome: it may be running."""
+    try:
+        outcome = read_outcome(there)
+    except UnreadableOutcome:
+        return True
+    return outcome is not None and outcome.status != "ok"
+
+
+def _make_room(folder: ResultsFolder, trial: Trial) -> None:
+    found = folder.find(trial)
+    if found is not None:
+        folder.set_aside(trial, found.why)
+
+
+def _machine(outcome: Outcome) -> str:
+    """What a launch ran on, in words."""
+    host, device = _hardware(outcome)
+    return f"{device} in {host}" if device else host
+
+
+def _hardware(outcome: Outcome) -> tuple[str, str]:
+    """The host and its accelerator ("" where none was used), without what differs between alike machines."""
+    hardware = outcome.hardware
+    device = str(hardware.get("accelerator") or hardware.get("gpu") or "")
+    emulated = " (emulated)" if hardware.get("emulated") else ""
+    return (
+        f"{hardware.get('cpu') or 'an unknown CPU'}, {hardware.get('physical_cores') or '?'} cores",
+        device + emulated,
+    )
+
+
+def _same_machine(folder: ResultsFolder, arrivals: Sequence[Arrival]) -> None:
+    """Raises StudyError where a curve would mix machines: another host than any there, or another
+    accelerator than the strategy's launches there had."""
+    there: dict[str, set[tuple[str, str]]] = {}
+    for path in sorted(folder.trials.iterdir()):
+        try:
+            outcome, strategy = read_outcome(path), read_trial(path).strategy
+        except (OSError, ValueError):
+            continue
+        if outcome is not None and outcome.status == "ok":
+            there.setdefault(strategy, set()).add(_hardware(outcome))
+    hosts = {host for found in there.values() for host, _ in found}
+    for arrival in arrivals:
+        if arrival.outcome.status != "ok" or not there:
+            continue
+        host, device = _hardware(arrival.outcome)
+        devices = {d for _, d in there.get(arrival.trial.strategy, ())}
+        if host not in hosts or (devices and device not in devices):
+            known = "; ".join(sorted({f"{d} in {h}" if d else h for found in there.values() for h, d in found}))
+            raise StudyError(
+                [
+                    f"{folder.path}: was measured on {known}, this on {_machine(arrival.outcome)}; a curve over both "
+                    "would mean nothing: name another folder with --results"
+                ]
+            )
+
+
+@dataclass
+class Plan:
+    """What plan.json says: see docs/results-format.md."""
+
+    points: list[str] = field(default_factory=list)
+    repeats: int = 1
+    left_out: list[str] = field(default_factory=list)
+    not_available: dict[str, str] = field(default_factory=dict)
+
+    def joined(self, other: Plan) -> Plan:
+        """Both plans; what one machine could not run, the other may have."""
+        points = list(dict.fromkeys(self.points + other.points))
+        run = {point.rpartition("-n")[0] for point in points}
+        lacking = {k: v for k, v in (self.not_available | other.not_available).items() if k not in run}
+        return Plan(points, self.repeats, list(dict.fromkeys(self.left_out + other.left_out)), lacking)
+
+
+def _read_plan(path: Path) -> Plan | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return TypeAdapter(Plan).validate_python(content)
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        said = _said(error) if isinstance(error, ValidationError) else _one_line(error)
+        raise StudyError([f"{path}: cannot be read ({said})"]) from None
+
+
+def _plan(home: Path, study: Study, arrivals: Sequence[Arrival]) -> Plan:
+    """The plan that came with the launches, their own points at least."""
+    plan = _read_plan(home / "plan.json") or Plan(repeats=study.repeats.min)
+    return plan.joined(Plan(list(dict.fromkeys(a.trial.point for a in arrivals))))
+
+
+def _grow(folder: ResultsFolder, study: Study, plan: Plan) -> None:
+    """Let the folder's study and plan take in what comes; they are made if there are none."""
+    own = study_file.stored(folder.path) if (folder.path / "study.yaml").exists() else study
+    if (grown := _grown(own, study)) != own or own is study:
+        folder.write_study(grown)
+    old = _read_plan(folder.path / "plan.json")
+    if (joined := old.joined(plan) if old else plan) != old:
+        write_atomically(folder.path / "plan.json", json.dumps({"format": FORMAT, **vars(joined)}, indent=1) + "\n")
+
+
+def _grown(own: Study, more: Study) -> Study:
+    """`own` with the strategies, worker counts, scaling modes, factors and batches that `more` adds."""
+    changes: dict[str, Any] = {name: _union(getattr(own, name), getattr(more, name)) for name in GROWING}
+    lacking = {name: value for name, value in more.batch if getattr(own.batch, name) is None}
+    return own.model_copy(update={**changes, "batch": own.batch.model_copy(update=lacking)})
+
+
+def _union(own: Any, more: Any) -> Any:
+    if own == more or "auto" in (own, more):
+        return own
+    listed = [value if isinstance(value, list) else [value] for value in (own, more)]
+    joined = list(dict.fromkeys(listed[0] + listed[1]))
+    return own if joined == listed[0] else joined
