@@ -205,9 +205,19 @@ def _warnings(point: _Point, base: _Point | None) -> list[str]:
         found.append(f"a noisy neighbour in {noisy} of {n} launches")
     if (unchecked := point.ok["steady"].null_count()) > n / 2:
         found.append(f"steadiness not checked in {unchecked} of {n} launches")
+    if len(ran_on := _hardware(point.ok)) > 1:
+        found.append(f"launches ran on different hardware ({' / '.join(sorted(ran_on))})")
     if base is None:
         found.append("base case not measured")
+    elif ran_on and (on := _hardware(base.ok)) and ran_on != on:
+        found.append(f"base case ran on other hardware ({' / '.join(sorted(on))})")
     return found
+
+
+def _hardware(launches: pl.DataFrame) -> set[str]:
+    """What the launches ran on, as far as they say: the device, and the host's CPU where that is another."""
+    pairs = launches.select("device", "host_cpu").drop_nulls("device").unique().rows()
+    return {device if host in (None, device) else f"{device} in {host}" for device, host in pairs}
 
 
 def _failed(point: _Point) -> int:

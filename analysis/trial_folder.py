@@ -40,6 +40,7 @@ COLUMNS: dict[str, Any] = {
     "ended": pl.Datetime("us", "UTC"),
     "hosts": pl.Int64,  # how many
     "device": pl.String,
+    "host_cpu": pl.String,  # of the host, which is the device if there is no accelerator
     "emulated": pl.Boolean,
     "concurrent": pl.Boolean,  # another trial of the study ran at the same time
     "startup_seconds": pl.Float64,
@@ -142,6 +143,7 @@ def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
         "ended": _time(outcome.get("ended")),
         "hosts": len(hosts) if isinstance(hosts, list) else None,
         "device": _text(device),
+        "host_cpu": _text(hardware.get("cpu")),
         "emulated": bool(
             hardware.get("emulated") or hardware.get("simulated") or outcome.get("emulated") or outcome.get("simulated")
         ),

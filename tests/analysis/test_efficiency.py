@@ -213,3 +213,18 @@ def test_launches_that_ran_beside_others_are_warned_of() -> None:
     (warning,) = estimate(replace(results, trials=beside))["warning"]
     assert "2 of 3 launches ran beside other trials, which disturb" in warning
     assert "beside" not in estimate(results)["warning"][0]
+
+
+def test_curves_that_mix_machines_are_warned_of(tmp_path: Path) -> None:
+    ways = [generate.Way("torch"), generate.Way("torch-ddp")]
+    results = load(generate.study(tmp_path / "r", ways=ways, workers=(1, 2), scaling=("strong",), repeats=5))
+    assert not any("hardware" in warning for warning in estimate(results)["warning"])
+    of_one = pl.when((pl.col("repeat") == 0) & (pl.col("workers") == 2)).then(pl.lit("Other CPU"))
+    mixed = results.trials.with_columns(device=of_one.otherwise("device"), host_cpu=of_one.otherwise("host_cpu"))
+    two = estimate(replace(results, trials=mixed)).filter(workers=2)["warning"][0]
+    assert "launches ran on different hardware (Example CPU 9000 / Other CPU)" in two
+    assert "base case ran on other hardware (Example CPU 9000)" in two
+    on_tpu = results.trials.with_columns(device=pl.when(workers=2).then(pl.lit("TPU v5e")).otherwise("device"))
+    (warning,) = estimate(replace(results, trials=on_tpu)).filter(workers=2)["warning"]
+    assert "launches ran on" not in warning
+    assert "base case ran on other hardware" in warning
