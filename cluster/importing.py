@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from cluster import study_file
 from cluster.archive import unpack
 from cluster.folder import FACTORS, ResultsFolder
-from cluster.study import Study, StudyError
+from cluster.study import Study, StudyError, resolved
 from jobs.files import write_atomically
 from jobs.results import FORMAT, Outcome, UnreadableOutcome, read_outcome, read_trial
 from jobs.trial import Trial
@@ -303,9 +303,13 @@ def _grow(folder: ResultsFolder, study: Study, plan: Plan) -> None:
 
 def _grown(own: Study, more: Study) -> Study:
     """`own` with the strategies, worker counts, scaling modes, factors and batches that `more` adds."""
-    changes: dict[str, Any] = {name: _union(getattr(own, name), getattr(more, name)) for name in GROWING}
-    lacking = {name: value for name, value in more.batch if getattr(own.batch, name) is None}
-    return own.model_copy(update={**changes, "batch": own.batch.model_copy(update=lacking)})
+    content, adds = resolved(own), resolved(more)
+    for place, adding in ((content, adds), (content["resources"], adds["resources"])):
+        for name in GROWING:
+            if name in place:
+                place[name] = _union(place[name], adding[name])
+    content["batch"] |= {k: v for k, v in adds["batch"].items() if content["batch"][k] is None}
+    return study_file.check(content)
 
 
 def _union(own: Any, more: Any) -> Any:
