@@ -8,104 +8,27 @@ and no more.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import queue
-import re
-import secrets
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import AfterValidator, ValidationError
+from typing import Any
 
 from cluster import horovod_build
 from cluster.launcher import Launch, OptionsError, State
-from cluster.ray_driver import Need, Node, what_there_is
+from cluster.ray_capacity import Need, Node, what_there_is
+from cluster.ray_child import CLOSE_SECONDS, Child
+from cluster.ray_options import head_address, parse
 from cluster.ray_rank import found_here
 from jobs.cores import allowed_cores
 from jobs.files import RankExit
 from jobs.results import Status, conclude, now
 from jobs.strategies import STRATEGIES, missing
-from jobs.trial import Count, Part, Seconds, Trial
-from jobs.worker import PARENT
+from jobs.trial import Trial
 
 CONNECT_SECONDS = 180.0  # that Ray has to start, or the nodes to be looked at
-CLOSE_SECONDS = 20.0  # that the child has to end its trials and a cluster of ours
-# Where sockets can be: their whole path is 107 characters at most, and Ray's own part of it is long.
-SHORT_FOLDER = "/tmp"
-
-# For a cluster that we start. A node that does not answer for three seconds is dead (by default it
-# takes a minute), and workers have the niceness of other launchers (by default it is 15).
-OWN_CLUSTER = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_health_check_initial_delay_ms": "0",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-}
-
-
-def _address(text: str) -> str:
-    if text.startswith("ray://"):
-        raise ValueError(f"{text!r} is Ray Client's; run on a node of the cluster and give its head as host:port")
-    if not re.fullmatch(r"\S+:\d{1,5}", text):
-        raise ValueError(f"{text!r} is not an address; write the head node's as host:port")
-    return text
-
-
-class RayOptions(Part):
-    """`launcher: {kind: ray, …}`.
-
-    `address` (host:port of the head node) goes before RAY_ADDRESS. `placement`: `pack` fills a node
-    before the next, `spread` puts one worker on each. `concurrent`: several trials at once where there
-    is room; neighbours disturb a measurement, and the results say which had any. `shared_results`:
-    whether all nodes see the results folder; if not, the files are brought back. `cpus_per_worker`
-    is by default the study's `threads_per_worker`; GPUs are its `gpus_per_worker`. `wait`: seconds a trial
-    waits for a busy cluster.
-    """
-
-    address: Annotated[str, AfterValidator(_address)] | None = None
-    placement: Literal["pack", "spread"] = "pack"
-    concurrent: bool = False
-    shared_results: bool = True
-    cpus_per_worker: Count | None = None
-    wait: Seconds = 600.0
-
-    def cpus(self, threads_per_worker: int) -> int:
-        return self.cpus_per_worker or threads_per_worker
-
-    def need(self, trial: Trial) -> Need:
-        """What the trial takes. A process with several workers in it takes CPUs and GPUs for each."""
-        cpus = trial.workers // trial.processes * self.cpus(trial.threads_per_worker)
-        return Need(trial.processes, cpus, trial.gpus_per_process, self.placement == "spread")
-
-
-def parse(options: dict[str, Any]) -> RayOptions:
-    """The options, checked. Raises OptionsError with a line per fault."""
-    try:
-        return RayOptions.model_validate(options)
-    except ValidationError as error:
-        faults = []
-        for e in error.errors(include_url=False):
-            place = ".".join(str(p) for p in e["loc"] if not str(p).startswith("function-"))
-            message = str(e["msg"]).removeprefix("Value error, ")
-            if e["type"] == "extra_forbidden" and place == "gpus_per_worker":
-                message = "is the study's resources.gpus_per_worker; give it there"
-            elif e["type"] == "extra_forbidden":
-                message = f"is not an option of the ray launcher; known: {', '.join(RayOptions.model_fields)}"
-            elif e["type"] != "value_error":
-                message = f"{e['input']!r} is wrong; {message[0].lower()}{message[1:]}"
-            faults.append(f"{place}: {message}" if place else message)
-        raise OptionsError(list(dict.fromkeys(faults))) from None
 
 
 @dataclass
@@ -130,10 +53,12 @@ class RayLauncher:
         self._options = parse(options)
         try:
             given = os.environ.get("RAY_ADDRESS")
-            self._address = self._options.address or (None if given in (None, "", "local") else _address(str(given)))
+            self._address = self._options.address or (
+                None if given in (None, "", "local") else head_address(str(given))
+            )
         except ValueError as error:
             raise OptionsError([f"address: RAY_ADDRESS: {error}"]) from None
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._known: list[Node] | None = None
         self._faults: list[str] = []
         self._running: dict[str, _Running] = {}
@@ -300,11 +225,11 @@ class RayLauncher:
 
     # The child
 
-    def _connected(self) -> _Child:
+    def _connected(self) -> Child:
         """The child, started and connected if it is not. Raises _Refused."""
         if self._child is not None:
             return self._child
-        self._child = child = _Child(own=self._address is None)
+        self._child = child = Child(own=self._address is None)
         child.say(
             do="connect",
             address=self._address,
@@ -333,93 +258,3 @@ class RayLauncher:
 def _words(need: Need) -> str:
     words = f"{need.cpus} CPU{'s' if need.cpus > 1 else ''}"
     return words + (f" and {need.gpus} GPU{'s' if need.gpus > 1 else ''}" if need.gpus else "")
-
-
-class _Child:
-    """The process that talks to Ray. With a cluster of ours (`own`) comes a second one, which ends
-    what of it is left when the first is gone, even if this process is gone too."""
-
-    def __init__(self, own: bool) -> None:
-        environment = dict(os.environ) | {PARENT: str(os.getpid())}
-        self.folder: Path | None = None
-        if own:
-            short = SHORT_FOLDER if os.path.isdir(SHORT_FOLDER) else None
-            self.folder = Path(tempfile.mkdtemp(prefix="scaling-ray-", dir=short))
-            environment |= _own_cluster(self.folder)
-            for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
-                environment.pop(name, None)
-        else:
-            environment |= _token(environment)
-        command = [sys.executable, "-P", "-m", "cluster.ray_driver"]
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by end()
-        self._process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            start_new_session=True,
-            text=True,
-        )
-        self._after: subprocess.Popen[bytes] | None = None
-        if own:
-            self._after = subprocess.Popen(
-                [*command, "--after", str(self._process.pid), str(self.folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._messages.put(json.loads(line))
-        self._messages.put(None)
-
-    def say(self, **message: Any) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended: hear() tells
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-
-    def hear(self, seconds: float) -> dict[str, Any] | None:
-        """The next message, None once the child has ended. Raises queue.Empty after `seconds`."""
-        return self._messages.get(timeout=seconds) if seconds > 0 else self._messages.get_nowait()
-
-    def end(self) -> str:
-        """End it, in good order if it can; its last words."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        with self._log as log:
-            log.seek(0)
-            said = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-        if self._after is not None:
-            self._after.wait()  # it removes the folder, too
-        return said[-1][:300] if said else f"exit code {self._process.returncode}"
-
-
-def _own_cluster(folder: Path) -> dict[str, str]:
-    """The environment for a cluster of ours, with a token that only this user can read."""
-    token = folder / "token"
-    descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
-    niceness = str(os.getpriority(os.PRIO_PROCESS, 0))
-    return OWN_CLUSTER | {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_worker_niceness": niceness}
-
-
-def _token(environment: Mapping[str, str]) -> dict[str, str]:
-    """Ray sends a token to a cluster only if it is told to, even where there is one to be found."""
-    if "RAY_AUTH_MODE" in environment:
-        return {}
-    given = "RAY_AUTH_TOKEN" in environment or "RAY_AUTH_TOKEN_PATH" in environment
-    return {"RAY_AUTH_MODE": "token"} if given or Path("~/.ray/auth_token").expanduser().is_file() else {}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.ray_cluster import OWN_CLUSTER
+from cluster.ray_child import OWN_CLUSTER
 from jobs.rendezvous import master_port
 
 RAY = Path(sys.executable).with_name("ray")

@@ -19,9 +19,10 @@ import pytest
 from cluster import ray_cluster
 from cluster.driver import plan
 from cluster.launcher import Launch, OptionsError
+from cluster.ray_capacity import Need, Node
 from cluster.ray_cluster import RayLauncher
-from cluster.ray_driver import RANK_FILE, Need, Node, places
 from cluster.ray_rank import Rank, claim
+from cluster.ray_trial import RANK_FILE, places
 from cluster.study import StudyError
 from cluster.study_file import check
 from jobs.files import rank_file

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cluster import study_file
-from cluster.ray_cluster import parse
+from cluster.ray_options import parse
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 STUDIES = CLUSTER.parent / "studies"

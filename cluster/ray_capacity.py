@@ -1,0 +1,51 @@
+"""What a Ray cluster has, what a trial needs of it, and how often the one goes into the other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Node:
+    """A living node of the cluster and all it has, whether it is taken or not."""
+
+    id: str
+    address: str
+    cpus: float
+    gpus: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.address} ({self.id[:8]})"
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a trial takes: `count` processes with so much each; `spread`: each on a node of its own."""
+
+    count: int
+    cpus: int
+    gpus: int
+    spread: bool
+
+    def most(self, nodes: Sequence[Node]) -> int:
+        """How many such processes fit on the nodes while nothing else runs there."""
+        each = [min([int(n.cpus // self.cpus), *([int(n.gpus // self.gpus)] if self.gpus else [])]) for n in nodes]
+        return sum(min(1, fit) if self.spread else fit for fit in each)
+
+    def bundle(self) -> dict[str, float]:
+        return {"CPU": float(self.cpus)} | ({"GPU": float(self.gpus)} if self.gpus else {})
+
+
+def what_there_is(nodes: Sequence[Node]) -> str:
+    """`3 nodes with 2 CPUs each`, in words."""
+    counts = Counter((n.cpus, n.gpus) for n in nodes)
+    kinds = [
+        f"{count} node{'s' if count > 1 else ''} with {cpus:g} CPUs"
+        + (f" and {gpus:g} GPUs" if gpus else "")
+        + (" each" if count > 1 else "")
+        for (cpus, gpus), count in counts.items()
+    ]
+    return ", ".join(kinds) or "no nodes"

@@ -1,0 +1,149 @@
+"""The driver's connection to a Ray cluster: made safely, and only to nodes that are alike."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from cluster import ray_rank
+from cluster.ray_capacity import Node
+from jobs.guard import FOREIGN
+
+LOOK_SECONDS = 60.0  # that a node has to answer when it is looked at
+REACH_SECONDS = 5.0
+STORE_BYTES = 100_000_000  # of shared memory for Ray's objects: nothing large goes through it
+
+# What Ray sets in its workers, beside RAY_…, and what our own start of a process passes on.
+INJECTED = ("PYTHONBREAKPOINT", "SPT_NOENV", ray_rank.PARENT)
+
+
+class Cluster:
+    """The connection to Ray."""
+
+    def __init__(self, hello: Mapping[str, Any]) -> None:
+        self.hello = hello
+        self.variables = {k: v for k, v in hello["environment"].items() if not k.startswith(("RAY_", *FOREIGN))}
+        self.variables = {k: v for k, v in self.variables.items() if k not in INJECTED}
+        self.variables[ray_rank.NICENESS] = str(os.getpriority(os.PRIO_PROCESS, 0))
+        self.command = [sys.executable, "-P", "-m", "cluster.ray_rank"]
+        self.cwd: str = hello["cwd"]
+
+    def connect(self) -> list[str]:
+        """Returns why that is not possible, one line each."""
+        address = self.hello["address"]
+        if address and (fault := unreachable(address)):
+            return [fault]
+        import ray
+        from ray import cloudpickle
+
+        cloudpickle.register_pickle_by_value(ray_rank)
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            if address:
+                ray.init(address=address, **quiet)
+                return self._differences()
+            ray.init(
+                num_cpus=self.hello["cpus"],
+                include_dashboard=False,
+                object_store_memory=STORE_BYTES,
+                _temp_dir=self.hello["temporary"],
+                **quiet,
+            )
+        except Exception as error:  # Ray raises all sorts here
+            where = f"launcher.address: {address}: " if address else "a local Ray cluster did not start: "
+            return [where + in_a_line(error)]
+        return []
+
+    def nodes(self) -> list[Node]:
+        import ray
+
+        found = []
+        for entry in ray.nodes():
+            resources = entry["Resources"]
+            if entry["Alive"] and resources.get("CPU", 0) >= 1:
+                address, cpus, gpus = entry["NodeManagerAddress"], resources["CPU"], resources.get("GPU", 0.0)
+                found.append(Node(entry["NodeID"], address, cpus, gpus))
+        return found
+
+    def free(self) -> str:
+        """`1 of 6 CPUs are free`, in words."""
+        import ray
+
+        total, left = ray.cluster_resources(), ray.available_resources()
+        parts = [f"{left.get(k, 0):g} of {total[k]:g} {k}s" for k in ("CPU", "GPU") if total.get(k)]
+        return " and ".join(parts) + " are free"
+
+    def _differences(self) -> list[str]:
+        """What is not on every node as it is here: one runtime for all, or the numbers mean nothing."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        look = ray.remote(num_cpus=0, max_retries=0)(ray_rank.look)
+        nodes = self.nodes()
+        asked = {
+            node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
+                [*self.command, "--look"], self.variables, self.cwd
+            )
+            for node in nodes
+        }
+        faults = []
+        for node, ref in asked.items():
+            try:
+                found = ray.get(ref, timeout=LOOK_SECONDS)
+            except Exception as error:
+                faults.append(f"node {node.name}: could not be looked at: {in_a_line(error)}")
+                continue
+            faults += [f"node {node.name}: {fault}" for fault in self._compare(found)]
+        return faults
+
+    def _compare(self, found: Mapping[str, Any]) -> list[str]:
+        if "fault" in found:
+            return [found["fault"]]
+        faults = []
+        here, there = self.hello["versions"], found["versions"]
+        for package in sorted(here.keys() | there.keys()):
+            if here.get(package) != there.get(package):
+                has, wants = there.get(package, "absent"), here.get(package, "absent")
+                faults.append(f"{package} is {has} there and {wants} here; install the same on all nodes")
+        if (niceness := found["niceness"]) != (wanted := int(self.variables[ray_rank.NICENESS])):
+            faults.append(
+                f"processes run at niceness {niceness} there and {wanted} here; "
+                f"start Ray with RAY_worker_niceness={wanted} in its environment"
+            )
+        return faults
+
+
+def unreachable(address: str) -> str:
+    """Why no cluster can be used at `address`, empty if one can. Ray itself takes 20 s and more to
+    say so, and does not name the token."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        return f"launcher.address: {address}: nothing answers there ({error.strerror or error})"
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import AuthenticationError
+
+    try:
+        GcsClient(address=address).get_all_node_info(timeout=REACH_SECONDS)
+    except AuthenticationError:
+        token = os.environ.get("RAY_AUTH_TOKEN_PATH") or ("RAY_AUTH_TOKEN" if "RAY_AUTH_TOKEN" in os.environ else "")
+        return (
+            f"launcher.address: {address}: the cluster does not accept our token ({token or 'there is none'}); "
+            "put the cluster's token into a file and its path into RAY_AUTH_TOKEN_PATH"
+        )
+    except Exception as error:
+        return (
+            f"launcher.address: {address}: what answers there is not a Ray cluster of our version: {in_a_line(error)}"
+        )
+    return ""
+
+
+def in_a_line(error: BaseException) -> str:
+    """The first line of an error's text that says anything."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

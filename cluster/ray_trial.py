@@ -1,0 +1,280 @@
+"""One trial on Ray: a placement group, an actor for each rank, and whatever becomes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cluster import ray_rank
+from cluster.ray_capacity import Need, what_there_is
+from cluster.ray_connection import Cluster, in_a_line
+from jobs.files import RankExit
+from jobs.rendezvous import LOOPBACK, RankEnvironment, rank_variables
+from jobs.results import Status, now, read_exit, read_trial, verdict
+
+LEASE_SECONDS = 30.0  # after which a rank that nobody asks for is ended by its actor
+NEWS_SECONDS = 5.0  # between two questions to an actor; an end is told at once
+STEP_SECONDS = 0.5  # at most, until a cancelled trial notices
+ACTORS_SECONDS = 60.0  # that the actors have to be there once there is room for them
+END_SECONDS = 12.0  # that ranks have to end when asked; those that have not answered then are lost
+SPARE_SECONDS = 30.0  # past the trial's own limit, which each rank's keeper holds
+TELL_SECONDS = 2.0  # of waiting for room, before anything is said of it: it takes one even if there is room
+GONE_SECONDS = 30.0  # that a trial waits for nodes that are no more, before it is given up
+
+# A file that a rank leaves; nothing else is taken from a node.
+RANK_FILE = re.compile(r"rank-(\d{5,})\.(?:jsonl|json|log|alive|exit|keeper)")
+
+
+class Cancelled(Exception):
+    """Somebody wants the trial ended."""
+
+
+class NoRoom(Exception):
+    """The cluster has no room for the trial, and had none for as long as it may wait."""
+
+
+class Lost(Exception):
+    """The trial's actors, or their nodes, are gone."""
+
+
+class TrialOnRay(threading.Thread):
+    """One trial, from its placement group to its last file."""
+
+    def __init__(
+        self, cluster: Cluster, say: Callable[..., None], order: Mapping[str, Any], others: Sequence[TrialOnRay] = ()
+    ) -> None:
+        super().__init__(name=order["trial"])
+        self._cluster, self._say, self._others = cluster, say, others
+        self.placed = False  # it has room, and others of ours may wait for that
+        self._folder = Path(order["folder"])
+        self._need = Need(**order["need"])
+        self._trial = read_trial(self._folder)
+        self._shared: bool = order["shared"]
+        self._patience: float = order["wait"]
+        self._cancelled = threading.Event()
+        self._since = now()
+        self._actors: list[Any] = []  # by rank, from where the ranks are known
+        self._exits: dict[int, RankExit] = {}
+        self._lost: dict[int, str] = {}
+        self._names: dict[int, str] = {}
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def run(self) -> None:
+        status: Status = "lost"
+        group = None
+        try:
+            group = self._room()
+            self._begin(group)
+            status, error = self._watch()
+        except Cancelled:
+            status, error = "cancelled", "ended by the user"
+        except NoRoom as reason:
+            status, error = "timeout", str(reason)
+        except Lost as reason:
+            error = str(reason)
+        except Exception as trouble:  # of Ray: whatever it is, this trial is over and the next may do
+            error = in_a_line(trouble)
+        self._release(group)
+        exits = [asdict(e) for e in self._exits.values()]
+        self._say(
+            **{"is": "over", "trial": self.name, "status": status, "error": error, "exits": exits},
+            started=self._since,
+        )
+
+    # Placing
+
+    def _room(self) -> Any:
+        """The placement group, once there is room for it. Raises NoRoom, Cancelled."""
+        from ray.util.placement_group import placement_group, remove_placement_group
+
+        strategy = "STRICT_SPREAD" if self._need.spread else "PACK"
+        group = placement_group([self._need.bundle()] * self._need.count, strategy=strategy)
+        asked = began = gone_since = time.monotonic()
+        try:
+            while not group.wait(STEP_SECONDS):
+                if self._cancelled.is_set():
+                    raise Cancelled
+                nodes, waited = self._cluster.nodes(), time.monotonic() - began
+                if self._need.most(nodes) >= self._need.count:
+                    gone_since, reason = time.monotonic(), f"the cluster is busy: {self._cluster.free()}"
+                    if any(other.placed for other in self._others):
+                        began = time.monotonic()  # with trials of this study, which end in time
+                else:
+                    reason = f"the cluster has only {what_there_is(nodes)} left"
+                if waited > self._patience or time.monotonic() - gone_since > GONE_SECONDS:
+                    raise NoRoom(f"no room for {self._need.count} processes after {waited:.0f} s: {reason}")
+                if time.monotonic() - asked > TELL_SECONDS:
+                    self._tell("waiting", f"{reason}, for at most {self._patience:.0f} s")
+        except BaseException:
+            remove_placement_group(group)
+            raise
+        self._since, self.placed = now(), True
+        return group
+
+    def _tell(self, text: str, reason: str = "", nodes: str = "") -> None:
+        self._say(**{"is": "state", "trial": self.name, "text": text, "reason": reason, "nodes": nodes})
+
+    def _begin(self, group: Any) -> None:
+        """Start an actor in each bundle, number the ranks node by node, and start them."""
+        import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        actor = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=4)(ray_rank.Rank)
+        self._actors = [
+            actor.options(
+                num_cpus=self._need.cpus,
+                num_gpus=self._need.gpus,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
+            ).remote(LEASE_SECONDS)
+            for index in range(self._need.count)
+        ]
+        wheres = self._values([a.where.remote() for a in self._actors])
+        nodes = list(dict.fromkeys(where["node"] for where in wheres))
+        order = sorted(range(len(wheres)), key=lambda index: nodes.index(wheres[index]["node"]))
+        self._actors = [self._actors[index] for index in order]
+        wheres = [wheres[index] for index in order]
+        self._names = {r: f"{where['address']} ({where['node'][:8]})" for r, where in enumerate(wheres)}
+        # On one node the ranks meet as they do without Ray, and nothing of theirs listens beyond it.
+        master = wheres[0]["address"] if len(nodes) > 1 else LOOPBACK
+        port = self._values([self._actors[0].free_port.remote(master)])[0] if len(wheres) > 1 else 0
+        trial = None if self._shared else (self._folder / "trial.json").read_text(encoding="utf-8")
+        begun = []
+        for place in places([where["node"] for where in wheres], master, port):
+            variables = self._cluster.variables | rank_variables(place)
+            begin = self._actors[place.rank].begin
+            begun.append(begin.remote(self._cluster.command, variables, self._cluster.cwd, str(self._folder), trial))
+        for rank, fault in enumerate(self._values(begun)):
+            if fault:
+                raise Lost(f"node {self._names[rank]} {fault}")
+        self._tell("running", nodes=", ".join(dict.fromkeys(self._names.values())))
+
+    def _values(self, refs: list[Any]) -> list[Any]:
+        """What actors answer, in order. Raises Lost, Cancelled."""
+        import ray
+        from ray.exceptions import RayError
+
+        left, deadline = list(refs), time.monotonic() + ACTORS_SECONDS
+        while left:
+            if self._cancelled.is_set():
+                raise Cancelled
+            if time.monotonic() > deadline:
+                raise Lost(f"an actor did not answer within {ACTORS_SECONDS:.0f} s")
+            _, left = ray.wait(left, num_returns=len(left), timeout=STEP_SECONDS, fetch_local=False)
+        try:
+            values: list[Any] = ray.get(refs)
+        except RayError as error:
+            raise Lost(f"an actor died while the trial was being started: {in_a_line(error)}") from None
+        return values
+
+    # Watching
+
+    def _watch(self) -> tuple[Status, str]:
+        """Wait for the end of all ranks; when one has ended badly, end the others."""
+        import ray
+
+        pending = {actor.news.remote(NEWS_SECONDS): rank for rank, actor in enumerate(self._actors)}
+        deadline = time.monotonic() + self._trial.limits.trial + SPARE_SECONDS
+        ending: float | None = None
+        overdue = False
+        while pending:
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=STEP_SECONDS)
+            for ref in done:
+                rank = pending.pop(ref)
+                if not self._hear(rank, ref):
+                    pending[self._actors[rank].news.remote(NEWS_SECONDS)] = rank
+            overdue = overdue or time.monotonic() > deadline
+            bad = bool(self._lost) or any(e.exit_code or e.limit for e in self._exits.values())
+            if ending is None and (bad or overdue or self._cancelled.is_set()):
+                ending = time.monotonic()
+                for rank in pending.values():
+                    self._actors[rank].end.remote()
+            if ending is not None and time.monotonic() > ending + END_SECONDS:
+                self._lost |= dict.fromkeys(pending.values(), "does not answer")
+                break
+        return self._fate(overdue)
+
+    def _hear(self, rank: int, ref: Any) -> bool:
+        """Take what the actor of `rank` says; whether that was its last word."""
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            news = ray.get(ref)
+            if news is None:
+                return False
+            self._fetch(rank, news["files"])
+        except RayError as error:
+            self._lost[rank] = in_a_line(error)
+            return True
+        self._exits[rank] = read_exit(self._folder, rank) or RankExit(  # the keeper itself was killed
+            rank=rank, exit_code=news["code"], asked=news["asked"], ended_unix=time.time()
+        )
+        return True
+
+    def _fetch(self, rank: int, files: Mapping[str, int]) -> None:
+        """Bring the rank's files here that are not, or not whole: all of them where no folder is shared."""
+        import ray
+
+        for name, size in files.items():
+            match = RANK_FILE.fullmatch(name)
+            target = self._folder / name
+            if match is None or int(match[1]) != rank or (target.exists() and target.stat().st_size == size):
+                continue
+            content: bytes = ray.get(self._actors[rank].read.remote(name))
+            temporary = target.with_name(f".{name}.{os.getpid()}")
+            temporary.write_bytes(content)
+            temporary.replace(target)
+
+    def _fate(self, overdue: bool) -> tuple[Status, str]:
+        if self._cancelled.is_set():
+            raise Cancelled
+        if self._lost:
+            rank, why = min(self._lost.items())
+            return "lost", f"rank {rank} on node {self._names[rank]}: {why}"
+        ended = verdict(self._folder, list(self._exits.values()), self._need.count)
+        if overdue and (ended is None or ended[0] != "ok"):
+            return "timeout", f"not done {SPARE_SECONDS:.0f} s after limits.trial = {self._trial.limits.trial:g} s"
+        return ended or ("failed", "the ranks ended and left no word of why")
+
+    def _release(self, group: Any) -> None:
+        """Give back what the trial had. Actors that are still there take their ranks with them."""
+        import ray
+        from ray.util.placement_group import remove_placement_group
+
+        with contextlib.suppress(Exception):  # of actors and nodes that are gone
+            living = [a for rank, a in enumerate(self._actors) if rank not in self._lost]
+            if not self._shared:
+                ray.wait([a.clear.remote() for a in living], num_returns=len(living), timeout=5.0)
+        for actor in self._actors:
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
+        if group is not None:
+            with contextlib.suppress(Exception):
+                remove_placement_group(group)
+        self.placed = False
+
+
+def places(nodes: Sequence[str], master: str, port: int) -> list[RankEnvironment]:
+    """The rank environments of ranks on these nodes, those of a node one after the other."""
+    distinct = list(dict.fromkeys(nodes))
+    return [
+        RankEnvironment(
+            rank=rank,
+            world_size=len(nodes),
+            local_rank=list(nodes[:rank]).count(node),
+            local_world_size=list(nodes).count(node),
+            node_rank=distinct.index(node),
+            master_addr=master,
+            master_port=port,
+        )
+        for rank, node in enumerate(nodes)
+    ]
