@@ -512,11 +512,11 @@ def test_gpus_are_the_studys_and_count(tmp_path: Path) -> None:
     launcher = RayLauncher({}, tmp_path)
     launcher._known = [Node(name, "h", 4, 2) for name in "ab"]
     assert (launcher.largest(1, 0), launcher.largest(1, 1)) == (8, 4)
-    eight = trial("torch-ddp", 8)
-    assert launcher.refuse([eight]) == []
-    (fault,) = launcher.refuse([eight.model_copy(update={"gpus_per_worker": 1})])
+    six = trial("torch-ddp", 6)
+    assert launcher.refuse([six]) == []
+    (fault,) = launcher.refuse([six.model_copy(update={"gpus_per_worker": 1})])
     assert fault == (
-        "workers: 8 with 1 CPU and 1 GPU each do not fit; the cluster has 2 nodes with 4 CPUs and 2 GPUs each"
+        "workers: 6 with 1 CPU and 1 GPU each do not fit; the cluster has 2 nodes with 4 CPUs and 2 GPUs each"
     )
     with pytest.raises(OptionsError, match=r"gpus_per_worker: is the study's resources\.gpus_per_worker; give"):
         RayLauncher({"gpus_per_worker": 1}, tmp_path)
