@@ -1,20 +1,22 @@
 """local: the ranks are processes of this machine, one trial at a time.
 
 `launcher: {kind: local}`; `oversubscribe: true` allows more workers than physical cores, which
-measures nothing but serves to try things out.
+measures nothing but serves to try things out; `python` gives strategies interpreters of their own
+(cluster/interpreters.py).
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cluster import horovod_build
+from cluster import horovod_build, interpreters
 from cluster.launcher import Launch, OptionsError, State
 from jobs import gpus
 from jobs.cores import allowed_cores
@@ -55,10 +57,12 @@ class LocalLauncher:
 
     def __init__(self, options: dict[str, Any], results: Path) -> None:
         oversubscribe = options.get("oversubscribe", False)
-        faults = [f"{key}: is not an option of the local launcher; known: oversubscribe" for key in options]
-        faults = [fault for fault in faults if not fault.startswith("oversubscribe:")]
+        unknown = [key for key in options if key not in ("oversubscribe", "python")]
+        faults = [f"{key}: is not an option of the local launcher; known: oversubscribe, python" for key in unknown]
         if not isinstance(oversubscribe, bool):
             faults.append(f"oversubscribe: {oversubscribe!r} is wrong; it is true or false")
+        self._python, wrong = interpreters.read(options.get("python", {}))
+        faults += wrong
         if faults:
             raise OptionsError(faults)
         self._oversubscribe = oversubscribe
@@ -69,6 +73,8 @@ class LocalLauncher:
         return max(1, min(most, len(gpus.visible(os.environ))) if gpus_per_worker else most)
 
     def unavailable(self, strategy: str) -> str | None:
+        if strategy in self._python:
+            return interpreters.missing(self._python[strategy], strategy)
         if "horovod" in STRATEGIES[strategy].needs and (why := horovod_build.why_not()):
             return why
         return missing(strategy)
@@ -110,11 +116,12 @@ class LocalLauncher:
         (launch,) = launches
         count = launch.trial.processes
         port = master_port() if count > 1 else 0
+        python = self._python.get(launch.trial.strategy, sys.executable)
         running = _Running(launch, now(), time.monotonic(), {})
         self._running = running
         for rank in range(count):
             place = RankEnvironment(rank, count, rank, count, 0, LOOPBACK, port)
-            running.processes[rank] = start_worker(launch.folder, rank, rank_variables(place))
+            running.processes[rank] = start_worker(launch.folder, rank, rank_variables(place), python)
 
     def wait(self, seconds: float) -> list[str]:
         running = self._running

@@ -38,7 +38,9 @@ class Bounds(NamedTuple):
     hang: float
 
 
-def start_worker(folder: Path, rank: int, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start_worker(
+    folder: Path, rank: int, variables: Mapping[str, str], python: str = sys.executable
+) -> subprocess.Popen[bytes]:
     """Start the worker of `rank` in a session of its own, with its output in its log.
 
     `variables` is the rank environment; the rest is inherited, but for what another launcher left.
@@ -47,7 +49,7 @@ def start_worker(folder: Path, rank: int, variables: Mapping[str, str]) -> subpr
     with rank_file(folder, rank, "log").open("wb") as log:
         return subprocess.Popen(
             # -P: a torch.py in the user's folder is not PyTorch.
-            [sys.executable, "-P", "-m", "jobs.worker", str(folder)],
+            [python, "-P", "-m", "jobs.worker", str(folder)],
             env=inherited | dict(variables) | {PARENT: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             stdout=log,
