@@ -350,8 +350,10 @@ def _show_plan(console: Console, plan: Plan) -> None:
 
 
 def _show_results(console: Console, results: Path) -> None:
-    from analysis import claims, inference, ingest, load, plots, report, table
+    from analysis import claims, inference, ingest, limit_words, load, plots, report, table
+    from analysis.distribution import distributions
     from analysis.efficiency import estimate
+    from analysis.limits import limits
 
     with _clean_errors():
         loaded = load.load(results)
@@ -361,6 +363,7 @@ def _show_results(console: Console, results: Path) -> None:
         estimates = estimate(loaded)
         if len(estimates):
             console.print(table.render(estimates))
+            console.print(limit_words.render(limits(loaded, estimates, distributions(loaded).ranks)))
         if len(of_calls := inference.calls(loaded)):
             console.print(inference.render(of_calls))
         if len(of_files := ingest.readings(loaded)):

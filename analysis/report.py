@@ -25,13 +25,26 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from analysis import claims, inference, ingest, laws, plot_distribution, plot_inference, plot_ingest, plot_laws, plots
+from analysis import (
+    claims,
+    inference,
+    ingest,
+    laws,
+    limit_words,
+    plot_distribution,
+    plot_inference,
+    plot_ingest,
+    plot_laws,
+    plots,
+)
 from analysis import report_facts as facts
 from analysis import report_rules as rules
 from analysis import report_tables as tables
+from analysis import report_why as why
 from analysis import report_words as words
 from analysis.distribution import Distributions, distributions
 from analysis.efficiency import estimate
+from analysis.limits import Limit, limits
 from analysis.load import Results, load
 from analysis.plot_breakdown import parts
 
@@ -77,11 +90,21 @@ class Study:
     verdicts: list[claims.Verdict]
     calls: pl.DataFrame
     files: pl.DataFrame
+    limits: list[Limit]
 
     @classmethod
     def of(cls, results: Results) -> Study:
-        curves = estimate(results), distributions(results), laws.fit(results), claims.judge(results)
-        return cls(results, *curves, inference.calls(results), ingest.readings(results))
+        estimates, lower = estimate(results), distributions(results)
+        return cls(
+            results,
+            estimates,
+            lower,
+            laws.fit(results),
+            claims.judge(results),
+            inference.calls(results),
+            ingest.readings(results),
+            limits(results, estimates, lower.ranks),
+        )
 
 
 def write_tables(study: Study, folder: Path) -> None:
@@ -92,6 +115,7 @@ def write_tables(study: Study, folder: Path) -> None:
         "estimates": study.estimates,
         "launches": results.trials,
         "breakdown": parts(study.estimates),
+        "limits": limit_words.frame(study.limits, results),
         "steps": study.distributions.steps,
         "ranks": study.distributions.ranks,
         "laws": laws.frame(study.fits),
@@ -210,6 +234,7 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         calls=tables.calls(study.calls),
         files=tables.files(study.files),
         scaling=tables.scaling(estimates, results),
+        limits=why.limits(study.limits),
         breakdown=tables.breakdown(estimates, results),
         costs=tables.step_costs(estimates, results),
         steps=tables.steps(study.distributions.steps, results),

@@ -26,14 +26,14 @@ def varied(frame: pl.DataFrame, results: Results) -> list[str]:
     return [name for name in results.factors if frame[name].n_unique() > 1]
 
 
-def _point_columns(factors: Iterable[str]) -> list[Column]:
+def point_columns(factors: Iterable[str]) -> list[Column]:
     return [
         *(Column("scaling"), Column("strategy"), *(Column(name) for name in factors)),
         *(Column("N", True, "workers"), Column("batch", True, "samples per step over all workers")),
     ]
 
 
-def _point_cells(row: dict[str, Any], factors: Iterable[str]) -> list[Cell]:
+def point_cells(row: dict[str, Any], factors: Iterable[str]) -> list[Cell]:
     return [
         *(text(row["scaling"]), text(row["strategy"]), *(text(row[name]) for name in factors)),
         *(whole(row["workers"]), whole(row["global_batch"])),
@@ -45,7 +45,7 @@ def scaling(estimates: pl.DataFrame, results: Results) -> Table:
     factors = varied(estimates, results)
     noted = any(estimates["warning"])
     columns = [
-        *_point_columns(factors),
+        *point_columns(factors),
         Column("launches", True),
         Column("samples/s", True, "over the slowest rank's time"),
         Column("speedup", True, "over the base case"),
@@ -57,17 +57,17 @@ def scaling(estimates: pl.DataFrame, results: Results) -> Table:
     for row in estimates.iter_rows(named=True):
         is_base = row["strategy"] == row["base_case"] and row["workers"] == 1
         ratios = [
-            number(*_three(row, "speedup")),
-            number(*_three(row, "efficiency"), "%"),
-            number(*_three(row, "efficiency_self"), "%"),
+            number(*three(row, "speedup")),
+            number(*three(row, "efficiency"), "%"),
+            number(*three(row, "efficiency_self"), "%"),
         ]
         if is_base:
             ratios[0] = Cell("base case", 1.0)
         rows.append(
             [
-                *_point_cells(row, factors),
+                *point_cells(row, factors),
                 whole(row["n_launches"]),
-                number(*_three(row, "throughput")),
+                number(*three(row, "throughput")),
                 *ratios,
                 *([text(row["warning"])] if noted else []),
             ]
@@ -87,17 +87,17 @@ def step_costs(estimates: pl.DataFrame, results: Results) -> Table:
         "data_seconds": "input wait",
         "straggler_seconds": "straggler",
     }
-    columns = [*_point_columns(factors), *(Column(f"{name}, ms", True) for name in names.values())]
+    columns = [*point_columns(factors), *(Column(f"{name}, ms", True) for name in names.values())]
     columns += [Column("start\u2011up, s", True), Column("first step, s", True), Column("test accuracy", True)]
     rows = []
     for row in estimates.iter_rows(named=True):
         rows.append(
             [
-                *_point_cells(row, factors),
-                *(number(*_three(row, name), "ms") for name in names),
-                number(*_three(row, "startup_seconds")),
-                number(*_three(row, "first_step_seconds")),
-                number(*_three(row, "test_accuracy"), "%"),
+                *point_cells(row, factors),
+                *(number(*three(row, name), "ms") for name in names),
+                number(*three(row, "startup_seconds")),
+                number(*three(row, "first_step_seconds")),
+                number(*three(row, "test_accuracy"), "%"),
             ]
         )
     return Table("costs", "Costs per step and per launch, 95% intervals", columns, rows, "estimates")
@@ -108,11 +108,11 @@ def breakdown(estimates: pl.DataFrame, results: Results) -> Table:
     broken = parts(estimates)
     factors = varied(estimates, results)
     used = [name for name, _, _ in PARTS if broken[name].sum() > 0]
-    columns = [*_point_columns(factors), Column("µs per sample", True, "of one worker's time")]
+    columns = [*point_columns(factors), Column("µs per sample", True, "of one worker's time")]
     columns += [Column(name, True) for name in used]
     rows = [
         [
-            *_point_cells(row, factors),
+            *point_cells(row, factors),
             number(row["total"], row["total_low"], row["total_high"]),
             *(number(row[name] / row["total"], unit="%") for name in used),
         ]
@@ -124,11 +124,11 @@ def breakdown(estimates: pl.DataFrame, results: Results) -> Table:
 def steps(distribution: pl.DataFrame, results: Results) -> Table:
     factors = varied(distribution, results)
     shown = ("p5", "p50", "p95", "p99", "longest")
-    columns = [*_point_columns(factors), Column("steps", True)]
+    columns = [*point_columns(factors), Column("steps", True)]
     columns += [Column(f"{name}, ms", True) for name in shown] + [Column("p99 / median", True)]
     rows = [
         [
-            *_point_cells(row, factors),
+            *point_cells(row, factors),
             whole(row["steps"]),
             *(number(row[name], unit="ms") for name in shown),
             Cell(f"{row['p99'] / row['p50']:.2f}", row["p99"] / row["p50"]),
@@ -191,7 +191,7 @@ def launches(results: Results) -> Table:
     return Table("launches", "Launches in their order", columns, rows, "launches", len(trials) - len(shown))
 
 
-def _three(row: dict[str, Any], name: str) -> tuple[Any, Any, Any]:
+def three(row: dict[str, Any], name: str) -> tuple[Any, Any, Any]:
     return row[name], row[name + "_low"], row[name + "_high"]
 
 
@@ -270,9 +270,9 @@ def calls(frame: pl.DataFrame) -> Table:
         pays = row["break_even_calls"]
         rows.append([
             *(text(row["strategy"]), text(row["execution"]), whole(row["batch"]), whole(row["n_launches"])),
-            number(*_three(row, "throughput")),
+            number(*three(row, "throughput")),
             *(number(row[name], unit="ms") for name in ("p50", "p95", "p99")),
-            number(*_three(row, "over_eager")),
+            number(*three(row, "over_eager")),
             number(row["ready_seconds"]),
             Cell("never", math.inf) if pays == math.inf else number(pays),
             Cell("–") if row["max_difference"] is None else Cell(f"{row['max_difference']:.0e}", row["max_difference"]),
@@ -291,7 +291,7 @@ def files(frame: pl.DataFrame) -> Table:
     rows = [
         [
             *(text(row["framework"]), whole(row["batch"]), whole(row["readers"]), whole(row["n_launches"])),
-            *(number(*_three(row, "throughput")), number(*_three(row, "over_one"))),
+            *(number(*three(row, "throughput")), number(*three(row, "over_one"))),
             number(row["cpu_seconds"], unit="ms"),
             number(None if row["memory_bytes"] is None else row["memory_bytes"] / 1e6),
         ]
