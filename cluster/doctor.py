@@ -95,10 +95,12 @@ def _python(name: str) -> Finding:
 def _strategies(name: str) -> Finding:
     lacking = {strategy: _why_not(strategy) for strategy in STRATEGIES}
     usable = [strategy for strategy, why in lacking.items() if why is None]
-    if len(usable) == len(STRATEGIES):
-        return Finding(name, True, f"all {len(usable)}: {', '.join(usable)}")
-    absent = [strategy for strategy in STRATEGIES if strategy not in usable]
-    return Finding(name, False, f"{', '.join(usable) or 'none'}; not {', '.join(absent)}", SETUP)
+    apart = [f"{strategy} ({info.apart})" for strategy, info in STRATEGIES.items() if info.apart and lacking[strategy]]
+    elsewhere = f"; in an environment of its own: {', '.join(apart)}" if apart else ""
+    absent = [strategy for strategy, why in lacking.items() if why and not STRATEGIES[strategy].apart]
+    if not absent:
+        return Finding(name, True, f"all {len(usable)}: {', '.join(usable)}{elsewhere}")
+    return Finding(name, False, f"{', '.join(usable) or 'none'}; not {', '.join(absent)}{elsewhere}", SETUP)
 
 
 def _why_not(strategy: str) -> str | None:
@@ -119,6 +121,15 @@ def _tensorflow(name: str) -> Finding:
     package, version = found[0]
     kind = ", built for CPUs" if package == "tensorflow-cpu" else ""
     return Finding(name, True, f"{version}{kind}, with Keras {_version('keras') or '(missing)'}")
+
+
+def _jax(name: str) -> Finding:
+    version = _version("jax")
+    if version is None:
+        return Finding(name, False, "not installed", SETUP)
+    plugins = [kind for kind in ("cuda12", "cuda13") if _version(f"jax-{kind}-plugin")]
+    built = "for CUDA" if plugins else "for TPUs" if _version("libtpu") else "for CPUs"
+    return Finding(name, True, f"{version}, {built}, with optax {_version('optax') or '(missing)'}")
 
 
 def _horovod(name: str) -> Finding:
@@ -277,6 +288,7 @@ EXAMINERS: dict[str, Callable[[str], Finding]] = {
     "Strategies": _strategies,
     "PyTorch": _pytorch,
     "TensorFlow": _tensorflow,
+    "JAX": _jax,
     "Horovod": _horovod,
     "Ray": _ray,
     "seaborn": _seaborn,

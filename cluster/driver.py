@@ -18,6 +18,7 @@ from cluster.folder import ResultsFolder
 from cluster.launcher import Launch, Launcher, State
 from cluster.study import Grid, Study, StudyError
 from jobs.results import Outcome, UnreadableOutcome, read_outcome, read_trial, write_trial
+from jobs.tpu import TpuError
 from jobs.trial import Trial
 
 POLL_SECONDS = 1.0
@@ -66,17 +67,32 @@ def plan(study: Study, launcher: Launcher) -> Plan:
     reasons = {name: launcher.unavailable(name) for name in strategies}
     not_available = {name: why for name, why in reasons.items() if why}
     possible = [name for name in strategies if name not in not_available]
-    largest = launcher.largest(study.resources.threads_per_worker, study.resources.most_gpus)
     if not possible:
         raise StudyError([f"{name}: not available: {why}" for name, why in not_available.items()])
+    if study.resources.tpu == "real":
+        largest = _tpu_cores(launcher)
+    else:
+        largest = launcher.largest(study.resources.threads_per_worker, study.resources.most_gpus)
     grid = study_grid(study, possible, largest)
     unfit = {point.point: why for point in grid.points if (why := launcher.unfit(point))}
     left_out = [f"{p.strategy} at {p.workers} workers: {unfit[p.point]}" for p in grid.points if p.point in unfit]
     grid = Grid([p for p in grid.points if p.point not in unfit], grid.left_out + list(dict.fromkeys(left_out)))
     faults = launcher.refuse(grid.points)
+    if too_many := sorted({p.workers for p in grid.points if p.tpu == "real" and p.workers > largest}):
+        faults.append(f"workers: {', '.join(map(str, too_many))} are more than the {largest} cores the TPU has")
     if faults:
         raise StudyError(faults)
     return Plan(study, grid, not_available)
+
+
+def _tpu_cores(launcher: Launcher) -> int:
+    """How many cores the TPU has. Raises StudyError if there is none."""
+    try:
+        return launcher.tpu_cores()
+    except TpuError as error:
+        raise StudyError(
+            [f"resources.tpu: no TPU can be used here ({error}); `emulated` lets CPU devices stand in for its cores"]
+        ) from None
 
 
 def study_grid(study: Study, strategies: list[str], largest: int) -> Grid:

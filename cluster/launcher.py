@@ -62,6 +62,9 @@ class Launcher(Protocol):
     def largest(self, threads_per_worker: int, gpus_per_worker: int = 0) -> int:
         """How many workers fit at most."""
 
+    def tpu_cores(self) -> int:
+        """How many cores of a TPU there are. Raises TpuError."""
+
     def unavailable(self, strategy: str) -> str | None:
         """Why `strategy` cannot run here, None if it can."""
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from cluster import horovod_build, interpreters
 from cluster.launcher import Launch, OptionsError, State
-from jobs import gpus
+from jobs import gpus, tpu
 from jobs.cores import allowed_cores
 from jobs.files import RankExit
 from jobs.guard import LOOK_SECONDS, Bounds, end, overstepped, silence, sleep_until_a_death, start_worker, stopped
@@ -71,6 +71,15 @@ class LocalLauncher:
     def largest(self, threads_per_worker: int, gpus_per_worker: int = 0) -> int:
         most = len(allowed_cores()) // threads_per_worker
         return max(1, min(most, len(gpus.visible(os.environ))) if gpus_per_worker else most)
+
+    def tpu_cores(self) -> int:
+        why = []
+        for python in dict.fromkeys([sys.executable, *self._python.values()]):
+            try:
+                return tpu.cores(python)
+            except tpu.TpuError as error:
+                why.append(str(error))
+        raise tpu.TpuError("; ".join(why))
 
     def unavailable(self, strategy: str) -> str | None:
         if strategy in self._python:

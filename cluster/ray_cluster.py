@@ -26,6 +26,7 @@ from jobs.cores import allowed_cores
 from jobs.files import RankExit
 from jobs.results import Status, conclude, now
 from jobs.strategies import STRATEGIES, missing
+from jobs.tpu import TpuError
 from jobs.trial import Trial
 
 CONNECT_SECONDS = 180.0  # that Ray has to start, or the nodes to be looked at
@@ -73,6 +74,9 @@ class RayLauncher:
     @property
     def _spread(self) -> bool:
         return self._options.placement == "spread"
+
+    def tpu_cores(self) -> int:
+        raise TpuError("this launcher has no TPUs; take launcher.kind local")
 
     def unavailable(self, strategy: str) -> str | None:
         if "horovod" in STRATEGIES[strategy].needs and (why := horovod_build.why_not()):

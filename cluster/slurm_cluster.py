@@ -22,6 +22,7 @@ from cluster.slurm_options import Size, size_of
 from cluster.slurm_queue import JobState
 from jobs.results import Status, UnreadableOutcome, conclude, now, read_exits, read_outcome, read_trial, verdict
 from jobs.strategies import STRATEGIES, missing
+from jobs.tpu import TpuError
 from jobs.trial import Trial
 
 POLL_SECONDS, POLL_AT_MOST = 1.0, 30.0  # between two calls of squeue: more and more while nothing changes
@@ -60,6 +61,9 @@ class SlurmLauncher:
 
     def largest(self, threads_per_worker: int, gpus_per_worker: int = 0) -> int:
         return self._options.most_workers
+
+    def tpu_cores(self) -> int:
+        raise TpuError("this launcher has no TPUs; take launcher.kind local")
 
     def unavailable(self, strategy: str) -> str | None:
         if self._options.container_image or self._options.python:

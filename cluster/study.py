@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
-from jobs.strategies import STRATEGIES
+from jobs.strategies import STRATEGIES, base_case
 from jobs.trial import (
+    TPU,
     Count,
     Data,
     Execution,
@@ -78,10 +79,12 @@ class Repeats(Part):
 
 
 class Resources(Part):
-    """Of each worker. With a GPU, each worker has one of its own."""
+    """Of each worker. With a GPU, each worker has one of its own. `tpu`: "real", a core of a TPU;
+    "emulated", a CPU device that stands in for one."""
 
     threads_per_worker: Count = 1
     gpus_per_worker: Gpus | Annotated[list[Gpus], Field(min_length=1)] = 0
+    tpu: TPU = "none"
 
     @property
     def most_gpus(self) -> int:
@@ -214,6 +217,8 @@ def grid(study: Study, largest: int) -> Grid:
         base = base_case(name)
         if base not in named:
             left_out.append(f"{name}: no speedup over plain {base}, which is not among the strategies; add {base}")
+        elif STRATEGIES[name].own_base and 1 not in counts:
+            left_out.append(f"{name}: no speedup over itself at 1 worker, its base case; add 1 to workers")
     if max(counts) > 1 and any(STRATEGIES[name].is_base_case for name in named):
         bases = " and ".join(name for name in named if STRATEGIES[name].is_base_case)
         left_out.append(f"{bases} at more than 1 worker: a base case is a single process")
@@ -241,12 +246,6 @@ def grid(study: Study, largest: int) -> Grid:
     return Grid(list(points.values()), left_out)
 
 
-def base_case(strategy: str) -> str:
-    """The plain single-process strategy of the same framework."""
-    framework = STRATEGIES[strategy].framework
-    return next(s.name for s in STRATEGIES.values() if s.framework == framework and s.is_base_case)
-
-
 def _batches(study: Study, n: int) -> list[int]:
     batches = list(study.batch.sizes or [])
     if study.workload != "train":
@@ -262,11 +261,11 @@ FACTORS = ("precision", "layout", "optimizer", "learning_rate_rule", "learning_r
 
 
 def _factors(study: Study, name: str) -> Iterator[dict[str, Any]]:
-    """Each combination of the factors that can be. Steps per call are TensorFlow's; PyTorch has one. A
-    way to execute that the strategy does not have is no combination of it."""
+    """Each combination of the factors that can be. Eager PyTorch has one step per call. A way to
+    execute that the strategy does not have is no combination of it."""
     values = {field: _list(getattr(study, field)) for field in FACTORS}
     values["gpus_per_worker"] = _list(study.resources.gpus_per_worker)
-    values["steps_per_call"] = _list(study.steps_per_call) if STRATEGIES[name].framework == "TensorFlow" else [1]
+    values["steps_per_call"] = _list(study.steps_per_call) if STRATEGIES[name].has_steps_per_call else [1]
     ways = [named_execution(name, e, study.workload) for e in _list(study.execution)]
     values["execution"] = list(dict.fromkeys(way for way in ways if way))
     for combination in itertools.product(*values.values()):
@@ -296,6 +295,7 @@ def _trial(study: Study, name: str, workers: int, batch: int, factors: dict[str,
         reference_batch=study.reference_batch if factors["learning_rate_rule"] != "none" else None,
         until_accuracy=study.until_accuracy,
         threads_per_worker=study.resources.threads_per_worker,
+        tpu=study.resources.tpu,
         limits=study.limits,
         telemetry=study.telemetry,
         **factors,

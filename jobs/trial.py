@@ -23,6 +23,7 @@ LearningRateRule = Literal["none", "linear", "sqrt"]
 Workload = Literal["train", "infer", "ingest"]
 Execution = Literal["default", "eager", "graph", "xla", "torchscript", "savedmodel", "tflite"]
 Optimizer = Literal["adam", "framework-default"]
+TPU = Literal["none", "real", "emulated"]
 
 
 class Part(BaseModel):
@@ -95,7 +96,7 @@ class Trial(Part):
     """One launch of one configuration.
 
     `global_batch` is samples per step over all workers; `threads_per_worker` is cores per worker;
-    `steps_per_call` is training steps per host call (TensorFlow strategies only); `repeat` numbers
+    `steps_per_call` is training steps per host call (1 for eager PyTorch); `repeat` numbers
     the independent launches of one configuration. `execution` is "default" for what each framework's
     users write first: eager PyTorch, tf.function; see `executions` for the others. `workload` "infer"
     calls the untrained model on batches of `global_batch` images; its steps are calls. "ingest" turns
@@ -103,8 +104,10 @@ class Trial(Part):
 
     `precision` "bfloat16" and "float16" are mixed: float32 weights, arithmetic in 16 bits where the
     framework holds it safe, and a scaled loss for float16; "tf32" is float32 whose products a GPU rounds
-    to 19 bits. `gpus_per_worker` 1 gives each worker a GPU of its own. With `until_accuracy` the model
-    is trained once more from the start until it classifies that share of the held-out images right.
+    to 19 bits. `gpus_per_worker` 1 gives each worker a GPU of its own. With `tpu` "real" a worker is a
+    core of a TPU; "emulated" lets CPU devices stand in for cores, and every result says so. With
+    `until_accuracy` the model is trained once more from the start until it classifies that share of the
+    held-out images right.
     `learning_rate` is meant for `reference_batch`; how it follows from the global batch, and its
     `learning_rate_warmup` in steps, is in jobs/learning_rate.py.
     """
@@ -131,6 +134,7 @@ class Trial(Part):
     files: Files = Files()
     threads_per_worker: Count = 1
     gpus_per_worker: Gpus = 0
+    tpu: TPU = "none"
     limits: Limits = Limits()
     telemetry: Telemetry = Telemetry()
 
@@ -147,6 +151,7 @@ class Trial(Part):
             raise ValueError(f"global batch {self.global_batch} is not divisible by {self.workers} workers")
         if STRATEGIES[self.strategy].is_base_case and self.workers != 1:
             raise ValueError(f"{self.strategy} is a base case: it runs with one worker")
+        self._check_tpu()
         ways = executions(self.strategy, self.workload)
         if self.execution not in ways:
             raise ValueError(f"execution {self.execution}: {self.strategy} has {', '.join(ways)}")
@@ -154,6 +159,8 @@ class Trial(Part):
             raise ValueError(f"execution tflite: there is none in {self.precision}; use float32")
         if self.workload != "train" and not STRATEGIES[self.strategy].is_base_case:
             raise ValueError(f"workload {self.workload}: {self.strategy} adds nothing to it; use a base case")
+        if self.workload == "ingest" and STRATEGIES[self.strategy].framework == "JAX":
+            raise ValueError(f"workload ingest: {self.strategy} has no input pipeline of its own; use torch and tf")
         if self.workload != "train" and (self.steps.compute_only or self.steps_per_call > 1):
             raise ValueError(f"workload {self.workload}: has no compute-only steps and one step per call")
         if self.workload != "ingest" and (self.readers > 1 or self.files != Files()):
@@ -174,6 +181,16 @@ class Trial(Part):
                 count = getattr(self.steps, phase)
                 raise ValueError(f"steps.{phase} {count} is not a multiple of steps_per_call {self.steps_per_call}")
         return self
+
+    def _check_tpu(self) -> None:
+        able = STRATEGIES[self.strategy].tpu
+        if able == "never" and self.tpu != "none":
+            raise ValueError(f"resources.tpu {self.tpu}: {self.strategy} does not run on a TPU")
+        if able == "only" and self.tpu == "none":
+            raise ValueError(
+                f"{self.strategy} runs on a TPU only: set resources.tpu to real, or to emulated for CPU devices "
+                "that stand in for its cores"
+            )
 
     @property
     def worker_batch(self) -> int:
@@ -213,6 +230,8 @@ def impossible(strategy: str, workload: Workload, precision: Precision, layout: 
         return "precision tf32: is a mode of NVIDIA GPUs; set resources.gpus_per_worker: 1, or take float32"
     if layout == "channels-last" and STRATEGIES[strategy].framework != "PyTorch":
         return f"layout channels-last: {strategy} has its images channels-last (NHWC) as they are; take default"
+    if STRATEGIES[strategy].framework == "JAX" and precision in ("float16", "tf32"):
+        return f"precision {precision}: {strategy} has float32, float64 and bfloat16"
     if gpus and workload == "ingest":
         return "gpus_per_worker 1: files are read and decoded by CPUs; take 0"
     return None
@@ -233,7 +252,7 @@ def accuracy_fault(until_accuracy: float | None, steps: Steps, data: Data, workl
 
 
 # What "default" is called where ways to execute are compared.
-PLAIN_EXECUTION = {"PyTorch": "eager", "TensorFlow": "graph"}
+PLAIN_EXECUTION = {"PyTorch": "eager", "TensorFlow": "graph", "JAX": "xla"}
 
 
 def executions(strategy: str, workload: Workload = "train") -> tuple[Execution, ...]:
@@ -242,15 +261,19 @@ def executions(strategy: str, workload: Workload = "train") -> tuple[Execution, 
     "graph" for PyTorch is torch.compile; "eager" for TensorFlow is the same code without tf.function,
     and "xla" its tf.function with jit_compile, both in the plain process only: the tf.distribute
     strategies' collectives want a graph, and on CPUs are no XLA operations. A model that is only called
-    can also be a traced and frozen TorchScript, a SavedModel, or a TFLite model.
+    can also be a traced and frozen TorchScript, a SavedModel, or a TFLite model. JAX and what runs on a
+    TPU is compiled by XLA by default.
     """
-    if workload == "ingest":
+    info = STRATEGIES[strategy]
+    if workload == "ingest" or "torch_xla" in info.needs or "torch_tpu" in info.needs:
         return ("default",)
-    if STRATEGIES[strategy].framework == "PyTorch":
+    if info.framework == "JAX":
+        return ("default", "eager") if workload == "infer" else ("default",)
+    if info.framework == "PyTorch":
         return ("default", "graph", "torchscript") if workload == "infer" else ("default", "graph")
     if workload == "infer":
         return ("default", "eager", "xla", "savedmodel", "tflite")
-    return ("default", "eager", "xla") if STRATEGIES[strategy].is_base_case else ("default",)
+    return ("default", "eager", "xla") if info.is_base_case else ("default",)
 
 
 def named_execution(strategy: str, execution: str, workload: Workload = "train") -> Execution | None:

@@ -19,7 +19,8 @@ from jobs.results import Outcome, read_outcome, write_trial
 from jobs.strategies import STRATEGIES
 from jobs.trial import Trial
 
-DISTRIBUTED = [name for name, info in STRATEGIES.items() if not info.is_base_case]
+# Those that run in this environment on CPUs.
+DISTRIBUTED = [n for n, info in STRATEGIES.items() if not (info.is_base_case or info.apart or info.tpu == "only")]
 
 
 @dataclass(frozen=True)

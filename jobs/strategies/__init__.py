@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from jobs.strategies.base import Strategy
 
-Framework = Literal["PyTorch", "TensorFlow"]
+Framework = Literal["PyTorch", "TensorFlow", "JAX"]
 Communication = Literal["none", "native", "horovod"]
+OnTPU = Literal["never", "can", "only"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class StrategyInfo:
 
     `communication` "none" marks the framework's base case: the plain single-process run.
     `one_process` is true where all workers are replicas inside a single process.
-    `needs` are the modules without which it cannot run.
+    `needs` are the modules without which it cannot run. `tpu` is whether its workers can be cores of a
+    TPU. `own_base` marks a strategy whose device its framework's plain run cannot use: its base case is
+    itself at one worker. `apart` says what installs a strategy that needs an environment of its own.
     """
 
     name: str
@@ -32,10 +35,18 @@ class StrategyInfo:
     communication: Communication
     needs: tuple[str, ...]
     one_process: bool = False
+    tpu: OnTPU = "never"
+    own_base: bool = False
+    apart: str = ""
 
     @property
     def is_base_case(self) -> bool:
         return self.communication == "none"
+
+    @property
+    def has_steps_per_call(self) -> bool:
+        """Whether several training steps can be one host call."""
+        return self.framework != "PyTorch" or "torch_xla" in self.needs
 
     def processes(self, workers: int) -> int:
         """How many processes `workers` workers are."""
@@ -52,15 +63,35 @@ STRATEGIES: dict[str, StrategyInfo] = {
         StrategyInfo("tf-mirrored", "TensorFlow", "native", ("tensorflow",), one_process=True),
         StrategyInfo("tf-multiworker", "TensorFlow", "native", ("tensorflow",)),
         StrategyInfo("tf-horovod", "TensorFlow", "horovod", ("tensorflow", "horovod")),
+        StrategyInfo("tf-tpu", "TensorFlow", "native", ("tensorflow",), one_process=True, tpu="only", own_base=True),
+        StrategyInfo("jax", "JAX", "none", ("jax", "optax"), tpu="can"),
+        StrategyInfo("jax-sharded", "JAX", "native", ("jax", "optax"), one_process=True, tpu="can"),
+        StrategyInfo(
+            "torch-xla", "PyTorch", "native", ("torch", "torch_xla"),
+            one_process=True, tpu="can", own_base=True, apart="`make setup-xla` installs it into .venv-xla",
+        ),
+        StrategyInfo(
+            "torch-tpu", "PyTorch", "native", ("torch", "torch_tpu"),
+            tpu="only", own_base=True, apart="experimental: `pip install torch_tpu==0.2.0` on a TPU's host",
+        ),
     )
-}
+}  # fmt: skip
+
+
+def base_case(name: str) -> str:
+    """The strategy whose run with one worker is what `name`'s speedup is over."""
+    info = STRATEGIES[name]
+    if info.own_base:
+        return name
+    return next(s.name for s in STRATEGIES.values() if s.framework == info.framework and s.is_base_case)
 
 
 def missing(name: str) -> str | None:
     """Why strategy `name` cannot run in this environment, or None if it can."""
-    for module in STRATEGIES[name].needs:
+    info = STRATEGIES[name]
+    for module in info.needs:
         if importlib.util.find_spec(module) is None:
-            return f"{module} is not installed here; `make setup` installs it"
+            return f"{module} is not installed here; {info.apart or '`make setup` installs it'}"
     return None
 
 

@@ -8,6 +8,15 @@ from jobs.strategies.base import Context
 from jobs.strategies.tf_loop import TensorFlowLoop
 
 
+def mirrored_on_cpu(replicas: int) -> Any:
+    """MirroredStrategy over `replicas` logical CPU devices; to be called before TensorFlow is used."""
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)])
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+
+
 class TensorFlowMirrored(TensorFlowLoop):
     """Variables are mirrored on every replica and gradients summed between the devices."""
 
@@ -16,13 +25,7 @@ class TensorFlowMirrored(TensorFlowLoop):
         self.replicas = self.trial.workers
 
     def distribute(self) -> Any:
-        import tensorflow as tf
-
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(self.replicas)]
-        )
-        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(self.replicas)])
+        return mirrored_on_cpu(self.replicas)
 
 
 STRATEGY = TensorFlowMirrored

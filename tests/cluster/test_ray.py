@@ -173,14 +173,14 @@ def goes_on(launcher: RayLauncher, results: Path) -> None:
 def base_losses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     """The losses of the plain single-process runs under the local launcher."""
     results = tmp_path_factory.mktemp("base")
-    return {STRATEGIES[name].framework: launch(trial(name, 1), results).losses() for name in ("torch", "tf")}
+    return {STRATEGIES[name].framework: launch(trial(name, 1), results).losses() for name in ("torch", "tf", "jax")}
 
 
 GRID = [
     pytest.param(name, workers, placement, marks=[pytest.mark.horovod] if "horovod" in name else [])
     for name in DISTRIBUTED
-    for workers, placement in [(2, "pack" if name == "tf-mirrored" else "spread"), (4, "pack")]
-    if not (workers == 4 and name == "tf-mirrored")  # no node has four CPUs
+    for workers, placement in [(2, "pack" if STRATEGIES[name].one_process else "spread"), (4, "pack")]
+    if not (workers == 4 and STRATEGIES[name].one_process)  # no node has four CPUs
 ]
 
 

@@ -91,4 +91,4 @@ def test_a_mirrored_trial_is_one_process() -> None:
 
 def test_each_framework_has_exactly_one_base_case() -> None:
     bases = [info for info in STRATEGIES.values() if info.is_base_case]
-    assert sorted(info.framework for info in bases) == ["PyTorch", "TensorFlow"]
+    assert sorted(info.framework for info in bases) == ["JAX", "PyTorch", "TensorFlow"]
