@@ -176,16 +176,17 @@ def launches(results: Results) -> Table:
         shown = first.head(MOST_ROWS).sort("order", nulls_last=True)
     columns = [
         *(Column("order", True), Column("started, UTC"), Column("launch"), Column("status")),
-        *(Column("samples/s", True), Column("start\u2011up, s", True), Column("steady")),
+        *(Column("samples/s", True), Column("start\u2011up, s", True), Column("steady"), Column("neighbours")),
     ]
     rows = []
     for row in shown.iter_rows(named=True):
+        noise = {True: "noisy", False: "quiet"}.get(row["noisy_neighbour"], "")
         started = "" if row["started"] is None else f"{row['started']:%Y-%m-%d %H:%M:%S}"
         steady = {True: "yes", False: f"no: {row['steady_note']}"}.get(row["steady"], row["steady_note"])
         rows.append(
             [
                 *(whole(row["order"]), text(started), text(row["trial_id"]), text(row["status"])),
-                *(number(row["throughput"]), number(row["startup_seconds"]), text(steady)),
+                *(number(row["throughput"]), number(row["startup_seconds"]), text(steady), text(noise)),
             ]
         )
     return Table("launches", "Launches in their order", columns, rows, "launches", len(trials) - len(shown))

@@ -145,8 +145,7 @@ def summarize(
     if not seen:
         return {}
     others, stolen = (_worst(s.mean("node", key) for s in seen) for key in ("others_cores", "stolen_cores"))
-    taken = [_sum([s.mean("node", "others_cores"), s.mean("node", "stolen_cores")], some=True) for s in seen]
-    worst = _worst(taken)
+    worst = _worst(s.taken() for s in seen)
     energy, source = _gpu_energy(seen)
     cpu = _sum(s.counter("node", "cpu_energy_joules") for s in _hosts(seen))
     has_gpus = any(s.subjects("gpus") for s in seen)
@@ -192,6 +191,7 @@ class _Seen:
         self.seconds = at.ended - at.measured
         self._rows = [flat(row) for row in rows]
         self._unix = np.array([row["unix"] for row in rows], np.float64)
+        self._since = np.diff(self._unix, prepend=self._unix[:1])
         self.inside = np.flatnonzero((self._unix >= self.begin) & (self._unix <= self.end))
 
     @classmethod
@@ -208,10 +208,17 @@ class _Seen:
         return np.array([row.get((kind, subject, name), math.nan) for row in self._rows], np.float64)
 
     def mean(self, kind: str, name: str, subject: str = "") -> float | None:
-        """Over the samples inside that have a value."""
+        """Over the samples inside that have a value, each weighted by the time since the one before."""
         values = self._values(kind, subject, name)[self.inside]
-        known = values[~np.isnan(values)]
-        return float(known.mean()) if known.size else None
+        known = ~np.isnan(values)
+        weights = self._since[self.inside][known]
+        return float(np.average(values[known], weights=weights)) if weights.any() else None
+
+    def taken(self) -> float | None:
+        """Cores that others took from the workers. Where the ranks' CPU time holds what the hypervisor
+        stole from them, as some kernels count, others' processes come out below zero by as much."""
+        others, stolen = self.mean("node", "others_cores"), self.mean("node", "stolen_cores")
+        return None if others is None and stolen is None else max(0.0, others or 0.0) + (stolen or 0.0)
 
     def means(self, kind: str, name: str) -> list[float | None]:
         return [self.mean(kind, name, subject) for subject in self.subjects(kind)]
@@ -288,11 +295,11 @@ def _worst(values: Iterable[float | None]) -> float | None:
     return max((v for v in values if v is not None), default=None)
 
 
-def _sum(values: Iterable[float | None], some: bool = False) -> float | None:
-    """The sum; None if one is missing, or with `some` only if all are: a part of a total is not a total."""
+def _sum(values: Iterable[float | None]) -> float | None:
+    """The sum; None if one is missing: a part of a total is not a total."""
     values = list(values)
     known = [v for v in values if v is not None]
-    return sum(known) if known and (some or len(known) == len(values)) else None
+    return sum(known) if known and len(known) == len(values) else None
 
 
 def _per(total: float | None, count: int | None) -> float | None:

@@ -128,9 +128,12 @@ class Rank:
         return {"code": self._process.returncode, "asked": self._asked, "files": self._files()}
 
     def _files(self) -> dict[str, int]:
-        """Name and size of what this rank, which has ended, left: others still write in a shared folder."""
+        """Name and size of what this rank, which has ended, left: others still write in a shared folder.
+
+        What its node's sampler left is its own where the folder is."""
+        prefixes = (self._prefix, "telemetry-") if self._own else (self._prefix,)
         with os.scandir(self._folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries if entry.name.startswith(self._prefix)}
+            return {entry.name: entry.stat().st_size for entry in entries if entry.name.startswith(prefixes)}
 
     def read(self, name: str) -> bytes:
         return Path(self._folder, os.path.basename(name)).read_bytes()

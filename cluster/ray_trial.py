@@ -30,6 +30,7 @@ GONE_SECONDS = 30.0  # that a trial waits for nodes that are no more, before it 
 
 # A file that a rank leaves; nothing else is taken from a node.
 RANK_FILE = re.compile(r"rank-(\d{5,})\.(?:jsonl|json|log|alive|exit|keeper)")
+NODE_FILE = re.compile(r"telemetry-[A-Za-z0-9._-]+\.jsonl")
 
 
 class Cancelled(Exception):
@@ -227,7 +228,8 @@ class TrialOnRay(threading.Thread):
         for name, size in files.items():
             match = RANK_FILE.fullmatch(name)
             target = self._folder / name
-            if match is None or int(match[1]) != rank or (target.exists() and target.stat().st_size == size):
+            known = int(match[1]) == rank if match else NODE_FILE.fullmatch(name)
+            if not known or (target.exists() and target.stat().st_size == size):
                 continue
             content: bytes = ray.get(self._actors[rank].read.remote(name))
             temporary = target.with_name(f".{name}.{os.getpid()}")

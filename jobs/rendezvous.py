@@ -9,6 +9,7 @@ starts a torchrun job starts every strategy: no ssh, no mpirun, no horovodrun.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -70,7 +71,8 @@ class RankEnvironment:
 
 @dataclass(frozen=True)
 class Peer:
-    """What every rank knows of each other rank after they have met. `port` is held free for it."""
+    """What every rank knows of each other rank after they have met. `port` is held free for it, `cpus`
+    are those it is pinned to, `devices` its CUDA_VISIBLE_DEVICES."""
 
     rank: int
     host: str
@@ -79,6 +81,9 @@ class Peer:
     local_rank: int
     local_world_size: int
     port: int
+    pid: int
+    cpus: list[int]
+    devices: str | None
 
 
 class Rendezvous:
@@ -110,6 +115,9 @@ class Rendezvous:
             "local_rank": place.local_rank,
             "local_world_size": place.local_world_size,
             "port": self.held.getsockname()[1],
+            "pid": os.getpid(),
+            "cpus": sorted(os.sched_getaffinity(0)),
+            "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         }
         self.peers = [Peer(**entry) for entry in self.gather(mine)]
 

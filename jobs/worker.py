@@ -13,11 +13,14 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from jobs.data import Indices
     from jobs.meter import Meter
     from jobs.rendezvous import RankEnvironment, Rendezvous
@@ -32,19 +35,19 @@ PARENT = "SCALING_PARENT_PID"
 PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """Be killed when the launcher dies, however it dies (prctl(2), PR_SET_PDEATHSIG)."""
+def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
+    """Be sent `by` when the process that started this one dies, however it dies (prctl(2), PR_SET_PDEATHSIG)."""
     parent = os.environ.pop(PARENT, None)
     if parent is None:
         return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, by)
     if os.getppid() != int(parent):  # it died before the line above
         os._exit(1)
 
 
-def run(folder: Path) -> None:
-    """All of a rank's life but its end; raises what went wrong."""
-    from jobs import results
+def run(folder: Path, ends: ExitStack) -> None:
+    """All of a rank's life but its end; raises what went wrong. `ends` is left after all is done."""
+    from jobs import results, telemetry
     from jobs.files import rank_file
     from jobs.rendezvous import RankEnvironment, RendezvousError
 
@@ -53,6 +56,7 @@ def run(folder: Path) -> None:
     if place.world_size != trial.processes:
         raise RendezvousError(f"WORLD_SIZE is {place.world_size}; trial {trial.id} has {trial.processes} processes")
     visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    mask = os.sched_getaffinity(0)
     settle(trial, place)
 
     from jobs import data, strategies
@@ -67,6 +71,7 @@ def run(folder: Path) -> None:
         train, compute_only = meters(trial, place, len(dataset.train_labels))
     laps.lap("data_load")
     rendezvous = Rendezvous(place, trial.id, trial.limits.startup)
+    ends.enter_context(telemetry.sampling(folder, trial.telemetry.hertz, mask, rendezvous))
     laps.lap("rendezvous")
     strategy = strategies.load(trial.strategy)(Context(trial, dataset, rendezvous))
     strategy.prepare()
@@ -162,6 +167,7 @@ def ingest(
     import tempfile
 
     import numpy as np
+    import psutil
 
     from jobs import results
     from jobs.ingest import plan
@@ -171,7 +177,8 @@ def ingest(
     with tempfile.TemporaryDirectory() as made:
         reading = plan(trial.files, Path(made), batch, count, trial.readers, trial.seed)
         laps.lap("files")
-        cpu, _ = family()
+        apart = {child.pid for child in psutil.Process().children()}  # the node's sampler is no reader
+        cpu, _ = family(apart)
         batches = strategy.ingest(reading)
         laps.lap("prepare")
         meter = Meter("ingest", np.zeros((count, batch), np.int32), trial.steps.warmup, 1)
@@ -186,7 +193,7 @@ def ingest(
         finally:
             results.append_steps(folder, 0, meter.rows())
         ended = time.time()
-        cpu_after, memory = family()
+        cpu_after, memory = family(apart)
     report = rank_report(trial, rendezvous, strategy, laps, meter, started, ended, None)
     more = {
         "prepare_seconds": laps.seconds["prepare"],
@@ -199,13 +206,15 @@ def ingest(
     watchdog.stop()
 
 
-def family() -> tuple[float, int]:
-    """CPU seconds and resident bytes of this process and of those it has started."""
+def family(apart: Container[int]) -> tuple[float, int]:
+    """CPU seconds and resident bytes of this process and of those it has started, but for the pids `apart`."""
     import psutil
 
     own = psutil.Process()
     seconds, memory = 0.0, 0
     for process in [own, *own.children(recursive=True)]:
+        if process.pid in apart:
+            continue
         try:
             times, resident = process.cpu_times(), process.memory_info().rss
         except psutil.NoSuchProcess:
@@ -311,7 +320,8 @@ def main(arguments: list[str]) -> None:
         sys.exit("usage: python -m jobs.worker TRIAL_DIR")
     die_with_parent()
     try:
-        run(Path(arguments[0]))
+        with ExitStack() as ends:
+            run(Path(arguments[0]), ends)
         code = 0
     except BaseException:
         traceback.print_exc()  # its last line is the reason; it is the last line of the log
