@@ -7,6 +7,8 @@ from typing import Any
 
 import pynvml as nvml
 
+from jobs.gpus import VISIBLE, visible
+
 Note = Callable[[str, str], None]
 
 # nvml.h, nvmlClocksEventReasons: why the clocks are not higher.
@@ -136,10 +138,7 @@ class Gpus:
     def _entries(self, devices: str | None) -> list[str]:
         if devices is None:
             return [str(index) for index in range(self._count)]
-        entries = [entry.strip() for entry in devices.split(",")]
-        # As CUDA reads it: what comes after an entry that names no device is not seen either.
-        end = next((i for i, entry in enumerate(entries) if entry in ("", "-1", "NoDevFiles")), len(entries))
-        return entries[:end]
+        return visible({VISIBLE: devices})
 
     def _find(self, entry: str) -> _Gpu | None:
         """By index, by UUID or the beginning of one, or by the name of a MIG instance."""

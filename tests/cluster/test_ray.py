@@ -22,7 +22,7 @@ from cluster.launcher import Launch, OptionsError
 from cluster.ray_capacity import Need, Node
 from cluster.ray_cluster import RayLauncher
 from cluster.ray_rank import Rank, claim
-from cluster.ray_trial import RANK_FILE, places
+from cluster.ray_trial import NODE_FILE, RANK_FILE, places
 from cluster.study import StudyError
 from cluster.study_file import check
 from jobs.files import rank_file
@@ -31,6 +31,7 @@ from jobs.strategies import STRATEGIES
 from jobs.trial import Limits, Steps, Trial
 from tests.cluster.ray_nodes import Cluster, actors_of, kill, of_session, short_folder, started
 from tests.running import DISTRIBUTED, Done, launch, ranks_of, until
+from tests.sampler import read
 
 pytestmark = pytest.mark.ray
 
@@ -220,7 +221,10 @@ def test_files_of_nodes_without_a_shared_folder_are_brought_back(make: Make, tmp
     assert len(elsewhere) == 2
     assert str(folder) not in elsewhere
     assert not any(os.path.exists(path) for path in elsewhere)
-    assert {p.name for p in folder.iterdir()} == {"trial.json", "outcome.json"} | {
+    samplers = set(folder.glob("telemetry-*.jsonl"))  # one of each node; both are this machine
+    assert {rank["rank"] for file in samplers for rank in read(file, "start")[0]["ranks"]} == {0, 1}
+    assert all(read(file, "end") for file in samplers)
+    assert {p.name for p in set(folder.iterdir()) - samplers} == {"trial.json", "outcome.json"} | {
         f"rank-{rank:05d}.{ending}" for rank in (0, 1) for ending in ("jsonl", "json", "log", "alive", "exit")
     }
     assert [len(Done(what, folder, outcome).rows(rank, "train")) for rank in (0, 1)] == [4, 4]
@@ -588,6 +592,10 @@ def test_a_rank_that_cannot_be_started_says_why(tmp_path: Path) -> None:
     assert "launcher.shared_results: false" in absent
 
 
-@pytest.mark.parametrize("name", ["../rank-00000.log", "rank-00000.py", "trial.json", "rank-0.log", "rank-00000.log\n"])
+@pytest.mark.parametrize(
+    "name",
+    ["../rank-00000.log", "rank-00000.py", "trial.json", "rank-0.log", "rank-00000.log\n", "../rank-00000.jsonl"],
+)
 def test_nothing_but_a_ranks_files_is_taken_from_a_node(name: str) -> None:
     assert not RANK_FILE.fullmatch(name)
+    assert not NODE_FILE.fullmatch(name.replace("rank-00000", "telemetry-host"))

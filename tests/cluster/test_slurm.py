@@ -29,6 +29,7 @@ from jobs.trial import Limits, Steps, Trial
 from tests.cluster import practice
 from tests.cluster.practice import slurm
 from tests.running import Done, launch, until
+from tests.sampler import read
 
 SCALING = Path(sys.executable).with_name("scaling")
 DISTRIBUTED = ["torch-ddp", "torch-horovod", "tf-multiworker", "tf-horovod"]
@@ -167,6 +168,8 @@ def test_every_strategy_runs_over_the_nodes_as_it_does_locally(allocation: str, 
         assert len({report.rank for report in each.outcome.ranks}) == each.trial.workers
         assert shape(each, 0) == shape(ddp, 0)
         assert {r.threads for r in each.outcome.ranks} == {1}
+        starts = [read(file, "start")[0] for file in each.folder.glob("telemetry-*.jsonl")]
+        assert sorted(rank["rank"] for start in starts for rank in start["ranks"]) == list(range(each.trial.processes))
         assert {r.niceness for r in each.outcome.ranks} == {r.niceness for r in ddp.outcome.ranks}
     assert len(jobs_of(tmp_path)) == (1 if allocation == "packed" else 12)
 
@@ -175,7 +178,11 @@ def shape(done: Done, rank: int) -> Any:
     """The form of what a trial left: its files, and the keys in them."""
     own = (".exit", "srun.log")
     files = sorted(
-        p.name for p in done.folder.glob("*") if "0000" not in p.name.replace("00000", "") and not p.name.endswith(own)
+        p.name
+        for p in done.folder.glob("*")
+        if not p.name.startswith("telemetry-")  # has the name of its node
+        and "0000" not in p.name.replace("00000", "")
+        and not p.name.endswith(own)
     )
     outcome = json.loads((done.folder / "outcome.json").read_text())
     return files, sorted(outcome), sorted(outcome["ranks"][rank]), [sorted(r) for r in done.rows(rank, "train")]
