@@ -93,7 +93,7 @@ def take_turns(
     try:
         launcher.start([Launch(trial, folder, 0)])
         theirs = until(rival.under_way, 120)
-        until(lambda: launcher.wait(0.0) or _trains(folder, trial), 120)
+        until(lambda: launcher.wait(0.0) or trains(folder, trial), 120)
         ours = ranks_of(folder)
         _alternate(ours, theirs)
         while not launcher.wait(1.0):
@@ -109,7 +109,7 @@ def take_turns(
     return _turns(_seconds(folder, trial), rival)
 
 
-def _trains(folder: Path, trial: Trial) -> bool:
+def trains(folder: Path, trial: Trial) -> bool:
     """After the first step the rank promises its next sign of life within limits.hang, not limits.startup."""
     return rank_file(folder, 0, "alive").stat().st_mtime < time.time() + trial.limits.hang + 1
 

@@ -1,0 +1,110 @@
+"""What the telemetry costs a training: `make bench`, some three minutes. BENCH_TURNS=8 makes it short.
+
+The sampler is stopped (SIGSTOP) and let go by turns while one trial trains, so that neighbouring turns
+differ in nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from cluster.launcher import Launch
+from cluster.local import LocalLauncher
+from jobs.results import Outcome, read_outcome, write_trial
+from jobs.trial import Steps, Telemetry, Trial
+from tests.benchmarks.ratios import Measured, publish, summarize
+from tests.benchmarks.turns import FEWEST_STEPS, trains
+from tests.running import Done, ranks_of, until
+from tests.sampler import read
+
+TURNS = int(os.environ.get("BENCH_TURNS", "40"))
+TURN_SECONDS = 1.5
+STEPS = 35 * TURNS  # more than the turns last: one takes some 45 ms on a core of 2026
+HERTZ = 2.0
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def measured() -> Iterator[list[Measured]]:
+    found: list[Measured] = []
+    yield found
+    publish("telemetry", found)
+
+
+@pytest.mark.parametrize(("strategy", "workers"), [("torch-ddp", 2), ("torch", 1)])
+def test_training_does_not_notice_the_sampler(
+    strategy: str, workers: int, tmp_path: Path, measured: list[Measured]
+) -> None:
+    plan = Steps(warmup=10, measured=STEPS - 10, compute_only=0)
+    trial = Trial(
+        strategy=strategy, workers=workers, global_batch=64 * workers, steps=plan, telemetry=Telemetry(hertz=HERTZ)
+    )
+    done, turns = run_by_turns(trial, tmp_path)
+    (file,) = done.folder.glob("telemetry-*.jsonl")
+    (start,), (end,) = read(file, "start"), read(file, "end")
+    found = ratios(done, turns)
+    where = "on the workers' cores" if start["shares_cores"] else "on a core of its own"
+    measured.append(summarize(f"{strategy}: rate with / without", found, "≥ 0.995", where))
+    percent = 100 * end["cpu_seconds"] / end["samples"] * HERTZ
+    note = f"{1000 * end['start_cpu_seconds']:.0f} ms of CPU to start"
+    measured.append(summarize(f"{strategy}: sampler's share of a core, %", [percent], "≤ 1", note))
+    assert measured[-2].median > 0.95
+    assert measured[-1].median < 3
+
+
+def run_by_turns(trial: Trial, results: Path) -> tuple[Done, list[tuple[float, bool]]]:
+    """Run `trial`, and stop its sampler by turns: from when (Unix time) it was let run, or not."""
+    launcher, folder = LocalLauncher({}, results), results / "trials" / trial.id
+    write_trial(folder, trial)
+    launcher.start([Launch(trial, folder, 0)])
+    turns: list[tuple[float, bool]] = []
+    try:
+        sampler = until(lambda: sampler_of(folder), 120)
+        until(lambda: list(folder.glob("telemetry-*.jsonl")), 120)  # it has begun
+        until(lambda: launcher.wait(0.0) or trains(folder, trial), 120)
+        for turn in range(TURNS):
+            (sampler.suspend if turn % 2 else sampler.resume)()
+            turns.append((time.time(), turn % 2 == 0))
+            assert not launcher.wait(TURN_SECONDS), "the trial ended before the turns did"
+        sampler.resume()
+        turns.append((time.time(), True))
+        while not launcher.wait(1.0):
+            pass
+    finally:
+        launcher.close()
+    outcome = read_outcome(folder)
+    assert isinstance(outcome, Outcome)
+    assert outcome.status == "ok", outcome.error
+    return Done(trial, folder, outcome), turns
+
+
+def sampler_of(folder: Path) -> psutil.Process | None:
+    children = [child for rank in ranks_of(folder) for child in rank.children()]
+    return next((child for child in children if "jobs.telemetry" in child.cmdline()), None)
+
+
+def ratios(done: Done, turns: list[tuple[float, bool]]) -> list[float]:
+    """The rate of each turn with the sampler over the mean one of the turns without it on either side."""
+    ranks = [[row["seconds"] for row in done.rows(rank, "train")] for rank in range(done.trial.processes)]
+    seconds = np.max(ranks, axis=0)
+    ends = done.outcome.ranks[0].train_started_unix + np.cumsum(seconds)
+    rates = []
+    for (begin, running), (end, _) in pairwise(turns):
+        whole = (ends - seconds >= begin) & (ends <= end)
+        whole[: done.trial.steps.warmup] = False
+        rates.append((running, 1 / seconds[whole].mean() if whole.sum() >= FEWEST_STEPS else np.nan))
+    both = [
+        2 * on / (before + after)
+        for (_, before), (running, on), (_, after) in zip(rates, rates[1:], rates[2:], strict=False)
+        if running
+    ]
+    return [ratio for ratio in both if np.isfinite(ratio)]
