@@ -48,7 +48,7 @@ def run(
     detach: Annotated[bool, typer.Option("--detach", help="Submit to the queue, and leave.")] = False,
 ) -> None:
     """Measure what is missing of a study, then show the table and draw the figures."""
-    from cluster import study_file
+    from cluster import machine, study_file
     from cluster.driver import Cancelled
     from cluster.driver import plan as make_plan
     from cluster.driver import run as drive
@@ -76,6 +76,8 @@ def run(
         folder.open(chosen)
     signal.signal(signal.SIGTERM, _stop)
     try:
+        if launcher.kind == "local":
+            machine.describe(path, chosen.resources.threads_per_worker)
         with TerminalDisplay(console) as display:
             summary = drive(plan, folder, launcher, _precision, display, detach)
     except Cancelled:

@@ -15,7 +15,9 @@ from analysis import plot_distribution
 from analysis.laws import LawFit
 from analysis.load import Results
 from analysis.plot_breakdown import parts
+from analysis.plot_utilization import Series
 from analysis.report_cells import digits, percent
+from analysis.roofline import Roofline
 
 DRIFT_ALPHA = 0.01
 SUSPICIOUS = 1.1  # efficiency that wrapping one process and adding workers cannot explain
@@ -211,3 +213,47 @@ def files(frame: pl.DataFrame) -> str:
     readers = f"{best['readers']} reader{'s' if best['readers'] > 1 else ''}"
     rate = f"{digits(best['throughput'])} samples/s{_range(best, 'throughput')}"
     return f"The highest rate is {rate}: {best['framework']} with {readers}, batch {best['batch']}."
+
+
+def utilization(drawn: Series) -> str:
+    """What the figure of utilization shows: the measured steps of the busiest and the least busy point."""
+    measured = drawn.lines.filter(phase="measured").join(drawn.points, on="trial_id")
+    busy = measured.filter(pl.col("line").is_in(["cpu_percent", "sm_percent"]))
+    means = busy.group_by("line", "strategy", "workers", maintain_order=True).agg(pl.col("value").mean()).sort("value")
+    if not len(means):
+        return f"Telemetry of {drawn.points.height} launches, none of it within the measured steps."
+    least, most = means.row(0, named=True), means.row(-1, named=True)
+    what = {"cpu_percent": "cores", "sm_percent": "GPUs"}
+    said = "; ".join(
+        f"the {word} busy are the {what[row['line']]} of {row['strategy']} at {_workers(row['workers'])}, "
+        f"{row['value']:.0f}% of the measured time"
+        for word, row in (("most", most), ("least", least))
+    )
+    taken = measured.filter(line="taken_percent")["value"]
+    others = f" Others took {digits(float(taken.mean()))}% of the workers' cores on average." if len(taken) else ""  # type: ignore[arg-type]
+    return f"{said[0].upper()}{said[1:]}.{others}"
+
+
+def roofline(found: Roofline) -> str:
+    """Which base case comes nearest to its roof."""
+    best = found.points.sort("of_roof", descending=True).row(0, named=True)
+    return (
+        f"{best['strategy']} with batch {best['global_batch']:,} comes nearest to the roof: "
+        f"{digits(best['flop_per_second'] / 1e9)} of {digits(best['roof'] / 1e9)} GFLOP/s, "
+        f"{percent(best['of_roof'])}%; at {digits(best['intensity'])} FLOP/byte {best['bound']} sets the roof."
+    )
+
+
+def times(frame: pl.DataFrame) -> str:
+    """The fastest to the accuracy, and how many launches did not come to it."""
+    launches, reached = int(frame["n_launches"].sum()), int(frame["n_reached"].sum())
+    gave_up = f" {launches - reached} of {launches} launches gave up before." if reached < launches else ""
+    ranked = frame.drop_nulls("seconds").sort("seconds").rows(named=True)
+    if not ranked:
+        return f"None of {launches} launches reached the accuracy that was asked for."
+    best = ranked[0]
+    return (
+        f"The fastest to {best['until_accuracy']:.1%} is {best['strategy']} at {_workers(best['workers'])}, "
+        f"{best['scaling']} scaling: {digits(best['seconds'])} s{_range(best, 'seconds')} of training in "
+        f"{best['steps']:.0f} steps.{gave_up}"
+    )

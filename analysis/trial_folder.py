@@ -46,6 +46,12 @@ COLUMNS: dict[str, Any] = {
     "startup_seconds": pl.Float64,
     "first_step_seconds": pl.Float64,
     "test_accuracy": pl.Float64,
+    # Of a trial with until_accuracy, null without: whether it came to it, the training seconds (without
+    # evaluations) and steps until then or until it gave up, and the best accuracy on the way.
+    "accuracy_reached": pl.Boolean,
+    "accuracy_seconds": pl.Float64,
+    "accuracy_steps": pl.Int64,
+    "accuracy_best": pl.Float64,
     "prepare_seconds": pl.Float64,  # of an inference trial: before its first call
     "max_difference": pl.Float64,  # of its logits from eager execution's
     "cpu_seconds_per_sample": pl.Float64,  # of an ingest trial, readers included
@@ -151,11 +157,40 @@ def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
         "startup_seconds": _number(outcome.get("startup_seconds")),
         "first_step_seconds": _number(outcome.get("first_step_seconds")),
         "test_accuracy": _number(outcome.get("test_accuracy")),
+        **_accuracy(outcome),
         "prepare_seconds": _number(first.get("prepare_seconds")),
         "max_difference": _number(first.get("max_difference")),
         "cpu_seconds_per_sample": _number(first.get("cpu_seconds_per_sample")),
         "memory_bytes": _number(first.get("memory_bytes")),
     }
+
+
+def _accuracy(outcome: dict[str, Any]) -> dict[str, Any]:
+    """What the training until an accuracy came to; nothing if the outcome has no usable curve of it."""
+    curve = accuracy_curve(outcome)
+    if not curve:
+        return {}
+    reached = outcome.get("accuracy_reached")
+    reached = reached if isinstance(reached, dict) else {}
+    step, seconds, _ = curve[-1]
+    return {
+        "accuracy_reached": bool(reached),
+        "accuracy_seconds": _number(reached.get("seconds")) or seconds,
+        "accuracy_steps": _whole(reached.get("step"), 1) or step,
+        "accuracy_best": max(accuracy for _, _, accuracy in curve),
+    }
+
+
+def accuracy_curve(outcome: dict[str, Any]) -> list[tuple[int, float, float]]:
+    """Step, training seconds until then, and held-out accuracy of each evaluation; [] if there is none."""
+    rows = outcome.get("accuracy_curve")
+    found = []
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict):
+            step, seconds, share = _whole(row.get("step"), 0), _number(row.get("seconds")), _number(row.get("accuracy"))
+            if step is not None and seconds is not None and share is not None:
+                found.append((step, seconds, share))
+    return found
 
 
 def _named_otherwise(home: Path, trial: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from jobs.trial import Trial
 MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "telemetry", "launcher", "margin")
 # What may be there before the study's own file is: a launcher's scripts that were refused, or what a
 # command left that was killed in its first moments.
-OWN = (".lock", ".cancel", ".importing", "slurm")
+OWN = (".lock", ".cancel", ".importing", "machine.json", "slurm")
 # Factors multiply the grid, so a new value adds points; a trial's id keeps them apart.
 FACTORS = (
     "precision", "layout", "optimizer", "steps_per_call", "execution", "readers",

@@ -107,14 +107,20 @@ def test_a_study_of_calls_only_has_its_figure_and_no_curves(tmp_path: Path) -> N
 
 
 def test_the_report_of_calls_and_of_files_shows_them_and_no_empty_curves(tmp_path: Path) -> None:
-    from analysis import report
+    from analysis import ingest, report
+    from analysis.accuracy import times
+    from analysis.distribution import Distributions
+    from analysis.efficiency import estimate
+    from analysis.energy import energies
+    from analysis.roofline import roofline
 
     seconds = {("torch", e, b): 0.01 * b for e in ("default", "graph") for b in (1, 16)}
     found = results("infer", seconds)
     none = pl.DataFrame()
+    lower = Distributions(pl.DataFrame(schema={"trial_id": pl.String}), none)
     study = report.Study(
-        found, report.estimate(found), report.Distributions(pl.DataFrame(schema={"trial_id": pl.String}), none), [],
-        claims.judge(found), inference.calls(found), report.ingest.readings(found),
+        found, estimate(found), lower, [], claims.judge(found), inference.calls(found), ingest.readings(found), [],
+        energies(found), roofline(found, estimate(found)), times(found), None,
     )  # fmt: skip
     assert not len(study.estimates)
     pictures = report.draw(study, tmp_path)

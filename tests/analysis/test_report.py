@@ -235,7 +235,7 @@ def test_unusual_results_have_a_report(make: Callable[[Path], Path], tmp_path: P
     page = report.write(make(tmp_path / "results"))
     parsed = Parsed.page(page)
     assert "nan" not in parsed.text.lower().split()
-    assert len(parsed.all("h2")) == 9
+    assert len(parsed.all("h2")) == 10
     for link in parsed.links():
         assert link.startswith("#") or (page.parent / link).is_file()
 

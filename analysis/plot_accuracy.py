@@ -1,0 +1,69 @@
+"""Held-out accuracy over training seconds: every launch a line, one panel per scaling mode and worker count."""
+
+from __future__ import annotations
+
+import polars as pl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+
+from analysis import plot_style as style
+from analysis.accuracy import RULE, asked
+from analysis.load import Results
+from analysis.trial_folder import accuracy_curve
+
+MOST_COUNTS = 4
+
+
+def accuracy(frame: pl.DataFrame, estimates: pl.DataFrame, results: Results) -> Figure:
+    """`frame` is that of analysis.accuracy.times, with at least one row."""
+    looks = {name: look for name, look in style.looks(estimates).items() if name in frame["strategy"]}
+    trials = asked(results)
+    settings = ["until_accuracy", *(n for n in RULE if n in frame.columns and frame[n].n_unique() > 1)]
+    rows = frame.select("scaling", *settings).unique(maintain_order=True).rows(named=True)
+    counts = some(sorted(frame["workers"].unique().to_list()))
+    study, notes = style.describe(estimates, results.name)
+    notes = [*notes[1:], "Seconds of training only, evaluations left out; a cross is a launch that gave up"]
+    goal = Line2D([], [], color=style.INK, ls=style.DOTS, lw=1.1, label="accuracy asked for")
+    gave_up = Line2D([], [], color=style.QUIET, marker="x", ls="none", label="gave up")
+    legend = [*[[look.legend()] for look in looks.values()], [goal], [gave_up]]
+    with style.theme():
+        made = style.sheet(
+            f"Time to accuracy · {study}", notes, len(rows), len(counts), panel=(3.4, 2.6), legend=legend,
+            left=0.95, above=0.1, sharey="row",
+        )  # fmt: skip
+        for axes, setting in zip(made.axes, rows, strict=True):
+            mode = setting["scaling"]
+            values = {name: setting[name] for name in settings}
+            mine = trials.filter(pl.col(mode), *(pl.col(n).eq_missing(v) for n, v in values.items()))
+            for ax, workers in zip(axes, counts, strict=True):
+                _curves(ax, mine.filter(workers=workers), looks, results)
+                ax.axhline(setting["until_accuracy"], color=style.INK, ls=style.DOTS, lw=1.1)
+                ax.set_title(f"{mode} scaling, {workers} worker{'s' if workers > 1 else ''}", fontsize=9)
+                ax.set_xlabel("training seconds" if axes is made.axes[-1] else "")
+                ax.set_xlim(left=0)
+                ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            words = ", ".join(f"{n.replace('_', ' ')} {v}" for n, v in values.items() if n != "until_accuracy")
+            axes[0].set_ylabel("\n".join(filter(None, [style.plain(words, 45), "held-out accuracy"])))
+    return made.figure
+
+
+def _curves(ax: Axes, trials: pl.DataFrame, looks: dict[str, style.Look], results: Results) -> None:
+    for row in trials.iter_rows(named=True):
+        look = looks[row["strategy"]]
+        curve = accuracy_curve(results.outcome(row["trial_id"]))
+        seconds, shares = [point[1] for point in curve], [point[2] for point in curve]
+        sns.lineplot(x=seconds, y=shares, ax=ax, color=look.colour, lw=1.0, alpha=0.7, errorbar=None, legend=False,
+                     dashes=False, linestyle=look.line)  # fmt: skip
+        marker, face = (look.marker, look.face) if row["accuracy_reached"] else ("x", look.colour)
+        ax.plot(seconds[-1:], shares[-1:], marker=marker, ms=5, mfc=face, mec=look.colour, ls="none")
+
+
+def some(counts: list[int]) -> list[int]:
+    """Of many worker counts the smallest, the largest, and between them two evenly."""
+    if len(counts) <= MOST_COUNTS:
+        return counts
+    last = len(counts) - 1
+    return [counts[round(i * last / (MOST_COUNTS - 1))] for i in range(MOST_COUNTS)]

@@ -1,0 +1,180 @@
+"""How busy the machine was over a trial: workers' cores, GPUs, power, and what others took.
+
+One row per strategy and one column per worker count; where power is known, a second row below each. A
+panel shows one launch of its point in full and the others thin behind it: the launch whose throughput is
+the median of its point's (the slower of two in the middle). Seconds are from the first training step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analysis import plot_style as style
+from analysis import telemetry
+from analysis.load import Results
+from analysis.plot_accuracy import some
+from analysis.telemetry_files import number
+
+Line = tuple[str, str, str, str]  # its name, of what, which quantity, its colour
+PERCENT: tuple[Line, ...] = (
+    ("workers' cores busy", "rank", "cpu_percent", "#3f6f94"),
+    ("GPUs busy (SM)", "gpu", "sm_percent", "#009E73"),
+    ("taken by others", "node", "taken_percent", "#a3262f"),
+)
+SHADES = {"warmup": "#f3e6c8", "measured": "#dcebdc", "after": "#e4e4ee"}
+SHADE_NAMES = {"warmup": "warm-up", "measured": "measured", "after": "evaluation, compute-only and end"}
+
+
+@dataclass(frozen=True)
+class Series:
+    """What is drawn: `points` are the trials with `mode`, `lines` trial_id, line, seconds, value, phase."""
+
+    mode: str
+    points: pl.DataFrame
+    lines: pl.DataFrame
+    has_power: bool
+
+
+def series(results: Results) -> Series | None:
+    """The telemetry of training trials in the strong mode, or the weak one if there is no other; None if
+    there is none."""
+    trials = results.trials.filter(pl.col("status") == "ok", pl.col("telemetry_samples").is_not_null())
+    mode = next((mode for mode in ("strong", "weak") if trials[mode].any()), None)
+    if mode is None:
+        return None
+    points = trials.filter(pl.col(mode))
+    points = points.filter(pl.col("workers").is_in(some(sorted(points["workers"].unique().to_list()))))
+    points = _first_setting(points, results.factors)
+    samples = telemetry.samples(results, points["trial_id"]).drop_nulls("seconds")
+    lines = _lines(samples, points)
+    return Series(mode, points, lines, bool((lines["line"] == "watts").any())) if len(lines) else None
+
+
+def _first_setting(points: pl.DataFrame, factors: Sequence[str]) -> pl.DataFrame:
+    """The trials with the first value of each factor that varies: a figure of all would be of no use."""
+    setting = points.row(0, named=True)
+    return points.filter(*(pl.col(name).eq_missing(setting[name]) for name in factors))
+
+
+def _lines(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
+    """Per trial, moment and line one value: means over ranks and GPUs in percent, sums in watts."""
+    cores = pl.col("threads_per_worker").cast(pl.Float64) * pl.col("workers")
+    threads = points.select("trial_id", cores.alias("cores"))
+    ranks = samples.filter(pl.col("of") == "rank").group_by("trial_id").agg(pl.col("subject").n_unique().alias("ranks"))
+    by = ["trial_id", "host", "seconds", "phase"]
+    found = []
+    wanted = samples.filter(pl.col("quantity").is_in(["cpu_percent", "sm_percent"]), pl.col("of") != "node")
+    busy = (
+        wanted.join(threads, on="trial_id")
+        .join(ranks, on="trial_id", how="left")
+        .with_columns(
+            pl.when(pl.col("of") == "rank")
+            .then(pl.col("value") * pl.col("ranks") / pl.col("cores"))
+            .otherwise("value")
+            .alias("value"),
+            pl.col("quantity").alias("line"),
+        )
+    )
+    found.append(busy.group_by(*by, "line", maintain_order=True).agg(pl.col("value").mean()))
+    others = samples.filter(pl.col("quantity").is_in(["others_cores", "stolen_cores"])).join(threads, on="trial_id")
+    taken = others.group_by(*by, "cores", maintain_order=True).agg(pl.col("value").sum())
+    share = 100.0 * pl.col("value") / pl.col("cores")
+    found.append(taken.select(*by, pl.lit("taken_percent").alias("line"), share.alias("value")))
+    watts = samples.filter(pl.col("quantity") == "power_watts")
+    found.append(watts.group_by(*by, maintain_order=True).agg(pl.col("value").sum()).with_columns(line=pl.lit("watts")))
+    joules = samples.filter(pl.col("quantity") == "cpu_energy_joules").sort("trial_id", "host", "seconds")
+    slope = pl.col("value").diff().over("trial_id", "host") / pl.col("seconds").diff().over("trial_id", "host")
+    if watts.is_empty():
+        found.append(joules.select(*by, pl.lit("watts").alias("line"), slope.alias("value")).drop_nulls("value"))
+    return pl.concat(frame.select(*by, "line", "value") for frame in found)
+
+
+def representative(launches: pl.DataFrame) -> str:
+    """The launch with the median throughput, the slower of two in the middle."""
+    return str(launches.sort("throughput", "trial_id")["trial_id"][(len(launches) - 1) // 2])
+
+
+def utilization(drawn: Series, estimates: pl.DataFrame, results: Results) -> Figure:
+    """The figure of what `series` has found."""
+    points, looks = drawn.points, style.looks(estimates)
+    names = [name for name in looks if name in points["strategy"]]
+    counts = sorted(points["workers"].unique().to_list())
+    used = [line for line in PERCENT if line[2] in drawn.lines["line"]]
+    study, notes = style.describe(estimates, results.name)
+    words = f"{drawn.mode.capitalize()} scaling; in full the launch with its point's median throughput, thin the others"
+    notes = [*notes[1:-1], notes[-1].split(" · ")[0], words] if len(notes) > 1 else [words]
+    legend: list[list[Any]] = [[Line2D([], [], color=colour, lw=1.6, label=label)] for label, _, _, colour in used]
+    if drawn.has_power:
+        legend.append([Line2D([], [], color=style.INK, lw=1.6, label=power_name(points))])
+    legend += [[Patch(facecolor=SHADES[p], edgecolor=style.QUIET, lw=0.4, label=SHADE_NAMES[p])] for p in SHADE_NAMES]
+    each = 2 if drawn.has_power else 1
+    with style.theme():
+        made = style.sheet(
+            f"Utilization over time · {study}", notes, each * len(names), len(counts), panel=(3.0, 1.35),
+            legend=legend, left=0.95, above=0.12, sharey="row",
+        )  # fmt: skip
+        for index, name in enumerate(names):
+            for column, workers in enumerate(counts):
+                launches = points.filter(strategy=name, workers=workers)
+                here = [made.axes[each * index + row][column] for row in range(each)]
+                _panel(here, launches, drawn, used, results)
+                if index == 0:
+                    here[0].set_title(f"{workers} worker{'s' if workers > 1 else ''}", fontsize=9)
+                if index == len(names) - 1:
+                    here[-1].set_xlabel("seconds since the first step")
+            made.axes[each * index][0].set_ylabel(
+                f"{style.plain(name, 24)}\n%", color=looks[name].colour, weight="bold"
+            )
+            if drawn.has_power:
+                made.axes[each * index + 1][0].set_ylabel("W")
+    return made.figure
+
+
+def power_name(points: pl.DataFrame) -> str:
+    """Whose power it is."""
+    sources = points["energy_source"].drop_nulls().unique().sort().to_list()
+    return f"power ({', '.join(s.split(' ')[0] for s in sources)})" if sources else "power"
+
+
+def _panel(axes: list[Axes], launches: pl.DataFrame, drawn: Series, used: Sequence[Line], results: Results) -> None:
+    if not len(launches):
+        for ax in axes:
+            ax.set_axis_off()
+        return
+    chosen = representative(launches)
+    rows = drawn.lines.filter(pl.col("trial_id").is_in(launches["trial_id"].to_list())).sort("seconds")
+    last: float = max(rows.filter(trial_id=chosen)["seconds"].to_list(), default=0.0)
+    for ax in axes:
+        _shade(ax, results, launches.row(by_predicate=pl.col("trial_id") == chosen, named=True), last)
+        ax.grid(axis="x", visible=False)
+    shown = [(axes[0], quantity, colour) for _, _, quantity, colour in used]
+    shown += [(axes[1], "watts", style.INK)] if len(axes) > 1 else []
+    for ax, quantity, colour in shown:
+        of = rows.filter(line=quantity)
+        for (trial_id, host), part in of.group_by("trial_id", "host", maintain_order=True):
+            full = trial_id == chosen
+            ax.plot(part["seconds"].to_list(), part["value"].to_list(), color=colour, lw=1.5 if full else 0.6,
+                    alpha=1.0 if full else 0.35, zorder=3 if full else 2, label=f"_{host}")  # fmt: skip
+        ax.set_ylim(bottom=0)
+    axes[0].set_ylim(0, max(105.0, axes[0].get_ylim()[1]))
+
+
+def _shade(ax: Axes, results: Results, launch: dict[str, Any], last: float) -> None:
+    """The phases of a launch, as its ranks' reports tell them; `last` is the second of its last sample."""
+    reports = [r for r in results.outcome(launch["trial_id"]).get("ranks") or [] if isinstance(r, dict)]
+    starts, ends = ([number(r.get(f"train_{what}_unix")) for r in reports] for what in ("started", "ended"))
+    if not reports or None in (*starts, *ends):
+        return
+    ended = max(filter(None, ends)) - max(filter(None, starts))
+    measured = max(0.0, ended - launch["train_seconds"])
+    edges = {"warmup": (0.0, measured), "measured": (measured, ended), "after": (ended, max(last, ended))}
+    for phase, (begin, end) in edges.items():
+        ax.axvspan(begin, end, color=SHADES[phase], lw=0, zorder=0)

@@ -1,0 +1,121 @@
+"""The figures of the report: which there is data for, drawn, saved, and taken for the page."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from analysis import (
+    plot_accuracy,
+    plot_distribution,
+    plot_inference,
+    plot_ingest,
+    plot_laws,
+    plot_roofline,
+    plot_utilization,
+    plots,
+)
+from analysis import report_words as words
+from analysis.distribution import Distributions
+from analysis.load import Results
+from analysis.report_study import Study
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on the page: `finding` says what it shows, `alt` also what kind of picture it is."""
+
+    name: str
+    source: Markup
+    width: int
+    height: int
+    alt: str
+    finding: str
+    data: str
+
+
+def draw(study: Study, folder: Path) -> dict[str, Picture]:
+    """Draw what there is data for, as SVG and PNG into `folder`, and take the SVGs for the page."""
+    estimates, results, lower = study.estimates, study.results, study.distributions
+    wanted: list[Wanted] = []
+    if len(study.calls):
+        wanted.append(("inference", "Line charts of calls over images per call", words.calls(study.calls), "inference",
+                       lambda: plot_inference.inference(study.calls, results)))  # fmt: skip
+    if len(study.files):
+        wanted.append(("ingest", "Line chart of samples per second over readers", words.files(study.files), "ingest",
+                       lambda: plot_ingest.ingest(study.files, results)))  # fmt: skip
+    if len(estimates):
+        wanted += _curves(study, estimates, results, lower)
+    if len(study.times):
+        wanted.append(("accuracy", "Line charts of accuracy over seconds", words.times(study.times), "accuracy",
+                       lambda: plot_accuracy.accuracy(study.times, estimates, results)))  # fmt: skip
+    if not wanted:
+        return {}
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {}
+    collecting = gc.isenabled()
+    gc.disable()  # figures are a great many small objects: looking for garbage among them takes a tenth of the time
+    try:
+        for name, kind, finding, data, make in wanted:
+            if (figure := make()) is not None:
+                pictures[name] = _picture(figure, folder / name, kind, finding, data)
+    finally:
+        if collecting:
+            gc.enable()
+    return pictures
+
+
+Wanted = tuple[str, str, str, str, Callable[[], Figure | None]]
+
+
+def _curves(study: Study, estimates: pl.DataFrame, results: Results, lower: Distributions) -> list[Wanted]:
+    """The figures of training trials: name, kind, what it shows, its data, and how it is made."""
+    efficient = " ".join(words.efficiency(estimates))
+    wanted: list[Wanted] = [
+        ("efficiency", "Line chart of efficiency over workers", efficient, "estimates",
+         lambda: plots.efficiency(estimates, results)),
+        ("speedup", "Line chart of speedup over workers", words.speedup(estimates), "estimates",
+         lambda: plots.speedup(estimates, results)),
+        ("throughput", "Line chart of samples per second over workers", words.throughput(estimates), "estimates",
+         lambda: plots.throughput(estimates, results)),
+        ("breakdown", "Stacked bars of worker time per sample", words.breakdown(estimates), "breakdown",
+         lambda: plots.breakdown(estimates, results)),
+        ("steps", "Box plots of step times", words.steps(lower.steps), "steps",
+         lambda: plot_distribution.steps(lower.steps, estimates, results)),
+    ]  # fmt: skip
+    if any(f.fitted for f in study.fits):
+        wanted.append(("laws", "Line charts of fitted laws over measured throughput per worker", words.laws(study.fits),
+                       "laws", lambda: plot_laws.laws(estimates, results, study.fits)))  # fmt: skip
+    if study.utilization:
+        drawn = study.utilization
+        wanted.append(("utilization", "Line charts of utilization over time", words.utilization(drawn), "utilization",
+                       lambda: plot_utilization.utilization(drawn, estimates, results)))  # fmt: skip
+    if len(study.roofline.points):
+        wanted.append(("roofline", "Roofline chart of the base cases", words.roofline(study.roofline), "roofline",
+                       lambda: plot_roofline.roofline(study.roofline, estimates, results)))  # fmt: skip
+    if lower.ranks["trial_id"].is_duplicated().any():
+        wanted.append(("ranks", "Box plots of ranks against the median rank", words.ranks(lower.ranks), "ranks",
+                       lambda: plot_distribution.ranks(lower.ranks, estimates, results)))  # fmt: skip
+    if len(plot_distribution.order_residuals(results)) > 1:
+        wanted.append(("order", "Scatter plot of launches over their order", words.launch_order(results), "launches",
+                       lambda: plot_distribution.launch_order(estimates, results)))  # fmt: skip
+    return wanted
+
+
+def _picture(figure: Figure, path: Path, kind: str, finding: str, data: str) -> Picture:
+    for ending in (".svg", ".png"):
+        plots.save(figure, path.with_suffix(ending))
+    svg = path.with_suffix(".svg").read_text(encoding="utf-8")
+    # Matplotlib writes coordinates to a millionth of a point; a hundredth halves the page.
+    small = re.sub(r' d="[^"]*"', lambda d: re.sub(r"(\.\d\d)\d+", r"\1", d[0]), svg)
+    source = "data:image/svg+xml;base64," + base64.b64encode(small.encode()).decode()
+    width, height = (round(float(side) * 96) for side in figure.get_size_inches())
+    return Picture(path.name, Markup(source), width, height, f"{kind}. {finding}", finding, data)

@@ -1,0 +1,86 @@
+"""All that the report is made from, and its tables beside the page as CSV and Parquet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from analysis import accuracy, claims, energy, inference, ingest, laws, limit_words, plot_utilization, roofline
+from analysis.distribution import Distributions, distributions
+from analysis.efficiency import estimate
+from analysis.limits import Limit, limits
+from analysis.load import Results
+from analysis.plot_breakdown import parts
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that the report is made from."""
+
+    results: Results
+    estimates: pl.DataFrame
+    distributions: Distributions
+    fits: list[laws.LawFit]
+    verdicts: list[claims.Verdict]
+    calls: pl.DataFrame
+    files: pl.DataFrame
+    limits: list[Limit]
+    energies: pl.DataFrame
+    roofline: roofline.Roofline
+    times: pl.DataFrame
+    utilization: plot_utilization.Series | None
+
+    @classmethod
+    def of(cls, results: Results) -> Study:
+        estimates, lower = estimate(results), distributions(results)
+        return cls(
+            results,
+            estimates,
+            lower,
+            laws.fit(results),
+            claims.judge(results),
+            inference.calls(results),
+            ingest.readings(results),
+            limits(results, estimates, lower.ranks),
+            energy.energies(results),
+            roofline.roofline(results, estimates),
+            accuracy.times(results),
+            plot_utilization.series(results),
+        )
+
+
+def write_tables(study: Study, folder: Path) -> None:
+    """Each table as CSV for people and other tools, and as Parquet with its types."""
+    results = study.results
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = {
+        "estimates": study.estimates,
+        "launches": results.trials,
+        "breakdown": parts(study.estimates),
+        "limits": limit_words.frame(study.limits, results),
+        "steps": study.distributions.steps,
+        "ranks": study.distributions.ranks,
+        "laws": laws.frame(study.fits),
+        "claims": claims.frame(study.verdicts),
+        **({"energy": study.energies} if len(study.energies) else {}),
+        **({"roofline": study.roofline.points} if len(study.roofline.points) else {}),
+        **({"accuracy": study.times} if len(study.times) else {}),
+        **({"utilization": study.utilization.lines} if study.utilization else {}),
+        **({"inference": study.calls} if len(study.calls) else {}),
+        **({"ingest": study.files} if len(study.files) else {}),
+        "set-aside": pl.DataFrame(
+            [(relative(results, s.path), s.reason) for s in results.set_aside],
+            schema={"path": pl.String, "reason": pl.String},
+            orient="row",
+        ),
+    }
+    for name, frame in frames.items():
+        frame.write_csv(folder / f"{name}.csv")
+        frame.write_parquet(folder / f"{name}.parquet")
+
+
+def relative(results: Results, path: Path) -> str:
+    inside = path.relative_to(results.folder) if path.is_relative_to(results.folder) else path
+    return str(inside).encode("utf-8", errors="replace").decode("utf-8")

@@ -1,0 +1,31 @@
+"""Measures the machine of a local study once, before its first trial: `machine.json` of its results folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from jobs.files import write_atomically
+
+FILE = "machine.json"
+PATIENCE = 60.0  # seconds
+
+
+def describe(results: Path, threads: int) -> None:
+    """Write what `threads` cores of this machine can do at most, by a process of its own (jobs/peaks.py).
+
+    Does nothing in a folder that has trials already: they may be from another machine. Where it cannot
+    be measured there is no file, and the report says so.
+    """
+    trials = results / "trials"
+    if (results / FILE).exists() or (trials.is_dir() and any(trials.iterdir())):
+        return
+    command = [sys.executable, "-m", "jobs.peaks", str(threads)]
+    try:
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE, check=True)
+        measured = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return
+    write_atomically(results / FILE, json.dumps(measured, indent=1) + "\n")
