@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FLUSH_SECONDS = 10.0
 HUNG_SECONDS = 60.0  # in one sample, as in a driver that does not answer: then it ends itself
-END_SECONDS = 2.0  # that the worker waits for it
+END_SECONDS = 5.0  # that the worker waits for it; it has the lowest priority
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,7 @@ def _end(process: subprocess.Popen[bytes], file: Path) -> None:
         code = process.wait(END_SECONDS)
         why = in_words(code) if code else ""
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        process.kill()  # and not waited for: in a driver or a file system that hangs it cannot even die
         why = f"did not end within {END_SECONDS:g} s"
     if why:
         try:

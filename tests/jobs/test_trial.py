@@ -22,6 +22,13 @@ def test_a_recorded_id_is_still_made_today() -> None:
     assert trial().id == "torch-ddp-n2-b64-c678c77b-r00"
 
 
+def test_how_often_a_node_is_sampled_makes_no_other_point() -> None:
+    assert trial(telemetry={"hertz": 0.5}).id == trial(telemetry=False).id == trial().id
+    assert trial(telemetry=False).telemetry.hertz == 0.0  # YAML reads `off` as false
+    with pytest.raises(ValidationError, match="less than or equal to 20"):
+        trial(telemetry={"hertz": 1000})
+
+
 @pytest.mark.parametrize(
     "change",
     [
