@@ -25,6 +25,8 @@ from jobs.worker import PARENT
 GRACE_SECONDS = 2.0  # between being asked to end and being ended
 LATE_SECONDS = 3.0  # how far past its own deadline a sign of life may be
 ASKING = (signal.SIGTERM, signal.SIGUSR1)  # either asks a keeper to end its rank
+# Whoever ends all processes of a step at once may come to the worker first and to its keeper this much later.
+TOGETHER_SECONDS = 0.5
 LOOK_SECONDS = 1.0  # how often limits are looked at; a death is seen at once
 
 # What another launcher, or a shell, may have set and a rank must not inherit.
@@ -136,9 +138,13 @@ class _Asked(Exception):
 
 
 def _asked(*_: object) -> None:
+    _ask_no_more()
+    raise _Asked
+
+
+def _ask_no_more() -> None:
     for number in ASKING:
         signal.signal(number, signal.SIG_IGN)
-    raise _Asked
 
 
 def keep(folder: Path, place: RankEnvironment, variables: Mapping[str, str]) -> RankExit:
@@ -155,8 +161,11 @@ def keep(folder: Path, place: RankEnvironment, variables: Mapping[str, str]) -> 
             sleep_until_a_death([worker], LOOK_SECONDS)
             if worker.poll() is None:
                 why = overstepped(folder, rank, limits, time.monotonic() - began)
+        if worker.returncode == -signal.SIGTERM:
+            time.sleep(TOGETHER_SECONDS)
+        _ask_no_more()
     except _Asked:
-        asked = worker.poll() is None
+        asked = worker.poll() in (None, -signal.SIGTERM)
     if still and worker.poll() != 0:
         why = why or silence(limits)  # somebody stopped it, and that is what the others have died of
     record = RankExit(rank=rank, limit=why, asked=asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -12,6 +13,8 @@ from cluster.horovod_build import why_not
 MAY_BE_SKIPPED = ("gpu", "tpu")
 IN_CI = os.environ.get("CI") == "true"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# In the background of a shell Ctrl-C is ignored, by what is started from there too: tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
