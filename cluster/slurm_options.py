@@ -25,6 +25,10 @@ SIGNAL_SECONDS = 30  # before the time limit
 # As sbatch(1): minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
 
+# Options of sbatch that may be shortened, and must stay as the scripts have them: by its name a job is found
+# again, its output tells why it failed, and it is one job of this cluster, whose trials run once.
+OURS = ("array", "clusters", "job-name", "output", "test-only", "wait", "wrap")
+
 
 def _word(text: str) -> str:
     """An option's value: what SLURM's names and expressions are made of, and nothing else."""
@@ -34,8 +38,17 @@ def _word(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    if not text.startswith("-") or not text.isprintable():
+    try:
+        words = shlex.split(text)  # sbatch takes several options on a line
+    except ValueError:
+        words = []
+    if not text.startswith("-") or not text.isprintable() or not words:
         raise ValueError(f"{text!r} is not one sbatch option; write it as in '--mail-type=END'")
+    for word in words:
+        name = re.match(r"--([a-z-]*)|-([A-Za-z])|", word)
+        long, short = name.groups("") if name else ("", "")
+        if short in ("a", "J", "M", "o", "W") or (len(long) > 1 and any(each.startswith(long) for each in OURS)):
+            raise ValueError(f"{word!r} would take a job out of this program's sight; leave it out")
     return text
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster import slurm_cluster, slurm_options, slurm_queue, study_file
+from cluster import ray_slurm, slurm_cluster, slurm_options, slurm_queue, study_file
 from cluster.launcher import OptionsError
 from cluster.slurm_cluster import SlurmLauncher
 from cluster.slurm_job import JobFolder, Planned
@@ -61,7 +61,17 @@ def test_a_script_is_as_it_was_agreed(name: str, monkeypatch: pytest.MonkeyPatch
     size = size_of(trial("torch-ddp", options.most_workers, threads_per_worker=1, gpus_per_worker=gpus), options)
     job = Path("/home/me/results/a study/slurm/torch-ddp-0f0f0f0f")
     script = slurm_options.script(options, size, slurm_options.time_limit(options, 900), job, job.name)
-    golden = GOLDEN / f"{name}.sbatch"
+    compare(script, GOLDEN / f"{name}.sbatch")
+
+
+def test_the_script_that_starts_ray_is_as_it_was_agreed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/home/me/scaling/.venv/bin/python")
+    monkeypatch.setattr(os, "getcwd", lambda: "/home/me/scaling")
+    asked = ["nodes=2", "cpus_per_node=8", "gpus_per_node=1", "time=1:00:00", "partition=gpu", "results=/home/me/out"]
+    compare(ray_slurm.script(Path("/home/me/my study.yaml"), ray_slurm.parse(asked)), GOLDEN / "ray.sbatch")
+
+
+def compare(script: str, golden: Path) -> None:
     if os.environ.get("SCALING_WRITE_GOLDEN"):
         golden.write_text(script)
     assert script == golden.read_text()
@@ -111,6 +121,10 @@ def test_nothing_that_is_quoted_is_ever_run(
         ("module_load", ["cuda\nevil"]),
         ("sbatch", ["--mail-type=END\nevil"]),
         ("sbatch", ["wrap"]),
+        ("sbatch", ["--array=0-3"]),
+        ("sbatch", ["--mail-type=END --arr 1-2"]),
+        ("sbatch", ["-W"]),
+        ("sbatch", ["--comment='open"]),
         ("container_image", "image\nevil"),
         ("container_mounts", ["/a:/b c"]),
         ("interface", "eth0;id"),
@@ -172,6 +186,11 @@ def test_a_time_in_a_study_file_is_not_a_number_to_the_base_of_sixty(tmp_path: P
         "name: x\nstrategies: [torch]\nscaling: [strong]\nbatch: {global: 4}\nlauncher: {kind: slurm, time: 1:30:00}\n"
     )
     assert study_file.parse(path).launcher.options == {"time": "1:30:00"}
+
+
+def test_options_that_leave_a_job_where_it_is_found_are_taken_as_they_are() -> None:
+    options = ["--mail-type=END", "--switches=1@30:00", "-C 'a&b' --gres=gpu:a100:2", "--wait-all-nodes=1"]
+    assert parse({"sbatch": options}).sbatch == options
 
 
 def trial(strategy: str, workers: int, **changes: Any) -> Trial:
@@ -282,3 +301,20 @@ def test_each_end_of_a_job_has_its_meaning(
     else:
         assert second is not None
         assert second.status == wanted
+
+
+def test_a_job_that_could_not_write_its_output_says_where_the_nodes_do_not_look(tmp_path: Path) -> None:
+    launcher = SlurmLauncher({}, tmp_path)
+    folder = JobFolder(tmp_path / "slurm" / "job", "job", "per-trial", None, ())
+    state, job = JobState("17", "job", "FAILED", "JobLaunchFailure", "n1"), slurm_cluster._Job(folder, "17", {})
+    assert launcher._fate(job, state) == (
+        "failed",
+        f"job 17 ended as FAILED on n1 and could not write {folder.output}; is that a folder which the nodes see?",
+    )
+
+
+def test_containers_are_refused_where_a_mount_could_not_be_written_down(tmp_path: Path) -> None:
+    launcher = SlurmLauncher({"container_image": "i"}, tmp_path / "a:b")
+    (fault,) = launcher.refuse([trial("torch", 1)])
+    assert fault.startswith("launcher.container_image: ")
+    assert "no colon and no comma" in fault
