@@ -78,7 +78,7 @@ def run(
     try:
         if launcher.kind == "local":
             machine.describe(path, chosen.resources.threads_per_worker)
-        with TerminalDisplay(console) as display:
+        with _clean_errors(), TerminalDisplay(console) as display:
             summary = drive(plan, folder, launcher, _precision, display, detach)
     except Cancelled:
         console.print("cancelled; what is finished is kept. Run the same command to go on.")
@@ -98,8 +98,8 @@ def run(
         console.print(f"submitted; {again} comes back, `scaling status {path}` shows how far it is", markup=False)
         if summary.left:
             console.print(f"{summary.left} launches do not fit in the queue yet: come back for them", markup=False)
-        return
-    _show_results(console, path)
+    else:
+        _show_results(console, path)
     if summary.failed:
         console.print(f"{len(summary.failed)} launches failed; `scaling status {path}` says why", style="red")
         raise typer.Exit(1)

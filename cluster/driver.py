@@ -181,13 +181,13 @@ class _Work:
             if batch:
                 started |= {trial.id: trial for trial in batch}
                 self.launcher.start([self._launch(trial) for trial in batch])
-            if detach:
-                self.summary.left = len(waiting)
-                return
-            for trial_id in self.launcher.wait(POLL_SECONDS):
+            for trial_id in self.launcher.wait(0.0 if detach else POLL_SECONDS):
                 trial = started.get(trial_id) or read_trial(self.folder.trials / trial_id)
                 if self._again(trial):
                     waiting.append(trial)
+            if detach:
+                self.summary.left = len(waiting)
+                return
             self.display.tick(self.launcher.running())
 
     def _launch(self, trial: Trial) -> Launch:

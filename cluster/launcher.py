@@ -95,7 +95,7 @@ class Launcher(Protocol):
         """Id of each trial that was started and is not over ─▶ its state."""
 
     def cancel(self) -> None:
-        """End what runs or waits; returns when it has ended."""
+        """End what runs or waits; returns when it has ended. Raises StudyError if it cannot."""
 
     def close(self) -> None:
         """Leave nothing behind that does not stay."""

@@ -83,7 +83,7 @@ class TerminalDisplay:
         self._since = {trial_id: self._since.get(trial_id, now) for trial_id in running}
         self._side_by_side = max(1, sum(state.text == "running" for state in running.values()))
         names = [describe(self._waiting[i]) for i in running if i in self._waiting]
-        what = names[0] if len(names) == 1 else in_a_line(running)
+        what = names[0] if len(names) == 1 else in_a_line(running) or "waiting for room"
         self._progress.update(self._task, description=what, left=self._left(now))
         self._progress.refresh()
 

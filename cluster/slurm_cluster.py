@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from cluster.launcher import Launch, State
 from cluster.slurm_job import JobFolder, Planned, begun
 from cluster.slurm_options import Size, size_of
 from cluster.slurm_queue import JobState
+from cluster.study import StudyError
+from jobs.files import look_afresh
 from jobs.results import Status, UnreadableOutcome, conclude, now, read_exits, read_outcome, read_trial, verdict
 from jobs.strategies import STRATEGIES, missing
 from jobs.tpu import TpuError
@@ -86,6 +89,11 @@ class SlurmLauncher:
             faults.append(
                 f"{self._jobs_folder!r}: SLURM takes no backslash in a path; name another place with --results"
             )
+        if self._options.container_image and set(":,") & set(f"{slurm_options.PROJECT}{self._jobs_folder}"):
+            faults.append(
+                f"launcher.container_image: {slurm_options.PROJECT} and {self._jobs_folder.parent} are mounted, and "
+                "pyxis takes no colon and no comma in a path; use other folders"
+            )
         if too_many := sorted({p.workers for p in points if p.workers > most}):
             faults.append(
                 f"workers: {', '.join(map(str, too_many))} do not fit; launcher.nodes × launcher.tasks_per_node is "
@@ -103,17 +111,20 @@ class SlurmLauncher:
         """What SLURM would never start, in its own words, one line for each size."""
         faults = []
         refused = self._jobs_folder / "refused"
-        for old in refused.glob("*.sbatch"):
-            old.unlink()
         new = [path for path in (refused, self._jobs_folder, self._jobs_folder.parent) if not path.exists()]
-        refused.mkdir(parents=True, exist_ok=True)
+        try:
+            refused.mkdir(parents=True, exist_ok=True)
+            for old in refused.glob("*.sbatch"):
+                old.unlink()
+        except OSError as error:
+            return [f"{refused}: cannot be written to ({error.strerror}); use --results"]
         groups = [points] if self._options.allocation == "packed" else _by_size(points, self._options)
         for group in groups:
             size = slurm_options.largest([size_of(p, self._options) for p in group], self._options)
             script = refused / f"{size.nodes}-nodes-{size.tasks}-tasks.sbatch"
             script.write_text(self._script(refused, "scaling-test-only", size, group), encoding="utf-8")
             try:
-                said = slurm_queue.refusal(script)
+                said = slurm_queue.refusal(script, size.nodes, self._options.partition)
             except slurm_queue.SlurmError as error:
                 said = str(error)
             if said:
@@ -121,7 +132,8 @@ class SlurmLauncher:
             else:
                 script.unlink()
         for path in [] if faults else new:
-            path.rmdir()
+            with suppress(OSError):  # another command may have begun to use it
+                path.rmdir()
         return faults
 
     # Submitting
@@ -249,6 +261,9 @@ class SlurmLauncher:
         ended, self._handed_back = self._handed_back, []
         if ended:
             return ended
+        if not self._jobs:
+            time.sleep(seconds)
+            return []
         time.sleep(max(0.0, min(seconds, self._next_poll - time.monotonic())))
         return self._poll() if time.monotonic() >= self._next_poll else []
 
@@ -273,7 +288,8 @@ class SlurmLauncher:
             if state is not None:
                 if job.job_id is None:
                     job.job_id = state.job_id
-                    job.folder.submitted(state.job_id)
+                    if settle:
+                        job.folder.submitted(state.job_id)
                 job.state = state
             if state is not None and state.goes_on:
                 job.gone_since = None
@@ -289,9 +305,14 @@ class SlurmLauncher:
         return ended
 
     def _take_concluded(self, job: _Job) -> list[str]:
-        done = [trial for trial, p in job.pending.items() if _concluded(job.folder.trial(p))]
-        for trial in done:
-            del job.pending[trial]
+        """Trials that have an outcome now. Those of a running job are done in order: the first tells of all."""
+        done = []
+        for trial, p in list(job.pending.items()):
+            if _concluded(job.folder.trial(p)):
+                done.append(trial)
+                del job.pending[trial]
+            elif job.state is not None and job.state.goes_on:
+                break
         return done
 
     def _poll_soon(self) -> None:
@@ -300,6 +321,9 @@ class SlurmLauncher:
 
     def _settle(self, job: _Job, state: JobState | None) -> list[str]:
         """The job has ended and left trials without an outcome: they get one, or are handed back."""
+        for p in job.pending.values():
+            look_afresh(job.folder.trial(p))
+        ended = self._take_concluded(job)
         if job.job_id is not None and (state is None or state.state not in slurm_queue.ENDED):
             state = slurm_queue.last_word(job.job_id)
         status, why = self._fate(job, state)
@@ -307,11 +331,11 @@ class SlurmLauncher:
         for p in job.pending.values():
             # A packed job that ran out of time, or was lost, has done what it could: the rest goes
             # into another one. One that did not even begin would do so for ever.
-            hand_back = status in ("lost", "timeout", "ok") and not begun(job.folder.trial(p))
-            if job.job_id is None or (hand_back and anything):
+            hand_back = status in ("lost", "timeout") and not begun(job.folder.trial(p))
+            if job.job_id is None or (hand_back and anything) or not job.folder.trial(p).exists():
                 continue
             self._conclude(job, p, status, why)
-        ended = list(job.pending)
+        ended += job.pending
         job.pending.clear()
         return ended
 
@@ -334,6 +358,8 @@ class SlurmLauncher:
             return "lost", said
         if job.folder.end == "time":
             return "lost", f"the time of {name} was up"
+        if not job.folder.output.exists():
+            return "failed", f"{said} and could not write {job.folder.output}; is that a folder which the nodes see?"
         code = slurm_queue.exit_code(job.job_id or "")
         last = [line for line in _text(job.folder.output).splitlines() if line.strip()][-1:]
         return "failed", ": ".join([said + (f" with exit code {code}" if code else ""), *last])
@@ -363,8 +389,17 @@ class SlurmLauncher:
     # Ending
 
     def cancel(self) -> None:
-        slurm_queue.cancel([job.job_id for job in self._jobs if job.job_id])
+        asked: set[str] = set()
+        self._poll()
         while self._jobs:
+            if self._trouble and not asked:
+                raise StudyError([f"not cancelled: {self._trouble}"])
+            ids = {job.job_id for job in self._jobs if job.job_id} - asked
+            try:
+                slurm_queue.cancel(sorted(ids))
+            except slurm_queue.SlurmError as error:
+                raise StudyError([f"not cancelled: {error}"]) from None
+            asked |= ids
             time.sleep(POLL_SECONDS)
             self._poll()
 

@@ -5,6 +5,7 @@ No call waits for ever, none goes through a shell, and what SLURM says is passed
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -28,11 +29,20 @@ ENDED = {
     "LAUNCH_FAILED": "lost",
     "RECONFIG_FAIL": "lost",
 }
-# Too many jobs for now: they are submitted when others have ended.
-FULL = re.compile(r"MaxSubmit|MaxJobs|job submit limit|Job array index|Resource temporarily unavailable", re.I)
+# Too many jobs for now: they are submitted when others have ended. Named are the limits on how many may be
+# submitted and the controller's MaxJobCount; the sentence about "job submit limit" is said of every limit.
+FULL = re.compile(r"SubmitJob|temporarily un(able to accept|available)", re.I)
 # The controller is away or too busy: the job may or may not have been taken.
 AWAY = re.compile(r"Unable to contact|Socket timed out|Connection refused|Zero Bytes|Communication connection", re.I)
 REFUSED_DEPENDS_ON_TIME = re.compile(r"Requested nodes are busy|Resources? (are )?(busy|unavailable)", re.I)
+# This is said of what the cluster does not have, and of what it has not today.
+NO_SUCH_NODES = re.compile(r"node configuration is not available", re.I)
+NOT_TODAY = ("down", "drain", "drng", "fail", "unk", "boot", "maint", "inval")  # sinfo's %t begins with one
+
+# What somebody's shell may hold goes before a script's own lines, and would hide jobs from squeue.
+FOREIGN = ("SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SCONTROL_", "SLURM_CLUSTERS")
+# But these are how people name their account once and for all; a script that names its own keeps it.
+DEFAULTS = ("account", "partition", "qos")
 
 
 class SlurmError(RuntimeError):
@@ -62,19 +72,31 @@ class JobState:
         return self.state not in ENDED
 
 
-def _ask(command: Sequence[str]) -> str:
+def _ask(command: Sequence[str], **defaults: str) -> str:
     """What `command` prints. Raises SlurmError with what it says on stderr."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)} | defaults
     try:
-        done = subprocess.run(command, capture_output=True, timeout=ANSWER_SECONDS, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, timeout=ANSWER_SECONDS, stdin=subprocess.DEVNULL, env=variables
+        )
     except FileNotFoundError:
         raise SlurmError(f"{command[0]} is not installed here; run this on a login node") from None
-    except subprocess.TimeoutExpired:
-        raise ControllerAway(f"{command[0]} gave no answer within {ANSWER_SECONDS:g} s") from None
+    except subprocess.TimeoutExpired as error:
+        said = _one_line((error.stderr or b"").decode(errors="replace"))
+        if FULL.search(said):
+            raise QueueFull(said) from None
+        raise ControllerAway(said or f"{command[0]} gave no answer within {ANSWER_SECONDS:g} s") from None
     said = _one_line(done.stderr.decode(errors="replace"))
     if done.returncode:
         kind = ControllerAway if AWAY.search(said) else QueueFull if FULL.search(said) else SlurmError
         raise kind(said or f"{command[0]} ended with exit code {done.returncode}")
     return done.stdout.decode(errors="replace")
+
+
+def _sbatch(script: Path, *flags: str) -> str:
+    named = re.findall(r"^#SBATCH --([a-z]+)", script.read_text(encoding="utf-8"), re.M)
+    known = {f"SBATCH_{key.upper()}": os.environ.get(f"SBATCH_{key.upper()}") for key in DEFAULTS if key not in named}
+    return _ask(["sbatch", *flags, str(script)], **{name: value for name, value in known.items() if value})
 
 
 def _one_line(text: str) -> str:
@@ -83,21 +105,35 @@ def _one_line(text: str) -> str:
 
 def submit(script: Path) -> str:
     """Submit `script`; the job's id. Raises QueueFull, ControllerAway, SlurmError."""
-    return _ask(["sbatch", "--parsable", str(script)]).strip().partition(";")[0]
+    return _sbatch(script, "--parsable").strip().partition(";")[0]
 
 
-def refusal(script: Path) -> str:
-    """Why a job made from `script` could never start, in SLURM's words; empty if it could.
+def refusal(script: Path, nodes: int, partition: str | None) -> str:
+    """Why a job made from `script`, of `nodes` nodes, could never start, in SLURM's words; empty if it could.
 
-    Plain sbatch takes requests that can never start; --test-only says so at once.
+    Plain sbatch takes requests that can never start; --test-only says so at once. Raises ControllerAway.
     """
     try:
-        _ask(["sbatch", "--test-only", str(script)])
-    except (ControllerAway, QueueFull):
+        _sbatch(script, "--test-only")
+    except ControllerAway:
         raise
+    except QueueFull:
+        return ""
     except SlurmError as error:
-        return "" if REFUSED_DEPENDS_ON_TIME.search(str(error)) else str(error)
+        said = str(error)
+        if REFUSED_DEPENDS_ON_TIME.search(said) or (NO_SUCH_NODES.search(said) and _away(nodes, partition)):
+            return ""
+        return said
     return ""
+
+
+def _away(nodes: int, partition: str | None) -> bool:
+    """Whether so many nodes are down or drained that fewer than `nodes` are left, of a partition that has them."""
+    lines = _ask(["sinfo", "--noheader", *([f"--partition={partition}"] if partition else []), "--format=%P|%D|%t"])
+    found = [line.split("|") for line in lines.splitlines() if line.count("|") == 2]
+    asked = [(int(count), state) for name, count, state in found if partition or name.endswith("*")]
+    there = sum(count for count, _ in asked)
+    return there - sum(count for count, state in asked if state.startswith(NOT_TODAY)) < nodes <= there
 
 
 def jobs() -> dict[str, JobState]:
@@ -121,8 +157,9 @@ def last_word(job_id: str) -> JobState | None:
         return None
     for line in lines.splitlines():
         state, _, nodes = line.partition("|")
-        if state:
-            return JobState(job_id, "", state.split()[0].rstrip("+"), "", nodes)  # "CANCELLED by 1000"
+        word = state.partition(" ")[0].rstrip("+")  # "CANCELLED by 1000"
+        if word in ENDED:  # accounting may be late and still have it running
+            return JobState(job_id, "", word, "", "" if nodes == "None assigned" else nodes)
     return None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,18 @@ class RankExit:
 def rank_file(folder: Path, rank: int, ending: str) -> Path:
     """Path of a rank's file; `ending` is jsonl, json, log, alive or exit."""
     return folder / f"rank-{rank:05d}.{ending}"
+
+
+def look_afresh(folder: Path) -> None:
+    """Have a network file system forget what it believes to be in `folder`.
+
+    It may not look for up to a minute at what other machines write there (nfs(5), acdirmax), but does
+    when this one changes the folder.
+    """
+    probe = folder / f".look.{os.getpid()}"
+    with suppress(OSError):
+        probe.touch()
+        probe.unlink()
 
 
 def write_atomically(path: Path, text: str) -> None:

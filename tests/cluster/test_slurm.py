@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-import yaml
 
 from cluster import slurm_cluster as launching
-from cluster import slurm_queue, study_file
-from cluster.driver import Plan, Summary, plan, run
-from cluster.folder import ResultsFolder
+from cluster import slurm_queue
 from cluster.launcher import Launch
 from cluster.slurm_cluster import SlurmLauncher
-from jobs.files import rank_file
-from jobs.results import Outcome, read_outcome, write_trial
-from jobs.trial import Limits, Steps, Trial
+from cluster.study import StudyError
+from jobs.results import read_outcome, write_trial
+from jobs.trial import Steps
 from tests.cluster import practice
 from tests.cluster.practice import slurm
+from tests.cluster.slurm_runs import (
+    SCALING,
+    Watched,
+    begin,
+    drive,
+    end,
+    endless,
+    jobs_of,
+    planned,
+    scaling,
+    trials_of,
+    workers_of,
+    write_study,
+)
 from tests.running import Done, launch, until
 from tests.sampler import read
 
-SCALING = Path(sys.executable).with_name("scaling")
 DISTRIBUTED = ["torch-ddp", "torch-horovod", "tf-multiworker", "tf-horovod"]
-LONG = Steps(warmup=1, measured=100_000, compute_only=0)
-SHORT = {"warmup": 1, "measured": 3, "compute_only": 1}
-STUDY: dict[str, Any] = {
-    "name": "practice",
-    "strategies": ["torch-ddp"],
-    "workers": [1, 2],
-    "scaling": ["strong"],
-    "batch": {"global": 8},
-    "steps": SHORT,
-    "repeats": {"min": 1},
-    "limits": {"trial": 60.0},
-    "launcher": {"kind": "slurm", "nodes": 4},
-}
-
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm_cluster"), pytest.mark.timeout(400)]
 
 
@@ -54,96 +47,6 @@ pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm_cluster"), pytes
 def _settles_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """One machine sees its own files at once."""
     monkeypatch.setattr(launching, "SETTLE_SECONDS", 2.0)
-
-
-class Watched:
-    """A display that remembers; `on_tick` may do something to the cluster while trials run."""
-
-    def __init__(self, on_tick: Callable[[], None] = lambda: None) -> None:
-        self.outcomes: list[Outcome] = []
-        self.on_tick = on_tick
-
-    def planned(self, trials: Any, done: int) -> None: ...
-
-    def tick(self, running: Any) -> None:
-        self.on_tick()
-
-    def ended(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-
-
-def planned(results: Path, **change: Any) -> tuple[Plan, SlurmLauncher]:
-    study = study_file.check(STUDY | change)
-    launcher = SlurmLauncher(study.launcher.options, results)
-    return plan(study, launcher), launcher
-
-
-def drive(results: Path, display: Watched | None = None, **change: Any) -> tuple[Summary, ResultsFolder]:
-    made, launcher = planned(results, **change)
-    folder = ResultsFolder(results)
-    folder.open(made.study)
-    try:
-        return run(made, folder, launcher, lambda path: {}, display or Watched()), folder
-    finally:
-        folder.close()
-
-
-def trials_of(results: Path) -> list[Done]:
-    found = []
-    for folder in sorted((results / "trials").iterdir()):
-        outcome = read_outcome(folder)
-        assert outcome is not None, folder
-        found.append(Done(Trial.model_validate_json((folder / "trial.json").read_text()), folder, outcome))
-    return found
-
-
-def jobs_of(results: Path) -> list[Path]:
-    return [path for path in sorted((results / "slurm").iterdir()) if (path / "launches.json").exists()]
-
-
-# One trial, and what may befall it
-
-
-def endless(strategy: str = "torch-ddp", workers: int = 2, **limits: float) -> Trial:
-    bounds = Limits(**({"hang": 30.0, "trial": 300.0} | limits))
-    return Trial(strategy=strategy, workers=workers, global_batch=8, steps=LONG, limits=bounds)
-
-
-def begin(trial: Trial, results: Path, **options: Any) -> tuple[SlurmLauncher, Path]:
-    """Submit `trial` and wait until all its ranks are in their step loop."""
-    launcher = SlurmLauncher({"nodes": 4} | options, results)
-    folder = results / "trials" / trial.id
-    write_trial(folder, trial)
-    launcher.start([Launch(trial, folder, 0)])
-
-    def stepping() -> bool:
-        assert not launcher.wait(0.1), (folder / "outcome.json").read_text()
-        beats = [rank_file(folder, rank, "alive") for rank in range(trial.processes)]
-        return all(b.exists() and b.stat().st_mtime < time.time() + trial.limits.hang + 1 for b in beats)
-
-    until(stepping, 90)
-    return launcher, folder
-
-
-def end(launcher: SlurmLauncher, folder: Path, within: float) -> Outcome:
-    deadline = time.monotonic() + within
-    while not launcher.wait(0.5):
-        assert time.monotonic() < deadline, launcher.running()
-    outcome = read_outcome(folder)
-    assert outcome is not None
-    until(lambda: not workers_of(folder), 10)
-    return outcome
-
-
-def workers_of(folder: Path) -> list[psutil.Process]:
-    """The living rank processes of a trial, in order of rank."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        command = process.info["cmdline"] or []
-        if "jobs.worker" in command and str(folder) in command and process.info["status"] != psutil.STATUS_ZOMBIE:
-            with contextlib.suppress(psutil.Error):
-                found.append((int(process.environ()["RANK"]), process))
-    return [process for _, process in sorted(found, key=lambda pair: pair[0])]
 
 
 @pytest.mark.horovod
@@ -300,6 +203,8 @@ def test_a_controller_that_is_away_is_told_and_waited_for(slurm_cluster: Path, t
     assert launcher.room() == 0
     (state,) = launcher.running().values()
     assert "Unable to contact slurm controller" in state.reason
+    with pytest.raises(StudyError, match="Unable to contact"):
+        launcher.cancel()
     subprocess.run(["/usr/sbin/slurmctld", "-f", slurm_cluster / "slurm.conf"], check=True)
     until(lambda: launcher.wait(0.5) == [trial.id], 60)  # it was never taken: handed back
     assert read_outcome(folder) is None
@@ -317,6 +222,23 @@ def test_what_slurm_would_never_start_is_refused_in_its_words(tmp_path: Path) ->
     nine = made.grid.points[1].model_copy(update={"workers": 9, "global_batch": 9})
     (fault,) = SlurmLauncher({"nodes": 9}, tmp_path).refuse([nine])
     assert "Requested node configuration is not available" in fault
+
+
+def test_nodes_that_are_down_today_are_waited_for_and_those_that_never_were_are_not(tmp_path: Path) -> None:
+    """sbatch --test-only says the same of both."""
+    slurm("scontrol", "update", "nodename=n[3-4]", "state=down", "reason=test")
+    points = [endless(workers=n) for n in (2, 4, 8)]
+    for options in ({}, {"partition": "practice"}):
+        faults = SlurmLauncher({"nodes": 8} | options, tmp_path).refuse(points)
+        assert ["8-nodes" in fault for fault in faults] == [True], faults
+    with_too_much = SlurmLauncher({"nodes": 2, "sbatch": ["--mem=1000T"]}, tmp_path)
+    assert len(with_too_much.refuse(points[:1])) == 1
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (fault,) = SlurmLauncher({"nodes": 2}, tmp_path / "file" / "results").refuse([endless()])
+    assert fault.endswith("cannot be written to (Not a directory); use --results")
 
 
 def test_what_waits_says_why_and_is_asked_after_less_and_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,22 +272,24 @@ def test_a_limit_on_the_queue_is_kept_and_all_is_done(tmp_path: Path) -> None:
     assert (summary.ok, max(seen)) == (3, 2)
 
 
-@pytest.mark.parametrize("tasks_per_node", [1, 2])
-def test_each_rank_gets_its_own_gpu(tasks_per_node: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("allocation", "tasks_per_node", "workers"), [("per-trial", 1, [2]), ("packed", 2, [1, 2, 4])])
+def test_each_rank_gets_its_own_gpu(allocation: str, tasks_per_node: int, workers: list[int], tmp_path: Path) -> None:
     """The practice nodes have two stand-in GPUs each; SLURM gives them out like real ones. No framework
     can compute on them, so what the ranks are given is noted by what stands in for their interpreter."""
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nenv >"{tmp_path}/rank-$SLURM_PROCID"\nexec {sys.executable} "$@"\n')
+    note = f'"{tmp_path}/$SLURM_STEP_NUM_TASKS-$SLURM_PROCID"'
+    python.write_text(f'#!/bin/sh\necho "$CUDA_VISIBLE_DEVICES $SLURM_LOCALID" >{note}\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    options = {"kind": "slurm", "nodes": 2, "tasks_per_node": tasks_per_node, "python": str(python)}
-    count = 2 * tasks_per_node
+    options = {"kind": "slurm", "allocation": allocation, "time": 10, "nodes": 2, "python": str(python)}
+    options |= {"tasks_per_node": tasks_per_node}
     results = tmp_path / "results"
-    summary, _ = drive(results, workers=[count], launcher=options, resources={"gpus_per_worker": 1})
-    seen = [dict(e.split("=", 1) for e in (tmp_path / f"rank-{r}").read_text().splitlines()) for r in range(count)]
-    assert [rank["CUDA_VISIBLE_DEVICES"] for rank in seen] == [str(r % tasks_per_node) for r in range(count)]
-    assert [rank["SLURM_LOCALID"] for rank in seen] == [str(r % tasks_per_node) for r in range(count)]
-    (failed,) = summary.failed  # never a CPU run under the name of a GPU run
-    assert "GPU" in failed.error, failed.error
+    summary, _ = drive(results, workers=workers, launcher=options, resources={"gpus_per_worker": 1})
+    for count in workers:
+        seen = [(tmp_path / f"{count}-{rank}").read_text().split() for rank in range(count)]
+        assert seen == [[str(rank % tasks_per_node)] * 2 for rank in range(count)]
+    assert len(summary.failed) == len(workers)
+    for failed in summary.failed:  # never a CPU run under the name of a GPU run
+        assert "GPU" in failed.error, failed.error
 
 
 def test_a_requeued_job_does_its_trial_again_and_sets_the_first_try_aside(tmp_path: Path) -> None:
@@ -382,30 +306,41 @@ def test_a_requeued_job_does_its_trial_again_and_sets_the_first_try_aside(tmp_pa
     assert len(Done(trial, folder, outcome).rows(0, "train")) == 401
 
 
-def test_a_folder_and_options_with_any_character_arrive_as_they_are(tmp_path: Path) -> None:
+# What goes before the lines of a script or hides jobs, if somebody's shell has it.
+IN_THE_SHELL = {
+    "SBATCH_PARTITION": "nowhere",
+    "SBATCH_JOB_NAME": "other",
+    "SBATCH_ARRAY_INX": "0-2",
+    "SBATCH_REQUEUE": "1",
+    "SQUEUE_PARTITION": "nowhere",
+    "SQUEUE_FORMAT2": "jobid",
+    "SCANCEL_INTERACTIVE": "1",
+}
+
+
+def test_a_folder_and_options_with_any_character_arrive_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in IN_THE_SHELL.items():
+        monkeypatch.setenv(name, value)
     results = tmp_path / """it's 100% "$(touch canary)` & #1; é"""
-    options = {"kind": "slurm", "nodes": 2, "exclude": "n[3-4]", "sbatch": ["--comment='$(touch canary)'"]}
+    extra = ["--comment='$(touch canary)'", "--export=NONE"]
+    options = {"kind": "slurm", "nodes": 2, "partition": "practice", "exclude": "n[3-4]", "sbatch": extra}
     summary, _ = drive(results, launcher=options, workers=[2])
+    for name in IN_THE_SHELL:
+        monkeypatch.delenv(name)
     assert (summary.ok, summary.failed) == (1, [])
     (job,) = jobs_of(results)
     assert (job / "output.txt").read_text().endswith(": ok\n")
     said = slurm("scontrol", "show", "job", "--oneliner", trials_of(results)[0].outcome.job or "")
     assert "ExcNodeList=n[3-4]" in said
+    assert f"JobName={job.name}" in said
+    assert "Requeue=0" in said
     assert "Comment=$(touch canary)" in said
     assert not list(tmp_path.rglob("canary"))
 
 
 # The command
-
-
-def scaling(*arguments: object, within: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([SCALING, *map(str, arguments)], capture_output=True, text=True, timeout=within)
-
-
-def write_study(folder: Path, **change: Any) -> Path:
-    path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(STUDY | change))
-    return path
 
 
 def test_a_study_is_submitted_left_shown_and_come_back_to(tmp_path: Path) -> None:
