@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+XLA := .venv-xla
 # What was set up last is kept up, unless the other is asked for.
 EXTRA ?= $(or $(shell cat $(VENV)/.extra 2>/dev/null),cpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
@@ -11,13 +12,14 @@ INSTALL := $(PIP) install -c constraints.txt
 READY := $(VENV)/.ready-$(EXTRA)-$(firstword $(shell cat pyproject.toml constraints.txt | cksum))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup horovod study test lint bench clean
+.PHONY: help setup horovod study test lint setup-xla test-xla bench clean
 
 help:
 	@echo "make setup    install everything into .venv (EXTRA=gpu for NVIDIA GPUs)"
 	@echo "make study    run studies/quick.yaml: table, figures, report"
 	@echo "make test     lint, types and every test"
 	@echo "make lint     lint and types"
+	@echo "make test-xla PyTorch/XLA's tests, in an environment of their own (.venv-xla)"
 	@echo "make bench    what measures speed: ratios, in minutes"
 	@echo "make horovod  build Horovod again where its build has failed"
 	@echo "make clean    remove .venv and caches (results stay)"
@@ -60,8 +62,22 @@ lint: setup
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 
+# PyTorch/XLA is tied to PyTorch 2.9, so it has an environment of its own, outside `make test`: 7 GB.
+setup-xla: $(XLA)/.ready
+
+$(XLA)/.ready: constraints-xla.txt pyproject.toml
+	@test -x $(XLA)/bin/python || $(PYTHON) -m venv $(XLA)
+	@echo "setting up $(XLA): PyTorch/XLA"
+	@$(XLA)/bin/python -m pip --disable-pip-version-check -qq install -c constraints-xla.txt pip setuptools wheel
+	@$(XLA)/bin/python -m pip --disable-pip-version-check -qq install -c constraints-xla.txt --no-build-isolation \
+	  torch torch_xla pytest pytest-timeout -e .
+	@touch $@
+
+test-xla: setup-xla
+	@$(XLA)/bin/python -m pytest tests/xla
+
 bench: setup
 	@$(BIN)/python -m pytest -s tests/benchmarks/bench_*.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(XLA) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -79,7 +79,7 @@ CLAIMS = (
         "GoogleのTPU … に最適",
         "On the same TPU, TensorFlow's throughput exceeds that of another framework.",
         "TPU trials; else published run-level evidence (MLPerf Training)",
-        "a study with TensorFlow and another framework on one TPU; this version has no TPU strategy",
+        "scaling run studies/tpu.yaml on a TPU's host, or notebooks/colab_tpu.ipynb",
     ),
     Claim(
         "tf-data-pipeline",

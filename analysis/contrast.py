@@ -26,7 +26,7 @@ ALPHA = 0.05  # of a family of comparisons, two-sided
 class Side:
     """A product of rates over another, from launches `records` of one strategy: an efficiency, say.
 
-    `steps_per_call` above 1 makes another way to train of a TensorFlow strategy, with its own base case.
+    `steps_per_call` above 1 makes another way to train of a strategy, with a base case of its own.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Rates:
         ok = (results.trials if trials is None else trials).filter(status="ok")
         if "workload" in ok.columns:
             ok = ok.filter(pl.col("workload").fill_null("train") == "train")
-        # Steps per call are TensorFlow's alone: they make sides within a cell, not cells.
+        # Eager PyTorch has one step per call: more make sides within a cell, not cells.
         shared = [name for name in results.factors if name != "steps_per_call"]
         varied = [name for name in shared if len(ok) and ok[name].n_unique() > 1]
         for mode in ("strong", "weak"):
@@ -119,7 +119,10 @@ class Rates:
             parts = rows.partition_by(varied, maintain_order=True) if varied and len(rows) else [rows]
             for part in parts:
                 factors = {name: part[name][0] for name in varied} if len(part) else {}
-                bases = part.filter((pl.col("communication") == "none") & (pl.col("workers") == 1))
+                base = pl.col("communication") == "none"
+                if "base_case" in part.columns:
+                    base |= (pl.col("strategy") == pl.col("base_case")).fill_null(False)
+                bases = part.filter(base & (pl.col("workers") == 1))
                 for workers in sorted(part["workers"].unique().to_list()):
                     if workers > 1 or from_one_worker:
                         yield Rates(mode, workers, factors, part.filter(workers=workers), bases)
@@ -144,7 +147,9 @@ class Rates:
 
     def efficiencies(self, framework: str) -> list[Side]:
         """Per strategy of `framework`: throughput over its base case's. N cancels between frameworks."""
-        bases = {side.steps_per_call: side for side in self._sides(self.bases.filter(framework=framework))}
+        found = self._sides(self.bases.filter(framework=framework))
+        bases = {side.steps_per_call: side for side in found if side.communication == "none"}
+        own = {side.name: side for side in found if side.communication != "none"}
         wrapped = (pl.col("framework") == framework) & (pl.col("communication") != "none")
         return [
             replace(
@@ -154,7 +159,7 @@ class Rates:
                 launches=min(side.launches, base.launches),
             )
             for side in self._sides(self.here.filter(wrapped))
-            if (base := bases.get(side.steps_per_call))
+            if (base := own.get(side.name) or bases.get(side.steps_per_call))
         ]
 
     def throughputs(self, framework: str, other: bool = False) -> list[Side]:

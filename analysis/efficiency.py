@@ -11,7 +11,8 @@ launches' rates; ratios from these summaries, never as a mean of ratios. Interva
 
 `speedup` and `efficiency` take X(1) from the base case, the framework's plain single process, and
 `speedup_self`, `efficiency_self` from the same strategy at one worker: the second flatters a strategy
-whose wrapping costs something even where there is nothing to communicate with.
+whose wrapping costs something even where there is nothing to communicate with. Where the framework has no
+plain run on the device (TensorFlow on a TPU), the outcome names the strategy itself as its base case.
 """
 
 from __future__ import annotations
@@ -83,6 +84,14 @@ def precision(source: Results | Path, *, confidence: float = 0.95) -> dict[str, 
     return found
 
 
+def base_words(estimates: pl.DataFrame) -> str:
+    """What kind of run the base cases are."""
+    own = estimates.filter(pl.col("strategy") == pl.col("base_case"), pl.col("communication") != "none")
+    names = ", ".join(own["strategy"].unique(maintain_order=True))
+    plain = "one plain process"
+    return f"{plain}; for {names}, which has none on its device, its own run at one worker" if names else plain
+
+
 def _groups(trials: pl.DataFrame, factors: Sequence[str]) -> list[pl.DataFrame]:
     by = ["strategy", "workers", "global_batch", *factors]
     return trials.partition_by(by, maintain_order=True) if len(trials) else []
@@ -105,15 +114,16 @@ class _Point:
         self.factors = {name: first[name] for name in factors}
         self.strategy, self.workers = first["strategy"], first["workers"]
         self.framework, self.communication = first["framework"], first["communication"]
-        self.global_batch = first["global_batch"]
+        self.global_batch, self.base_case = first["global_batch"], first["base_case"]
         cost = (ok["train_seconds"] / ok["samples"]).to_numpy()
         others = ok.select(*COSTS, *PLAIN).cast(pl.Float64).fill_null(math.nan).to_numpy()
         means = bootstrap.resampled(np.column_stack([cost, others]), resamples, seed, first["point"])
         self.means = dict(zip(("cost", *COSTS, *PLAIN), means, strict=True))
 
     def is_base_of(self, other: _Point) -> bool:
-        """Whether this is the plain single process that `other` is to be compared with."""
-        same = self.framework == other.framework and self.communication == "none"
+        """Whether this is what `other` is to be compared with: what its outcome names, else the plain process."""
+        plain = self.framework == other.framework and self.communication == "none"
+        same = self.strategy == other.base_case if other.base_case else plain
         return same and self._at_one_worker_of(other)
 
     def is_self_of(self, other: _Point) -> bool:

@@ -12,11 +12,12 @@ import polars as pl
 from analysis.contrast import Comparison, Rates, compared, decided
 from analysis.load import Results
 
-PLAIN = {"PyTorch": "eager", "TensorFlow": "graph"}
+PLAIN = {"PyTorch": "eager", "TensorFlow": "graph", "JAX": "xla"}
 CALLED = {
     ("PyTorch", "graph"): "torch.compile",
     ("TensorFlow", "graph"): "tf.function",
     ("TensorFlow", "xla"): "tf.function with XLA",
+    ("JAX", "xla"): "jax.jit",
 }
 
 

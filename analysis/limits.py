@@ -218,7 +218,7 @@ def _limit(row: dict[str, Any], around: _Around, factors: Sequence[str], confide
     here = around.here
     point = {name: row[name] for name in (*KEY, *factors)}
     known = not math.isnan(here.values["e"])
-    if row["communication"] == "none":
+    if row["communication"] == "none" or (row["workers"] == 1 and row["strategy"] == row["base_case"]):
         return Limit(point, "base", None, _evaluated(_shares_of_base_case(around), confidence), here.seen)
     suffix = "" if row["efficiency"] is not None else "_self"
     kept, low, high = (row[f"efficiency{suffix}{end}"] for end in ("", "_low", "_high"))

@@ -34,6 +34,7 @@ NEWER_FACTORS: dict[str, Any] = {
     "workload": "train",
     "layout": "default",
     "gpus_per_worker": 0,
+    "tpu": "none",
     "learning_rate_rule": "none",
     "learning_rate_warmup": 0,
     "reference_batch": None,
@@ -184,14 +185,15 @@ def _commonest(pairs: list[tuple[Any, int]]) -> Any:
 
 def _fill_frameworks(rows: list[dict[str, Any]]) -> None:
     """A trial that did not finish does not say its framework; another launch of its strategy does."""
-    for column in ("framework", "communication"):
+    for column in ("framework", "communication", "base_case"):
         known = {row["strategy"]: row[column] for row in rows if row.get(column)}
         for row in rows:
             if not row.get(column):
                 row[column] = known.get(row["strategy"])
     for row in rows:
-        if row.get("communication") == "none" and row.get("exposed_seconds") is not None:
-            row["exposed_seconds"] = 0.0  # a plain process has nobody to talk to: the difference is drift
+        alone = row.get("communication") == "none" or (row["workers"] == 1 and row["base_case"] == row["strategy"])
+        if alone and row.get("exposed_seconds") is not None:
+            row["exposed_seconds"] = 0.0  # a base case has nobody to talk to: the difference is drift
 
 
 def _frame(rows: list[dict[str, Any]], factors: tuple[str, ...]) -> pl.DataFrame:

@@ -26,8 +26,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from analysis.efficiency import base_words
+
 INK, QUIET = "#222222", "#6b6b6b"
-FRAMEWORKS = {"PyTorch": "#D55E00", "TensorFlow": "#08519C"}
+FRAMEWORKS = {"PyTorch": "#D55E00", "TensorFlow": "#08519C", "JAX": "#009E73"}
 OTHERS = ("#009E73", "#7B3294", "#8C6D31")  # frameworks that are neither
 # Per communication, for the first, second … strategy of a framework that has it: marker and dashes.
 SHAPES: dict[str, list[tuple[str, Any]]] = {
@@ -37,7 +39,7 @@ SHAPES: dict[str, list[tuple[str, Any]]] = {
 }
 # Replicas in one process: not the counterpart of another framework's native communication, so these do
 # not take its marker.
-ONE_PROCESS = ("tf-mirrored",)
+ONE_PROCESS = ("tf-mirrored", "tf-tpu")
 DOTS: Any = (0, (1, 1.6))  # the ideal
 INPUT, COMPUTE, EXPOSED, WHOLE = "#b9b9b9", "#3f6f94", "#e0a030", "#d9d9d9"
 
@@ -245,7 +247,7 @@ def describe(estimates: pl.DataFrame, study: str) -> tuple[str, list[str]]:
             bases.append((str(scaling), f"{plain(base)} {said}"))
     by_mode = {mode: [text for m, text in bases if m == mode] for mode, _ in bases}
     said = "; ".join(f"{', '.join(texts)} ({mode})" for mode, texts in by_mode.items())
-    base_note = f"Base case, one plain process, samples/s: {said}" if said else "Base case not measured"
+    base_note = f"Base case ({base_words(estimates)}), samples/s: {said}" if said else "Base case not measured"
     launches = estimates["n_launches"].to_list()
     count = f"{min(launches)}" if min(launches) == max(launches) else f"{min(launches)} to {max(launches)}"
     where = [plain(v) for v in estimates["device"].drop_nulls().unique().sort()]
@@ -255,5 +257,7 @@ def describe(estimates: pl.DataFrame, study: str) -> tuple[str, list[str]]:
         " · ".join([*where, *how, f"{count} launches per point (dots), 95% intervals (bars)"]),
     ]
     if estimates["emulated"].any():
-        notes.insert(0, "EMULATED: these times were simulated, not measured on such hardware")
+        notes.insert(
+            0, "EMULATED: these times were simulated, or other devices stood in: nothing was measured on such hardware"
+        )
     return plain(study, 200), notes

@@ -25,6 +25,7 @@ from analysis import report_rules as rules
 from analysis import report_tables as tables
 from analysis import report_why as why
 from analysis import report_words as words
+from analysis.efficiency import base_words
 from analysis.load import Results, load
 from analysis.report_figures import Picture, draw
 from analysis.report_study import Study, relative, write_tables
@@ -70,6 +71,7 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         setting=facts.setting(results),
         emulated=has and bool(estimates["emulated"].any()),
         bases=facts.base_cases(estimates),
+        base_words=base_words(estimates),
         cautions=words.cautions(results, estimates),
         verdicts=study.verdicts,
         claims=[(v, tables.comparisons(v), _records(v)) for v in study.verdicts],

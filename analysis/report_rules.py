@@ -14,7 +14,7 @@ import polars as pl
 
 from analysis import report_facts as facts
 from analysis.bootstrap import RESAMPLES
-from analysis.efficiency import FEW_LAUNCHES
+from analysis.efficiency import FEW_LAUNCHES, base_words
 from analysis.laws import LawFit
 from analysis.load import Results
 
@@ -92,7 +92,8 @@ def _base_case(estimates: pl.DataFrame) -> Rule:
     named = "; ".join(f"{b.strategy} {b.throughput} samples/s ({b.where})" for b in facts.base_cases(estimates))
     if not named:
         return Rule(1, asks, "not met", "No base case was measured, so no speedup is given over one.")
-    said = f"The base case is the plain single process of the same framework, not the wrapped one: {named}."
+    kind = base_words(estimates)
+    said = f"The base case is {kind}, of the same framework and never the wrapped one beside it: {named}."
     if not without:
         return Rule(1, asks, "met", said)
     return Rule(1, asks, "partly met", f"{said} {without} of {len(estimates)} points have no base case.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analysis.efficiency import KEY
+from analysis.efficiency import KEY, base_words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -104,5 +104,5 @@ def _base_cases(estimates: pl.DataFrame) -> list[str]:
         pairs = rows.select("base_case", "base_throughput").drop_nulls().unique(maintain_order=True).rows()
         if pairs:
             said = ", ".join(f"{name} {_rate(rate)} samples/s" for name, rate in pairs)
-            lines.append(f"Base case, {scaling}: {said} (one plain process).")
+            lines.append(f"Base case, {scaling}: {said} ({base_words(estimates)}).")
     return lines

@@ -27,6 +27,7 @@ COLUMNS: dict[str, Any] = {
     "strategy": pl.String,
     "framework": pl.String,
     "communication": pl.String,
+    "base_case": pl.String,  # the strategy whose run with one worker it is; null in results that do not say
     "workers": pl.Int64,
     "global_batch": pl.Int64,
     "repeat": pl.Int64,
@@ -143,6 +144,7 @@ def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
         "error": _text(outcome.get("error")) or "",
         "framework": _text(outcome.get("framework")),
         "communication": _text(outcome.get("communication")),
+        "base_case": _text(outcome.get("base_case")),
         "launcher": _text(outcome.get("launcher")),
         "order": _whole(outcome.get("order"), 0),
         "started": _time(outcome.get("started")),

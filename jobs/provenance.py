@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "torch", "tensorflow", "tensorflow-cpu", "keras", "horovod", "numpy", "ray", "scaling",
+    "torch", "tensorflow", "tensorflow-cpu", "tensorflow-tpu", "keras", "horovod", "jax", "jaxlib", "optax",
+    "torch_xla", "torch_tpu", "libtpu", "numpy", "ray", "scaling",
     "nvidia-nccl-cu12", "nvidia-nccl-cu13", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
 )  # fmt: skip
 # Families of variables that change how fast the libraries are.
@@ -26,6 +27,10 @@ FAMILIES = (
     "OPENBLAS_",
     "TF_",
     "XLA_",
+    "JAX_",
+    "PJRT_",
+    "TPU_",
+    "LIBTPU_",
     "TORCH_",
     "NCCL_",
     "GLOO_",

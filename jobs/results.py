@@ -27,7 +27,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from jobs.files import TRIAL, RankExit, rank_file, write_atomically
-from jobs.strategies import STRATEGIES
+from jobs.strategies import STRATEGIES, base_case
 from jobs.trial import Trial
 
 FORMAT = 1
@@ -100,7 +100,10 @@ class Outcome(Record):
     `job` is the scheduler's name for what it ran in, None where there is no scheduler.
     `order` counts launches over the study, so drift over time can be seen. `communication` is
     "none" (base case), "native" or "horovod". `started` and `ended` are UTC, ISO 8601. `concurrent`:
-    another trial of the study ran at the same time.
+    another trial of the study ran at the same time. `base_case` is the strategy whose run with one worker
+    the speedup is over. `timing_granularity` is steps per reading of the clock: above 1 each step line
+    holds its share of a reading, so that percentiles are of calls. `emulated`: CPU devices stood in for the
+    cores of a TPU.
     """
 
     format: int = FORMAT
@@ -109,10 +112,13 @@ class Outcome(Record):
     error: str = ""
     framework: str
     communication: str
+    base_case: str | None = None
     launcher: str
     job: str | None = None
     order: int
     concurrent: bool = False
+    emulated: bool = False
+    timing_granularity: int = 1
     started: str
     ended: str
     workers: int
@@ -274,6 +280,9 @@ def conclude(
         error=error,
         framework=info.framework,
         communication=info.communication,
+        base_case=base_case(trial.strategy),
+        emulated=trial.tpu == "emulated",
+        timing_granularity=trial.steps_per_call,
         launcher=launcher,
         job=job,
         order=order,

@@ -281,7 +281,7 @@ def rank_report(
     """What this rank says of itself. `started` and `ended` are the Unix times of its training."""
     import psutil
 
-    from jobs import cores, provenance
+    from jobs import cores, provenance, tpu
     from jobs.results import RankReport
 
     facts, rank = strategy.facts(), rendezvous.place.rank
@@ -308,7 +308,7 @@ def rank_report(
         intra_op_threads=facts.intra_op_threads,
         inter_op_threads=facts.inter_op_threads,
         versions=provenance.versions(),
-        hardware=provenance.hardware(),
+        hardware=provenance.hardware() | ({"accelerator": tpu.name()} if trial.tpu == "real" else {}),
         environment=provenance.environment(),
         container=provenance.container(),
         commit=provenance.commit() if rank == 0 else None,

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import model
+from jobs import model, tpu
 from jobs.data import Indices
 from jobs.strategies.base import Facts, Logits, Losses, Strategy
+from jobs.strategies.xla_threads import intra_op_threads
 
 
 def forward(weights: dict[str, Any], images: Any) -> Any:
@@ -40,9 +40,9 @@ class JaxLoop(Strategy):
     devices = 1
 
     def prepare(self) -> None:
-        on_tpu = self.trial.tpu == "real"
-        os.environ["JAX_PLATFORMS"] = "tpu" if on_tpu else "cpu"
-        if not on_tpu:
+        platform = "tpu" if self.trial.tpu == "real" else "cuda" if self.trial.gpus_per_worker else "cpu"
+        os.environ["JAX_PLATFORMS"] = platform
+        if platform == "cpu":
             # XLA:CPU sizes its one thread pool, which its devices share, by this variable.
             os.environ["NPROC"] = str(self.trial.threads_per_worker * self.devices)
             flags = os.environ.get("XLA_FLAGS", "")
@@ -173,15 +173,11 @@ class JaxLoop(Strategy):
     def facts(self) -> Facts:
         import jax
 
-        pools = thread_names()
+        kind = jax.devices()[0].device_kind
+        names = {"none": f"gpu {kind}" if self.trial.gpus_per_worker else "cpu", "emulated": "cpu", "real": tpu.name()}
         return Facts(
-            device=jax.devices()[0].device_kind,
+            device=names[self.trial.tpu],
             parameters=sum(int(leaf.size) for leaf in jax.tree.leaves(self.state[0])),
-            intra_op_threads=sum(name.startswith("tf_XLAEigen") for name in pools),
-            inter_op_threads=sum(name.startswith("tf_XLATfrtCpuCl") for name in pools),
+            intra_op_threads=intra_op_threads(),
+            inter_op_threads=1,
         )
-
-
-def thread_names() -> list[str]:
-    """The names of this process's threads: XLA:CPU has no call that tells the size of its pools."""
-    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]

@@ -7,12 +7,13 @@ then brings their addresses. `tpu: emulated` takes logical CPU devices for cores
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
-from jobs.strategies.base import Context
+from jobs import tpu
+from jobs.strategies.base import Context, Facts
 from jobs.strategies.tf_loop import TensorFlowLoop
 from jobs.strategies.tf_mirrored import mirrored_on_cpu
-from jobs.tpu import address
 
 
 def assignment(topology: Any, replicas: int) -> Any | None:
@@ -47,7 +48,7 @@ class TensorFlowTPU(TensorFlowLoop):
 
         if self.trial.tpu != "real":
             return mirrored_on_cpu(self.replicas)
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address())
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu.address())
         tf.config.experimental_connect_to_cluster(resolver)
         topology = tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver, experimental_device_assignment=assignment(topology, self.replicas))
@@ -63,6 +64,10 @@ class TensorFlowTPU(TensorFlowLoop):
             lambda images: self.distribution.experimental_local_results(self.distribution.run(guess, args=(images,)))[0]
         )
         return super().evaluate()
+
+    def facts(self) -> Facts:
+        found = super().facts()
+        return replace(found, device=tpu.name()) if self.trial.tpu == "real" else found
 
 
 STRATEGY = TensorFlowTPU
