@@ -352,7 +352,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
 
 
 def _show_results(console: Console, results: Path) -> None:
-    from analysis import claims, inference, ingest, limit_words, load, plots, report, table
+    from analysis import accuracy, claims, inference, ingest, limit_words, load, plots, report, table
     from analysis.distribution import distributions
     from analysis.efficiency import estimate
     from analysis.limits import limits
@@ -366,6 +366,8 @@ def _show_results(console: Console, results: Path) -> None:
         if len(estimates):
             console.print(table.render(estimates))
             console.print(limit_words.render(limits(loaded, estimates, distributions(loaded).ranks)))
+        if len(of_training := accuracy.times(loaded)):
+            console.print(accuracy.render(of_training))
         if len(of_calls := inference.calls(loaded)):
             console.print(inference.render(of_calls))
         if len(of_files := ingest.readings(loaded)):

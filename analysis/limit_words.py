@@ -37,6 +37,8 @@ MEASURED = ("loss", *CAUSES, "neighbour", "throttled", "idle")
 def says(limit: Limit) -> str:
     """What limits this point, in one or two sentences."""
     said = _of_base_case(limit) if limit.state == "base" else _of_curve(limit)
+    if limit.against_itself:
+        said = f"Against itself at one worker: {said[0].lower()}{said[1:]}"
     return " ".join([said, *_seen(limit)])
 
 

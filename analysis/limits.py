@@ -60,7 +60,8 @@ class Limit:
     """One point of a curve and what limits it there.
 
     `state`: "bends", "straight" (what is lost is below THRESHOLD, and so is its interval), "unclear",
-    or "base" for the base case itself. `loss` is 1 - efficiency, None without anything to compare with.
+    or "base" for the base case itself. `loss` is 1 - efficiency, None without anything to compare with;
+    `against_itself` if that is the strategy at one worker, as the base case was not measured.
     `slow_rank` is the rank that computes slowest, if that is what `straggler` is. `seen` is what telemetry
     tells of the point: "neighbour" in cores, "throttled" and "idle" as shares of the GPUs' time.
     """
@@ -72,6 +73,7 @@ class Limit:
     seen: dict[str, Part] = field(default_factory=dict)
     slow_rank: int | None = None
     broken_down: bool = True
+    against_itself: bool = False
     shown: bool = True
 
     @property
@@ -220,15 +222,16 @@ def _limit(row: dict[str, Any], around: _Around, factors: Sequence[str], confide
     known = not math.isnan(here.values["e"])
     if row["communication"] == "none" or (row["workers"] == 1 and row["strategy"] == row["base_case"]):
         return Limit(point, "base", None, _evaluated(_shares_of_base_case(around), confidence), here.seen)
-    suffix = "" if row["efficiency"] is not None else "_self"
+    against_itself = row["efficiency"] is None
+    suffix = "_self" if against_itself else ""
     kept, low, high = (row[f"efficiency{suffix}{end}"] for end in ("", "_low", "_high"))
-    if kept is None:
+    if kept is None or (against_itself and row["workers"] == 1):
         return Limit(point, "unclear", None, seen=here.seen, broken_down=known)
     loss = Part(1 - kept, math.nan if high is None else 1 - high, math.nan if low is None else 1 - low)
     state = "bends" if loss.named else "straight" if loss.high < THRESHOLD else "unclear"
     parts = _evaluated(_shares(around, known), confidence)
     slow_rank = here.slow_rank if here.values["r"] > here.values["s"] else None
-    return Limit(point, state, loss, parts, here.seen, slow_rank, known)
+    return Limit(point, state, loss, parts, here.seen, slow_rank, known, against_itself)
 
 
 Shares = dict[str, tuple[Callable[..., Any], list[_Costs]]]  # cause ─▶ its share of w as a function of points

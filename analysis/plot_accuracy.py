@@ -25,7 +25,8 @@ def accuracy(frame: pl.DataFrame, estimates: pl.DataFrame, results: Results) -> 
     rows = frame.select("scaling", *settings).unique(maintain_order=True).rows(named=True)
     counts = some(sorted(frame["workers"].unique().to_list()))
     study, notes = style.describe(estimates, results.name)
-    notes = [*notes[1:], "Seconds of training only, evaluations left out; a cross is a launch that gave up"]
+    said = "Every launch a line; seconds of training only, evaluations left out"
+    notes = [*notes[:-2], notes[-1].rpartition(" · ")[0], said]  # its bars and dots are of other figures
     goal = Line2D([], [], color=style.INK, ls=style.DOTS, lw=1.1, label="accuracy asked for")
     gave_up = Line2D([], [], color=style.QUIET, marker="x", ls="none", label="gave up")
     legend = [*[[look.legend()] for look in looks.values()], [goal], [gave_up]]
@@ -38,12 +39,13 @@ def accuracy(frame: pl.DataFrame, estimates: pl.DataFrame, results: Results) -> 
             mode = setting["scaling"]
             values = {name: setting[name] for name in settings}
             mine = trials.filter(pl.col(mode), *(pl.col(n).eq_missing(v) for n, v in values.items()))
+            longest: float = max(mine.filter(pl.col("workers").is_in(counts))["accuracy_seconds"].to_list())
             for ax, workers in zip(axes, counts, strict=True):
                 _curves(ax, mine.filter(workers=workers), looks, results)
                 ax.axhline(setting["until_accuracy"], color=style.INK, ls=style.DOTS, lw=1.1)
                 ax.set_title(f"{mode} scaling, {workers} worker{'s' if workers > 1 else ''}", fontsize=9)
                 ax.set_xlabel("training seconds" if axes is made.axes[-1] else "")
-                ax.set_xlim(left=0)
+                ax.set_xlim(0, 1.04 * longest)
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             words = ", ".join(f"{n.replace('_', ' ')} {v}" for n, v in values.items() if n != "until_accuracy")
             axes[0].set_ylabel("\n".join(filter(None, [style.plain(words, 45), "held-out accuracy"])))

@@ -65,7 +65,7 @@ def breakdown(estimates: pl.DataFrame, results: Results, launches: pl.DataFrame)
     with style.theme():
         made = style.sheet(
             f"Where the time goes · {study}", notes, len(groups), len(looks), legend=[*legend, [ideal]],
-            panel=(max(1.25, 0.5 + 0.2 * most), 2.5), widths=widths, sharey="row", left=0.9,
+            panel=(max(1.25, 0.5 + 0.2 * most), 2.5), widths=widths, least_width=7.4, sharey="row", left=0.9,
         )  # fmt: skip
         for axes, values in zip(made.axes, groups, strict=True):
             first, last = axes is made.axes[0], axes is made.axes[-1]

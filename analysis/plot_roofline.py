@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis import plot_style as style
 from analysis.load import Results
@@ -43,6 +43,7 @@ def roofline(found: Roofline, estimates: pl.DataFrame, results: Results) -> Figu
         lowest: float = min(points["flop_per_second"].to_list()) / 1e9
         ax.set_ylim(min(lowest / 3, left * there.bytes_per_second / 1e9), 2 * there.flop_per_second / 1e9)
         for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
         ax.text(

@@ -110,7 +110,7 @@ def utilization(drawn: Series, estimates: pl.DataFrame, results: Results) -> Fig
     used = [line for line in PERCENT if line[2] in drawn.lines["line"]]
     study, notes = style.describe(estimates, results.name)
     words = f"{drawn.mode.capitalize()} scaling; in full the launch with its point's median throughput, thin the others"
-    notes = [*notes[1:-1], notes[-1].split(" · ")[0], words] if len(notes) > 1 else [words]
+    notes = [*notes[:-2], notes[-1].rpartition(" · ")[0], words]  # its bars and dots are of other figures
     legend: list[list[Any]] = [[Line2D([], [], color=colour, lw=1.6, label=label)] for label, _, _, colour in used]
     if drawn.has_power:
         legend.append([Line2D([], [], color=style.INK, lw=1.6, label=power_name(points))])
@@ -118,9 +118,10 @@ def utilization(drawn: Series, estimates: pl.DataFrame, results: Results) -> Fig
     each = 2 if drawn.has_power else 1
     with style.theme():
         made = style.sheet(
-            f"Utilization over time · {study}", notes, each * len(names), len(counts), panel=(3.0, 1.35),
-            legend=legend, left=0.95, above=0.12, sharey="row",
+            f"Utilization over time · {study}", notes, each * len(names), len(counts), panel=(3.0, 1.3),
+            legend=legend, left=0.95, sharey="row",
         )  # fmt: skip
+        made.figure.subplots_adjust(hspace=0.34)
         for index, name in enumerate(names):
             for column, workers in enumerate(counts):
                 launches = points.filter(strategy=name, workers=workers)
@@ -153,6 +154,8 @@ def _panel(axes: list[Axes], launches: pl.DataFrame, drawn: Series, used: Sequen
     rows = drawn.lines.filter(pl.col("trial_id").is_in(launches["trial_id"].to_list())).sort("seconds")
     last: float = max(rows.filter(trial_id=chosen)["seconds"].to_list(), default=0.0)
     for ax in axes:
+        if ax is not axes[-1]:
+            ax.tick_params(labelbottom=False)
         _shade(ax, results, launches.row(by_predicate=pl.col("trial_id") == chosen, named=True), last)
         ax.grid(axis="x", visible=False)
     shown = [(axes[0], quantity, colour) for _, _, quantity, colour in used]
@@ -165,6 +168,9 @@ def _panel(axes: list[Axes], launches: pl.DataFrame, drawn: Series, used: Sequen
                     alpha=1.0 if full else 0.35, zorder=3 if full else 2, label=f"_{host}")  # fmt: skip
         ax.set_ylim(bottom=0)
     axes[0].set_ylim(0, max(105.0, axes[0].get_ylim()[1]))
+    ends = rows["seconds"].to_list()
+    for ax in axes:
+        ax.set_xlim(min(ends), max(ends))
 
 
 def _shade(ax: Axes, results: Results, launch: dict[str, Any], last: float) -> None:

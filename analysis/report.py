@@ -101,7 +101,7 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         constant=facts.constant_factors(results),
         varied=facts.varied_factors(results),
         study_file=_study_file(results),
-        rules=rules.answers(results, estimates, study.fits),
+        rules=rules.answers(results, estimates, study.fits, study.roofline),
     )
 
 

@@ -170,6 +170,11 @@ def test_one_launch_and_no_compute_only_steps_name_nothing_and_say_why(tmp_path:
         assert limit.named == []
         assert said in limit_words.says(limit)
     assert "not told apart" in limit_words.says(limit)
+    alone = load(generate.study(tmp_path / "d", ways=ways[1:], workers=(1, 4), scaling=("strong",)))
+    first, second = limits(alone, estimate(alone))
+    assert "Nothing to compare with" in limit_words.says(first)
+    assert limit_words.says(second).startswith("Against itself at one worker: loses")
+    assert second.named == ["communication"]
     unmatched = load(generate.study(tmp_path / "c", ways=ways[1:], workers=(4,), scaling=("strong",)))
     assert "Nothing to compare with" in limit_words.says(limits(unmatched, estimate(unmatched))[0])
 

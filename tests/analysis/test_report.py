@@ -16,6 +16,7 @@ from polars.testing import assert_frame_equal
 from analysis import report, report_facts, report_rules, report_tables, report_words
 from analysis.efficiency import estimate
 from analysis.load import NotResults, load
+from analysis.roofline import roofline
 from tests.analysis import generate
 from tests.analysis.conftest import EVIL, EVIL_ERROR, edit_outcome
 
@@ -174,12 +175,12 @@ def test_emulated_results_say_so_first(tmp_path: Path) -> None:
 
 def test_the_twelve_rules_are_answered_from_the_results(hostile: Path, tmp_path: Path) -> None:
     results = load(hostile)
-    rules = report_rules.answers(results, estimate(results), [])
+    rules = report_rules.answers(results, estimate(results), [], roofline(results, estimate(results)))
     assert [rule.number for rule in rules] == list(range(1, 13))
     assert rules[0].status == "met"
     assert "samples/s" in rules[0].answer
     lonely = load(generate.study(tmp_path / "a", ways=generate.TWO_BY_TWO[1:2], workers=(2,), repeats=1, measured=5))
-    rules = report_rules.answers(lonely, estimate(lonely), [])
+    rules = report_rules.answers(lonely, estimate(lonely), [], roofline(lonely, estimate(lonely)))
     assert [rules[0].status, rules[4].status, rules[10].status] == ["not met", "partly met", "not met"]
 
 

@@ -1,0 +1,72 @@
+"""Energy per sample: what the counters say, named; and no number at all where none says anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from analysis import energy, report
+from analysis.energy import energies
+from analysis.load import load
+from tests.analysis import generate, observed
+
+WATTS = 250.0
+WAYS = (generate.Way("torch"), generate.Way("torch-ddp", strong=generate.amdahl(0.2)))
+
+
+def study(folder: Path, **options: object) -> Path:
+    return generate.study(folder, ways=WAYS, workers=(1, 4), scaling=("strong",), repeats=4, measured=10, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("gpu", "source"), [(False, "CPU package counters"), (True, "GPU energy counters")])
+def test_energy_per_sample_is_power_over_throughput(tmp_path: Path, gpu: bool, source: str) -> None:
+    folder = study(tmp_path / "s")
+    observed.telemetry(folder, watts=WATTS, gpu=gpu)
+    results = load(folder)
+    frame = energies(results)
+    assert len(frame) == 3
+    assert set(frame["source"]) == {source}
+    for row in frame.iter_rows(named=True):
+        of = results.trials.filter(strategy=row["strategy"], workers=row["workers"])
+        truth = WATTS * of["train_seconds"].sum() / of["samples"].sum()
+        assert row["joules_per_sample"] == pytest.approx(truth, rel=1e-4)
+        assert row["joules_per_sample_low"] < truth < row["joules_per_sample_high"]
+        assert row["watts"] == pytest.approx(WATTS, rel=1e-4)
+    base, several = frame.row(0, named=True), frame.row(2, named=True)
+    assert (base["over_base"], base["base_case"], several["base_case"]) == (1.0, "torch", "torch")
+    # The same power for 1 / speedup of the time.
+    assert several["over_base"] == pytest.approx(0.2 + 0.8 / 4, rel=0.05)
+    assert several["over_base_low"] < several["over_base"] < several["over_base_high"]
+
+
+def test_launches_without_a_counter_are_counted_and_change_no_mean(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", launch_cv=0.0, step_cv=0.0)
+    observed.telemetry(folder, watts=WATTS)
+    every = energies(load(folder))
+    (observed.homes(folder)[0] / "telemetry-node-0.jsonl").unlink()
+    some = energies(load(folder))
+    assert sorted(some["n_launches"]) == [3, 4, 4]
+    assert set(some["n_ok"]) == {4}
+    assert some["joules_per_sample"].to_list() == pytest.approx(every["joules_per_sample"].to_list(), rel=1e-4)
+
+
+def test_without_a_counter_the_report_says_so_once_and_no_zero(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s")
+    observed.telemetry(folder)
+    assert energies(load(folder)).is_empty()
+    page = report.write(folder)
+    assert page.read_text().count(energy.ABSENT) == 1
+    assert not (page.parent / "tables" / "energy.csv").exists()
+    assert "table-energy" not in page.read_text()
+    assert (page.parent / "figures" / "utilization.png").exists()
+
+
+def test_the_report_names_the_counter(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s")
+    observed.telemetry(folder, watts=WATTS)
+    page = report.write(folder)
+    assert "CPU package counters" in page.read_text()
+    assert energy.ABSENT not in page.read_text()
+    assert len(pl.read_csv(page.parent / "tables" / "energy.csv")) == 3

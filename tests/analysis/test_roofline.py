@@ -1,0 +1,94 @@
+"""The roofline: counted by hand once, and never without peaks that were measured on that machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import plot_roofline, report, report_rules
+from analysis.efficiency import estimate
+from analysis.load import load
+from analysis.roofline import Roofline, roofline, work
+from tests.analysis import generate, observed
+
+RATE = 1000.0  # samples per second of the base case
+
+
+def made(folder: Path, machine: dict[str, Any] | None, **options: Any) -> Path:
+    ways = [generate.Way("torch", RATE), generate.Way("torch-ddp", RATE)]
+    generate.study(folder, ways=ways, workers=(1, 2), repeats=3, batch_global=64, per_worker=64, measured=8, **options)
+    if machine is not None:
+        observed.machine(folder, **machine)
+    return folder
+
+
+def found(folder: Path) -> Roofline:
+    results = load(folder)
+    return roofline(results, estimate(results))
+
+
+def test_operations_and_bytes_of_a_step_are_those_counted_by_hand() -> None:
+    counted = work("cnn")
+    assert counted is not None
+    # Conv(1→32, 3×3) on 26², Conv(32→64, 3×3) on 24², Dense(36,864→10): multiply-adds, two operations, three passes.
+    assert counted.flop == 6 * (26**2 * 9 * 32 + 24**2 * 9 * 32 * 64 + 36864 * 10)
+    assert counted.parameters == 9 * 32 + 32 + 9 * 32 * 64 + 64 + 36864 * 10 + 10
+    assert counted.activations == 26**2 * 32 + 24**2 * 64 + 10
+    assert counted.bytes_per_step(64) == 4 * (10 * 387_466 + 64 * (5 * 58_506 + 2 * 784))
+    assert counted.intensity(64) == pytest.approx(47.5, abs=0.5)
+    assert counted.intensity(1) < 5 < counted.intensity(4096) < counted.flop / (4 * 5 * 58_506)
+
+
+def test_a_base_case_stands_under_the_roof_of_its_machine(tmp_path: Path) -> None:
+    points = found(made(tmp_path / "s", {})).points
+    row = points.row(0, named=True)
+    assert (len(points), row["strategy"], row["bound"]) == (1, "torch", "computing")
+    flop = RATE * 67.2e6
+    assert row["flop_per_second"] == pytest.approx(flop, rel=0.05)
+    assert row["flop_per_second_low"] < row["flop_per_second"] < row["flop_per_second_high"]
+    assert row["of_peak"] == row["of_roof"] == pytest.approx(flop / observed.FLOP_PER_SECOND, rel=0.05)
+
+
+def test_with_slow_memory_the_roof_is_its_bandwidth(tmp_path: Path) -> None:
+    slow = {"bandwidth": {"bytes_per_second": 1e9, "kernel": "a = b + c"}}
+    row = found(made(tmp_path / "s", slow)).points.row(0, named=True)
+    assert row["bound"] == "memory bandwidth"
+    assert row["roof"] == pytest.approx(row["intensity"] * 1e9)
+    assert row["of_roof"] > row["of_peak"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "factors", "said"),
+    [
+        (None, {}, "Peak not measured: there is no machine.json"),
+        ({"compute": {}}, {}, "Peak not measured: there is no machine.json"),
+        ({"bandwidth": {"bytes_per_second": float("nan"), "kernel": ""}}, {}, "Peak not measured"),
+        ({"cpu": "Another CPU"}, {}, "machine.json is of Another CPU with 1 threads"),
+        ({"threads": 4}, {}, "Example CPU 9000 with 4 threads, the base cases ran on Example CPU 9000 with 1"),
+        ({}, {"precision": "float64"}, "No base case in float32"),
+        ({}, {"gpus_per_worker": 1}, "No base case in float32"),
+    ],
+)
+def test_without_peaks_of_that_machine_there_is_no_roofline_and_the_report_says_why(
+    tmp_path: Path, machine: dict[str, Any] | None, factors: dict[str, Any], said: str
+) -> None:
+    folder = made(tmp_path / "s", machine, factors=factors)
+    nothing = found(folder)
+    assert nothing.points.is_empty()
+    assert said in nothing.note
+
+
+def test_the_figure_and_the_page_show_roof_and_base_case(tmp_path: Path) -> None:
+    folder = made(tmp_path / "s", {})
+    results = load(folder)
+    estimates = estimate(results)
+    figure = plot_roofline.roofline(roofline(results, estimates), estimates, results)
+    roof = list(figure.axes[0].lines[0].get_ydata())  # type: ignore[arg-type]
+    assert max(roof) == pytest.approx(observed.FLOP_PER_SECOND / 1e9)
+    bounds = report_rules.answers(results, estimates, [], roofline(results, estimates))[10]
+    assert (bounds.status, "measured roof" in bounds.answer) == ("met", True)
+    page = report.write(folder)
+    assert 'id="figure-roofline"' in page.read_text()
+    assert (page.parent / "tables" / "roofline.csv").exists()

@@ -1,0 +1,73 @@
+"""The probe of a machine's peaks: what it says was done, on the cores it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster import machine
+from jobs import peaks
+
+
+def test_peaks_are_measured_on_one_core_and_no_plain_product_is_faster() -> None:
+    done = subprocess.run([sys.executable, "-m", "jobs.peaks"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert len(found["cpus"]) == found["threads"] == 1
+    a = np.random.default_rng(0).random((512, 512), dtype=np.float32)
+    begin, cpu = time.perf_counter(), time.process_time()
+    a @ a
+    seconds = max(time.perf_counter() - begin, time.process_time() - cpu)  # of all threads, where there are several
+    assert 2 * 512**3 / seconds < 1.5 * found["compute"]["flop_per_second"]
+    moved = found["bandwidth"]
+    assert moved["array_bytes"] >= min(64e6, 4 * (moved["last_level_cache_bytes"] or 0))
+    assert 1e8 < moved["bytes_per_second"] < 1e13
+
+
+def test_the_largest_cache_is_what_the_kernel_says(tmp_path: Path) -> None:
+    for index, size in enumerate(("48K", "1024K", "32M")):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "size").write_text(size + "\n")
+    assert peaks.last_level_cache(tmp_path) == 32 * 2**20
+    assert peaks.last_level_cache(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("arguments", [["0"], ["x"], ["1", "2"]])
+def test_wrong_arguments_are_one_line(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match="usage"):
+        peaks.main(arguments)
+
+
+def test_a_folder_with_trials_is_not_described_by_the_machine_that_goes_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def answer(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 0, b'{"cpu": "x"}', b"")
+
+    monkeypatch.setattr(subprocess, "run", answer)
+    machine.describe(tmp_path, 2)
+    assert json.loads((tmp_path / "machine.json").read_text()) == {"cpu": "x"}
+    machine.describe(tmp_path, 2)
+    assert [command[-1] for command in calls] == ["2"]
+    old = tmp_path / "old"
+    (old / "trials" / "torch-n1-b64-01234567-r00").mkdir(parents=True)
+    machine.describe(old, 1)
+    assert not (old / "machine.json").exists()
+    assert len(calls) == 1
+
+
+def test_where_peaks_cannot_be_measured_there_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    machine.describe(tmp_path, 1)
+    monkeypatch.setattr(sys, "executable", "/bin/true" if os.path.exists("/bin/true") else "/usr/bin/true")
+    machine.describe(tmp_path, 1)  # says nothing, so there is nothing to read
+    assert not (tmp_path / "machine.json").exists()
