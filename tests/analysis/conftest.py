@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from analysis import report
-from tests.analysis import generate
+from tests.analysis import generate, observed
 from tests.analysis.broken import BROKEN
 
 EVIL = "--><script>alert(1)</script>"
@@ -29,6 +29,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tmp_path_factory.mktemp("hostile") / "results", name=EVIL, workers=(1, 2, 4, 8), repeats=3, per_worker=48,
         measured=12, hardware={"cpu": f"Chip{EVIL}", "physical_cores": 8},
     )  # fmt: skip
+    observed.telemetry(folder, watts=200.0, others=0.3)
+    observed.accuracy(folder, lambda trial: None if trial["workers"] == 8 else 2.0 + trial["repeat"])
+    observed.machine(folder, cpu=f"Chip{EVIL}")
     trials = sorted((folder / "trials").iterdir())
     exits = [{"rank": 0, "exit_code": 1, "last_lines": ["Traceback", EVIL_LOG]}]
     edit_outcome(trials[0], status="failed", error=EVIL_ERROR, exits=exits)

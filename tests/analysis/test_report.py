@@ -20,6 +20,8 @@ from analysis.roofline import roofline
 from tests.analysis import generate
 from tests.analysis.conftest import EVIL, EVIL_ERROR, edit_outcome
 
+MORE_TABLES = ("limits", "energy", "roofline", "accuracy", "utilization")
+
 
 @dataclass
 class Parsed(HTMLParser):
@@ -57,8 +59,9 @@ class Parsed(HTMLParser):
 def test_the_report_and_its_data_lie_in_the_results_folder(hostile: Path, page: Path) -> None:
     assert page == hostile / "report" / "index.html"
     names = {"efficiency", "speedup", "throughput", "breakdown", "steps", "ranks", "order", "laws"}
+    names |= {"accuracy", "utilization", "roofline"}
     assert {p.name for p in (page.parent / "figures").iterdir()} == {f"{n}{e}" for n in names for e in (".svg", ".png")}
-    for name in ("estimates", "launches", "breakdown", "steps", "ranks", "laws", "claims", "set-aside"):
+    for name in ("estimates", "launches", "breakdown", "steps", "ranks", "laws", "claims", "set-aside", *MORE_TABLES):
         assert (page.parent / "tables" / f"{name}.csv").stat().st_size > 0
         assert len(pl.read_parquet(page.parent / "tables" / f"{name}.parquet")) > 0
 
@@ -108,7 +111,7 @@ def test_identifiers_are_unique(page: Path) -> None:
 def test_every_figure_says_what_it_shows_and_where_its_data_are(page: Path) -> None:
     parsed = Parsed.page(page)
     images = parsed.all("img")
-    assert len(images) == len(parsed.all("figure")) == len(parsed.all("figcaption")) == 8
+    assert len(images) == len(parsed.all("figure")) == len(parsed.all("figcaption")) == 11
     alternatives = [str(image["alt"]) for image in images]
     assert len(set(alternatives)) == len(alternatives)
     assert all(len(words) > 60 and any(c.isdigit() for c in words) for words in alternatives)
