@@ -27,6 +27,7 @@ from jobs.worker import PARENT, die_with_parent
 
 if TYPE_CHECKING:
     from jobs.rendezvous import Rendezvous
+    from jobs.telemetry_gpu import Gpus
 
 FLUSH_SECONDS = 10.0
 HUNG_SECONDS = 60.0  # in one sample, as in a driver that does not answer: then it ends itself
@@ -199,7 +200,7 @@ def run(plan: Plan) -> None:
     lines.flush()
 
 
-def _gpus(plan: Plan, lines: Lines) -> Any:
+def _gpus(plan: Plan, lines: Lines) -> Gpus | None:
     """The GPUs that the ranks may use; None if none may use any, and then no driver is asked."""
     if all(rank.devices == "" for rank in plan.ranks):
         return None

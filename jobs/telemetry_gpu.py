@@ -62,12 +62,25 @@ def _throttle(handle: Any) -> tuple[Any, ...]:
 
 
 def _nvlink(handle: Any) -> tuple[Any, ...]:
-    fields = (nvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, nvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX)
-    values = nvml.nvmlDeviceGetFieldValues(handle, [(field, ALL_LINKS) for field in fields])
+    try:
+        kibibytes = _fields(
+            handle, nvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, nvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX
+        )
+        return tuple(1024 * value for value in kibibytes)
+    except nvml.NVMLError as error:
+        if error.value in LOST:
+            raise
+    # NVLink 5 has other counters, in bytes.
+    return _fields(handle, nvml.NVML_FI_DEV_NVLINK_COUNT_XMIT_BYTES, nvml.NVML_FI_DEV_NVLINK_COUNT_RCV_BYTES)
+
+
+def _fields(handle: Any, *names: int) -> tuple[Any, ...]:
+    """Values of NVLink fields, summed over the links by NVML itself."""
+    values = nvml.nvmlDeviceGetFieldValues(handle, [(name, ALL_LINKS) for name in names])
     for value in values:
         if value.nvmlReturn:
             raise nvml.NVMLError(value.nvmlReturn)
-    return tuple(1024 * getattr(value.value, VALUE[value.valueType]) for value in values)
+    return tuple(getattr(value.value, VALUE[value.valueType]) for value in values)
 
 
 def _pcie(handle: Any) -> tuple[Any, ...]:

@@ -112,9 +112,9 @@ int nvmlDeviceGetFieldValues(Device *device, int count, Field *fields) {
     WHOLE;
     for (int i = 0; i < count; i++) {
         fields[i].type = 3;
-        fields[i].result = fault("field");
         if (fields[i].scope != 0xFFFFFFFFu) return INVALID;
-        fields[i].value.ull = fields[i].id == 138 ? 1000 : 2000;
+        fields[i].result = fault(fields[i].id < 200 ? "throughput" : "count");
+        fields[i].value.ull = fields[i].id == 138 ? 1000 : fields[i].id == 139 ? 2000 : fields[i].id;
     }
     return OK;
 }

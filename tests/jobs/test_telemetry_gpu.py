@@ -97,7 +97,7 @@ def test_each_counter_arrives_in_its_unit(library: Path, tmp_path: Path) -> None
     ("faults", "missing", "why"),
     [
         ("nvmlDeviceGetTotalEnergyConsumption=3", ["energy_joules"], "not supported by this device"),
-        ("field=3", ["nvlink_sent_bytes", "nvlink_received_bytes"], "not supported by this device"),
+        ("throughput=3 count=3", ["nvlink_sent_bytes", "nvlink_received_bytes"], "not supported by this device"),
         ("nvmlDeviceGetUtilizationRates=4", ["sm_percent", "memory_percent"], "Insufficient Permissions"),
         ("nvmlDeviceGetTotalEccErrors=999", ["ecc_uncorrected"], "Unknown Error"),
     ],
@@ -110,6 +110,13 @@ def test_a_counter_that_cannot_be_read_is_null_and_said_once(
     for sample in read(file, "sample"):
         (gpu,) = sample["gpus"]
         assert {name for name in NAMES if gpu[name] is None} == set(missing)
+
+
+def test_the_newest_links_have_counters_of_their_own(library: Path, tmp_path: Path) -> None:
+    file = sampled(tmp_path, library, A, "throughput=3")
+    assert not notes(file)
+    gpu = read(file, "sample")[-1]["gpus"][0]
+    assert (gpu["nvlink_sent_bytes"], gpu["nvlink_received_bytes"]) == (202, 204)
 
 
 def test_an_older_driver_has_its_reasons_by_their_older_name(library: Path, tmp_path: Path) -> None:
