@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis import bootstrap
+from analysis import bootstrap, telemetry
 from analysis.efficiency import KEY, MODES, ORDER
 from analysis.load import Results
 
@@ -34,6 +34,15 @@ ABSENT = (
     "No energy is reported: no launch has a GPU energy counter or power reading, or readable CPU package counters "
     "(RAPL), that covers its measured steps."
 )
+
+
+def absent(results: Results) -> str:
+    """Why there is no energy: ABSENT, and what the samplers of the first launch with telemetry said."""
+    sampled = results.trials.filter(pl.col("status") == "ok", pl.col("telemetry_samples").is_not_null())
+    found = telemetry.notes(results, sampled["trial_id"].head(1))
+    found = found.filter(pl.col("what").is_in(["energy_joules", "power_watts", "cpu_energy_joules"]))
+    said = [f"{what}: {why}" for what, why in found.select("what", "why").unique(maintain_order=True).iter_rows()]
+    return f"{ABSENT} The sampler said: {'; '.join(said)}." if said else ABSENT
 
 
 def energies(results: Results, *, confidence: float = 0.95, resamples: int = bootstrap.RESAMPLES) -> pl.DataFrame:

@@ -111,10 +111,11 @@ def utilization(drawn: Series, estimates: pl.DataFrame, results: Results) -> Fig
     study, notes = style.describe(estimates, results.name)
     words = f"{drawn.mode.capitalize()} scaling; in full the launch with its point's median throughput, thin the others"
     notes = [*notes[:-2], notes[-1].rpartition(" · ")[0], words]  # its bars and dots are of other figures
-    legend: list[list[Any]] = [[Line2D([], [], color=colour, lw=1.6, label=label)] for label, _, _, colour in used]
+    entries: list[Any] = [Line2D([], [], color=colour, lw=1.6, label=label) for label, _, _, colour in used]
     if drawn.has_power:
-        legend.append([Line2D([], [], color=style.INK, lw=1.6, label=power_name(points))])
-    legend += [[Patch(facecolor=SHADES[p], edgecolor=style.QUIET, lw=0.4, label=SHADE_NAMES[p])] for p in SHADE_NAMES]
+        entries.append(Line2D([], [], color=style.INK, lw=1.6, label=power_name(points)))
+    entries += [Patch(facecolor=SHADES[p], edgecolor=style.QUIET, lw=0.4, label=SHADE_NAMES[p]) for p in SHADE_NAMES]
+    legend = [entries[at : at + 2] for at in range(0, len(entries), 2)]
     each = 2 if drawn.has_power else 1
     with style.theme():
         made = style.sheet(
@@ -152,7 +153,8 @@ def _panel(axes: list[Axes], launches: pl.DataFrame, drawn: Series, used: Sequen
         return
     chosen = representative(launches)
     rows = drawn.lines.filter(pl.col("trial_id").is_in(launches["trial_id"].to_list())).sort("seconds")
-    last: float = max(rows.filter(trial_id=chosen)["seconds"].to_list(), default=0.0)
+    seconds = rows.filter(trial_id=chosen)["seconds"].to_numpy()
+    last = float(seconds.max())
     for ax in axes:
         if ax is not axes[-1]:
             ax.tick_params(labelbottom=False)
@@ -168,9 +170,8 @@ def _panel(axes: list[Axes], launches: pl.DataFrame, drawn: Series, used: Sequen
                     alpha=1.0 if full else 0.35, zorder=3 if full else 2, label=f"_{host}")  # fmt: skip
         ax.set_ylim(bottom=0)
     axes[0].set_ylim(0, max(105.0, axes[0].get_ylim()[1]))
-    ends = rows["seconds"].to_list()
     for ax in axes:
-        ax.set_xlim(min(ends), max(ends))
+        ax.set_xlim(seconds.min(), last)  # the other launches may have taken longer
 
 
 def _shade(ax: Axes, results: Results, launch: dict[str, Any], last: float) -> None:

@@ -83,7 +83,7 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         scaling=tables.scaling(estimates, results),
         limits=why.limits(study.limits),
         energy=why.energy(study.energies, results),
-        no_energy=energy.ABSENT,
+        no_energy="" if len(study.energies) else energy.absent(results),
         roofline=why.roofline(study.roofline),
         no_roofline=study.roofline.note,
         times=why.times(study.times, results),

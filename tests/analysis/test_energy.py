@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -55,9 +56,14 @@ def test_launches_without_a_counter_are_counted_and_change_no_mean(tmp_path: Pat
 def test_without_a_counter_the_report_says_so_once_and_no_zero(tmp_path: Path) -> None:
     folder = study(tmp_path / "s")
     observed.telemetry(folder)
+    note = {"kind": "note", "unix": 0, "what": "cpu_energy_joules", "why": "no package's counter <here>"}
+    for home in observed.homes(folder):
+        with (home / "telemetry-node-0.jsonl").open("a") as file:
+            file.write(json.dumps(note) + "\n")
     assert energies(load(folder)).is_empty()
     page = report.write(folder)
     assert page.read_text().count(energy.ABSENT) == 1
+    assert "cpu_energy_joules: no package&#39;s counter &lt;here&gt;" in page.read_text()
     assert not (page.parent / "tables" / "energy.csv").exists()
     assert "table-energy" not in page.read_text()
     assert (page.parent / "figures" / "utilization.png").exists()
