@@ -79,7 +79,7 @@ def run(
         if launcher.kind == "local":
             machine.describe(path, chosen.resources.threads_per_worker)
         with _clean_errors(), TerminalDisplay(console) as display:
-            summary = drive(plan, folder, launcher, _precision, display, detach)
+            summary = drive(plan, folder, launcher, precision, display, detach)
     except Cancelled:
         console.print("cancelled; what is finished is kept. Run the same command to go on.")
         raise typer.Exit(128 + signal.SIGINT) from None
@@ -244,7 +244,7 @@ def import_(
     from cluster import importing
 
     with _clean_errors():
-        brought = importing.bring(source, results, _examine)
+        brought = importing.bring(source, results, examine)
     console = _console()
     for line in brought.lines():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -328,7 +328,8 @@ def _check_data(study: Study) -> None:
         raise StudyError([str(error)]) from None
 
 
-def _examine(trial: Path) -> tuple[str, str]:
+def examine(trial: Path) -> tuple[str, str]:
+    """The status that the analysis gives the launch in folder `trial`, and why."""
     from analysis import trial_folder
 
     faults: list[trial_folder.SetAside] = []
@@ -336,10 +337,11 @@ def _examine(trial: Path) -> tuple[str, str]:
     return (row["status"], row["error"]) if row else ("broken", faults[0].reason)
 
 
-def _precision(results: Path) -> dict[str, float]:
-    from analysis.efficiency import precision
+def precision(results: Path) -> dict[str, float]:
+    """Point ─▶ relative half-width of the interval of its throughput, for the driver."""
+    from analysis import efficiency
 
-    return precision(results)
+    return efficiency.precision(results)
 
 
 def _show_plan(console: Console, plan: Plan) -> None:

@@ -20,7 +20,7 @@ from analysis.load import load
 from cluster import archive, importing, status, study_file
 from cluster.folder import InUse, ResultsFolder
 from cluster.study import StudyError
-from scaling import _examine
+from scaling import examine
 from tests import measured
 from tests.test_front_door import scaling
 
@@ -28,7 +28,7 @@ TPU = {"cpu": "AMD EPYC 7B13", "physical_cores": 4, "accelerator": "TPU v5 lite"
 
 
 def bring(source: Path, target: Path) -> importing.Brought:
-    return importing.bring(source, target, _examine)
+    return importing.bring(source, target, examine)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -328,8 +328,8 @@ shutil.copytree, shutil.rmtree = deadly(shutil.copytree), deadly(shutil.rmtree)
 shutil.copyfile = deadly(shutil.copyfile)
 pathlib.Path.rename, pathlib.Path.replace = deadly(pathlib.Path.rename), deadly(pathlib.Path.replace)
 from cluster import importing
-from scaling import _examine
-importing.bring(pathlib.Path(source), pathlib.Path(target), _examine)
+from scaling import examine
+importing.bring(pathlib.Path(source), pathlib.Path(target), examine)
 """
 
 
