@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from analysis import published
+from analysis.claims import published_tpu
 from analysis.published import runs
 
 FOLDER = Path(published.__file__).parent
@@ -69,3 +70,12 @@ def test_sources_carry_citation_licence_and_warnings() -> None:
 def test_what_is_not_there_is_refused_by_name(wanted: str) -> None:
     with pytest.raises(ValueError, match=r"did you mean|no curves|has no"):
         published.curves([wanted])
+
+
+def test_the_figures_in_the_tpu_page_are_those_that_claims_prints() -> None:
+    page = (FOLDER.parents[1] / "docs" / "tpu.md").read_text()
+    found = [c for c in published_tpu(0.05).comparisons if c["reading"] == runs.WORK]
+    assert len(found) == 3
+    for c in found:
+        row = f"| {c['benchmark']} | {c['ratio']:.3f} | {c['low']:.3f} to {c['high']:.3f} | {c['runs']} and "
+        assert f"{row}{c['runs_reference']} | {c['verdict']}" in page
