@@ -26,6 +26,7 @@ def products(strategy: Any) -> list[float]:
 
 def main() -> None:
     import tensorflow as tf
+
     from jobs.tpu import address
 
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address())
