@@ -12,6 +12,7 @@ in for its cores, and whatever comes out of that is called emulated.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 ENVIRONMENTS = Path("environments")
 ON_DRIVE = "MyDrive/scaling"
 SAVE_SECONDS = 60.0
+# What CPU devices that stand in for cores measure at most, since it is for seeing how it goes.
+EMULATED_BATCH = 64
+EMULATED_CALL = 10
+EMULATED_STEPS = {"warmup": 10, "measured": 30, "compute_only": 10}
 ONE_CORE = (
     "One core gives a point, not a curve: this reproduces throughput on one chip. To see scaling over cores, run the "
     "notebook on Kaggle with the accelerator TPU v5e-8."
@@ -110,6 +115,12 @@ def plan_study(
     from cluster.study import resolved
 
     content = resolved(study_file.parse(study))
+    if tpu.emulated:
+        batch = min(batch, EMULATED_BATCH)
+        _lighten(content)
+        print(f"CPUs are slow: at most {EMULATED_BATCH} samples and few steps, so that this ends in minutes.")
+    elif importlib.util.find_spec("torch_xla") and "torch-xla" not in content["strategies"]:
+        content["strategies"].append("torch-xla")  # Colab and Kaggle have it installed beside JAX
     content["name"] = f"{content['name']}-{tpu.name.lower().replace(' ', '-')}-{tpu.cores}"
     content["workers"] = _counts(cores, tpu.cores, batch)
     content["batch"] |= {name: batch for name in ("global", "per_worker") if content["batch"][name] is not None}
@@ -127,6 +138,15 @@ def plan_study(
     print(yaml.safe_dump({k: content[k] for k in ("name", "strategies", "workers", "scaling", "batch", "repeats")},
                          sort_keys=False, default_flow_style=None).strip())  # fmt: skip
     return made
+
+
+def _lighten(content: dict[str, Any]) -> None:
+    """Let a study that was made for a TPU take few steps, in whole calls."""
+    k = content["steps_per_call"]
+    k = min(k if isinstance(k, int) else min(k), EMULATED_CALL)
+    content["steps_per_call"] = k
+    for phase, most in EMULATED_STEPS.items():
+        content["steps"][phase] = min(content["steps"][phase], most) // k * k
 
 
 def _counts(cores: str, there: int, batch: int) -> list[int]:
@@ -195,7 +215,7 @@ def measure(study: Study, keep: Path | None = None) -> Path:
     folder = ResultsFolder(results)
     folder.open(study)
     try:
-        with Display(Console(file=sys.stdout, width=110, force_jupyter=False)) as display:
+        with Display(Console(file=sys.stdout, width=110, force_terminal=False, force_jupyter=False)) as display:
             summary = run(planned, folder, launcher, precision, display)
     finally:
         folder.close()

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from cluster import study_file
 from cluster.archive import unpack
 from cluster.folder import FACTORS, ResultsFolder
+from cluster.machine import FILE as PEAKS
 from cluster.study import Study, StudyError, resolved
 from jobs.files import write_atomically
 from jobs.results import FORMAT, Outcome, UnreadableOutcome, read_outcome, read_trial
@@ -88,7 +89,7 @@ def bring(source: Path, results: Path | None, examine: Examine) -> Brought:
                 raise StudyError([f"{source}: nothing of it can be imported: {reasons}"])
             brought = Brought(target, study.name, left=left, refused=refused)
             brought.machines = sorted({_machine(a.outcome) for a in arrivals if a.outcome.status == "ok"})
-            _into(target, study, arrivals, _plan(home, study, arrivals), brought)
+            _into(target, home, study, arrivals, brought)
         except StudyError as error:
             raise type(error)([fault.replace(scratch, str(source)) for fault in error.faults]) from None
         except OSError as error:
@@ -109,7 +110,7 @@ def _unpacked(archive: Path, scratch: Path) -> Path:
 
 def _only_plain_files(home: Path) -> None:
     """Raises StudyError on a link, device or pipe among what would be copied."""
-    for path in (home / "study.yaml", home / "plan.json", *sorted((home / "trials").rglob("*"))):
+    for path in (home / "study.yaml", home / "plan.json", home / PEAKS, *sorted((home / "trials").rglob("*"))):
         mode = path.lstat().st_mode if path.is_symlink() or path.exists() else stat.S_IFREG
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise StudyError([f"{path}: is a link, a device or a pipe; results are plain files"])
@@ -149,9 +150,9 @@ def _one_line(text: object) -> str:
     return " ".join(str(text).split())[:200]
 
 
-def _into(target: Path, study: Study, arrivals: Sequence[Arrival], plan: Plan, brought: Brought) -> None:
+def _into(target: Path, home: Path, study: Study, arrivals: Sequence[Arrival], brought: Brought) -> None:
     """Put what is new into `target`, which nobody else may work on meanwhile."""
-    folder = ResultsFolder(target)
+    folder, plan = ResultsFolder(target), _plan(home, study, arrivals)
     folder.open(study)
     staged = target / ".importing"
     try:
@@ -160,6 +161,10 @@ def _into(target: Path, study: Study, arrivals: Sequence[Arrival], plan: Plan, b
         new = _new(folder, arrivals, brought)
         for arrival in new:
             shutil.copytree(arrival.folder, staged / arrival.trial.id)
+        if not any(folder.trials.iterdir()) and (home / PEAKS).is_file():
+            staged.mkdir(exist_ok=True)
+            shutil.copyfile(home / PEAKS, staged / PEAKS)
+            (staged / PEAKS).replace(target / PEAKS)
         _grow(folder, study, plan)
         for arrival in new:
             _make_room(folder, arrival.trial)
@@ -223,11 +228,9 @@ def _hardware(outcome: Outcome) -> tuple[str, str]:
     """The host and its accelerator ("" where none was used), without what differs between alike machines."""
     hardware = outcome.hardware
     device = str(hardware.get("accelerator") or hardware.get("gpu") or "")
-    emulated = " (emulated)" if hardware.get("emulated") else ""
-    return (
-        f"{hardware.get('cpu') or 'an unknown CPU'}, {hardware.get('physical_cores') or '?'} cores",
-        device + emulated,
-    )
+    if outcome.emulated or hardware.get("emulated"):
+        device = f"{device or 'TPU cores'} (emulated)"
+    return f"{hardware.get('cpu') or 'an unknown CPU'}, {hardware.get('physical_cores') or '?'} cores", device
 
 
 def _same_machine(folder: ResultsFolder, arrivals: Sequence[Arrival]) -> None:

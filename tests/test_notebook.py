@@ -39,7 +39,7 @@ AGAIN = """
 drive = pathlib.Path("drive")
 drive.mkdir()
 cells.measure(study, drive)
-shutil.rmtree(results)
+results.rename("before")
 cells.measure(study, drive)
 """
 
@@ -106,6 +106,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(PARAMETERS))
     notebook.cells.append(nbformat.v4.new_code_cell(AGAIN, id="again"))
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(place)}}).execute()
+    nbformat.write(notebook, place / "executed.ipynb")
     return {cell.id: cell for cell in notebook.cells}, place / "project" / "scaling-main"
 
 
@@ -132,7 +133,7 @@ def test_it_draws_the_curves_and_the_figures_say_emulated(executed: tuple[dict[s
     cells, place = executed
     images = [o.data["image/png"] for o in cells["curves"].outputs if "image/png" in o.get("data", {})]
     assert len(images) >= 4
-    figures = place / "results" / "tiny-emulated-tpu-2" / "figures"
+    figures = place / "before" / "figures"
     assert "emulated" in (figures / "throughput.svg").read_text().lower()
     with Image.open(figures / "throughput.png") as picture:
         assert min(picture.size) > 300
@@ -152,8 +153,8 @@ def test_its_zip_comes_home_and_a_new_runtime_goes_on(executed: tuple[dict[str, 
     assert again.count("6 launches are measured already") == 2
 
 
-def plan(tpu: scaling_notebook.Tpu, tmp_path: Path, **fields: Any) -> Any:
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+def plan(tpu: scaling_notebook.Tpu, tmp_path: Path, content: dict[str, Any] = TINY, **fields: Any) -> Any:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     given = {"cores": "all", "batch": 64, "repeats": 3, "steps": 0, "study": tmp_path / "tiny.yaml"}
     return scaling_notebook.plan_study(tpu, Path("/env/bin/python"), **(given | fields))
 
@@ -167,8 +168,16 @@ def test_the_form_becomes_the_study(tmp_path: Path) -> None:
     assert (study.batch.global_, study.repeats.min) == (64, 3)
     assert study.launcher.options["python"] == {"tf-tpu": "/env/bin/python"}
     assert plan(EIGHT, tmp_path, cores=" 1,4 ").workers == [1, 4]
+
+
+def test_where_cpus_stand_in_less_is_measured(tmp_path: Path) -> None:
     six = scaling_notebook.Tpu("emulated TPU", 6, emulated=True)
-    assert plan(six, tmp_path).workers == [1, 2, 4]  # 6 does not divide the batch
+    large = TINY | {"steps": {"warmup": 100, "measured": 500, "compute_only": 100}, "steps_per_call": 50}
+    study = plan(six, tmp_path, large, batch=512)
+    assert study.workers == [1, 2, 4]  # 6 does not divide the batch
+    assert (study.batch.global_, study.steps.warmup, study.steps.measured, study.steps_per_call) == (64, 10, 30, 10)
+    assert plan(six, tmp_path, large, steps=20).steps.measured == 20
+    assert plan(EIGHT, tmp_path, large, batch=512).steps.measured == 500
 
 
 @pytest.mark.parametrize(

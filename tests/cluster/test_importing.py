@@ -37,7 +37,9 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    return measured.study(tmp_path / "elsewhere", ["torch", "tf"])
+    made = measured.study(tmp_path / "elsewhere", ["torch", "tf"])
+    (made / "machine.json").write_text('{"format": 1}\n')
+    return made
 
 
 @pytest.fixture
@@ -278,7 +280,7 @@ def test_an_encrypted_zip_and_what_is_no_zip_are_refused(zipped: Path, tmp_path:
     assert "holds no results folder" in refused(zipped, tmp_path / "here")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1), rubbish=st.binary(min_size=1, max_size=30))
 def test_no_damage_to_a_zip_crashes_it_or_leaves_anything_broken(
     where: float, rubbish: bytes, zipped: Path, tmp_path: Path
@@ -347,8 +349,8 @@ def test_killed_at_any_moment_it_leaves_whole_launches_and_goes_on(at: int, else
 
 def test_a_tpu_results_zip_judges_the_claim_at_home(tmp_path: Path) -> None:
     elsewhere = measured.study(
-        tmp_path / "elsewhere", ["tf", "torch"], name="tpu", seconds={"tf": 0.010, "torch": 0.014}, repeats=6,
-        hardware=TPU, host="colab",
+        tmp_path / "elsewhere", ["tf-tpu", "jax"], name="tpu", seconds={"tf-tpu": 0.010, "jax": 0.014}, repeats=6,
+        hardware=TPU, host="colab", resources={"tpu": "real"},
     )  # fmt: skip
     zipped = Path(shutil.make_archive(str(elsewhere), "zip", elsewhere.parent, elsewhere.name))
     done = scaling("import", zipped, "--results", tmp_path / "here")
@@ -362,7 +364,9 @@ def test_a_tpu_results_zip_judges_the_claim_at_home(tmp_path: Path) -> None:
 
 
 def test_emulated_results_never_judge_the_claim(tmp_path: Path) -> None:
-    emulated = measured.study(tmp_path / "e", ["tf", "torch"], hardware=TPU | {"emulated": True}, repeats=6)
-    bring(emulated, tmp_path / "here")
+    cells = {"tpu": "emulated"}
+    emulated = measured.study(tmp_path / "e", ["tf-tpu", "jax"], hardware=TPU, resources=cells, repeats=6)
+    brought = bring(emulated, tmp_path / "here")
+    assert brought.machines == ["TPU v5 lite (emulated) in AMD EPYC 7B13, 4 cores"]
     verdict = next(v for v in judge(load(tmp_path / "here")) if v.claim.id == "tf-suits-tpu")
     assert verdict.verdict == "untested"
