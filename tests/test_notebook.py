@@ -105,7 +105,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     at = next(i for i, cell in enumerate(notebook.cells) if cell.id == "parameters")
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(PARAMETERS))
     notebook.cells.append(nbformat.v4.new_code_cell(AGAIN, id="again"))
-    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(place)}}).execute()
+    NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(place)}}).execute()
     nbformat.write(notebook, place / "executed.ipynb")
     return {cell.id: cell for cell in notebook.cells}, place / "project" / "scaling-main"
 
@@ -115,6 +115,7 @@ def said(cell: Any) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_without_a_tpu_it_runs_through_and_says_emulated(executed: tuple[dict[str, Any], Path]) -> None:
     cells, _ = executed
     assert "All results below are EMULATED" in said(cells["find"])
@@ -129,6 +130,7 @@ def test_without_a_tpu_it_runs_through_and_says_emulated(executed: tuple[dict[st
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_it_draws_the_curves_and_the_figures_say_emulated(executed: tuple[dict[str, Any], Path]) -> None:
     cells, place = executed
     images = [o.data["image/png"] for o in cells["curves"].outputs if "image/png" in o.get("data", {})]
@@ -141,6 +143,7 @@ def test_it_draws_the_curves_and_the_figures_say_emulated(executed: tuple[dict[s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_its_zip_comes_home_and_a_new_runtime_goes_on(executed: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
     cells, place = executed
     brought = importing.bring(place / "tiny-emulated-tpu-2.zip", tmp_path / "home", examine)
