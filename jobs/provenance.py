@@ -16,7 +16,7 @@ from typing import Any
 
 PACKAGES = (
     "torch", "tensorflow", "tensorflow-cpu", "tensorflow-tpu", "keras", "horovod", "jax", "jaxlib", "optax",
-    "torch_xla", "torch_tpu", "libtpu", "numpy", "ray", "scaling",
+    "torch_xla", "libtpu", "numpy", "ray", "scaling",
     "nvidia-nccl-cu12", "nvidia-nccl-cu13", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
 )  # fmt: skip
 # Families of variables that change how fast the libraries are.

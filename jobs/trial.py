@@ -265,7 +265,7 @@ def executions(strategy: str, workload: Workload = "train") -> tuple[Execution, 
     TPU is compiled by XLA by default.
     """
     info = STRATEGIES[strategy]
-    if workload == "ingest" or "torch_xla" in info.needs or "torch_tpu" in info.needs:
+    if workload == "ingest" or "torch_xla" in info.needs:
         return ("default",)
     if info.framework == "JAX":
         return ("default", "eager") if workload == "infer" else ("default",)

@@ -70,10 +70,6 @@ STRATEGIES: dict[str, StrategyInfo] = {
             "torch-xla", "PyTorch", "native", ("torch", "torch_xla"),
             one_process=True, tpu="can", own_base=True, apart="`make setup-xla` installs it into .venv-xla",
         ),
-        StrategyInfo(
-            "torch-tpu", "PyTorch", "native", ("torch", "torch_tpu"),
-            tpu="only", own_base=True, apart="experimental: `pip install torch_tpu==0.2.0` on a TPU's host",
-        ),
     )
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What the JAX strategies share: the CNN as a pure function, optax Adam, k steps in one jitted call.
+"""What the JAX strategies share: the CNN as a pure function, optax Adam, k steps per host call.
 
 The data are resident as uint8 and only index batches go in. Over n devices the batch is laid out over a
 mesh and everything else replicated; the compiler then sums the gradients (data parallelism by sharding:
@@ -10,22 +10,26 @@ Run one: `python -m jobs.worker TRIAL_DIR` with strategy jax or jax-sharded.
 from __future__ import annotations
 
 import os
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import model, tpu
+from jobs import learning_rate, model, tpu
 from jobs.data import Indices
 from jobs.strategies.base import Facts, Logits, Losses, Strategy
 from jobs.strategies.xla_threads import intra_op_threads
 
 
 def forward(weights: dict[str, Any], images: Any) -> Any:
-    """The article's CNN: images [b, 28, 28, 1] in 0…1 ─▶ logits [b, 10]; weights as jobs.model lays them out."""
+    """The article's CNN: images [b, 28, 28, 1] in 0…1 ─▶ logits [b, 10]; weights as jobs.model lays them out.
+
+    The arithmetic is of the images' type, whatever that of the weights.
+    """
     import jax
 
+    weights = {name: value.astype(images.dtype) for name, value in weights.items()}
     for layer in ("conv1", "conv2"):
         images = jax.lax.conv_general_dilated(
             images, weights[f"{layer}/kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -62,70 +66,98 @@ class JaxLoop(Strategy):
             raise RuntimeError(f"{self.devices} workers on {len(found)} devices; use at most {len(found)}")
         self.mesh = Mesh(np.array(found[: self.devices]), ("data",))
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
-        self.split = NamedSharding(self.mesh, PartitionSpec(None, "data"))  # of [k, b]
-        self.dtype = jnp.dtype(self.trial.precision)
+        self.split = NamedSharding(self.mesh, PartitionSpec("data"))  # of the first dimension
+        mixed = self.trial.precision == "bfloat16"
+        self.dtype = jnp.dtype("float32" if mixed else self.trial.precision)
+        self.arithmetic = jnp.dtype(self.trial.precision)
         data = self.context.dataset
         self.images = jax.device_put(data.train_images, self.replicated)
         self.labels = jax.device_put(data.train_labels.astype(np.int32), self.replicated)
-        weights = {name: value.astype(self.dtype) for name, value in model.initial_weights(self.trial.seed).items()}
         # optax adds epsilon to the bias-corrected root, as torch.optim.Adam does, and has its epsilon.
-        self.optimizer = optax.adam(self.trial.learning_rate)
-        self.state = jax.device_put((weights, self.optimizer.init(weights)), self.replicated)
-        self._train = jax.jit(self._steps, donate_argnums=0)
+        self.optimizer = optax.adam(self.rate)
+        self.start_over()
+        self._train = self._compiled(self._step)
 
-    def train(self, batches: Indices) -> Losses:
+    def _compiled(self, step: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Indices], Any]:
+        """`step`(state, indices [b], images, labels) as a call of k: state, batches [k, b] ─▶ state, losses [k].
+
+        On a TPU the loop over k is part of the program. XLA:CPU computes convolutions within a loop many
+        times slower, so elsewhere the k steps are told one after the other, and waited for once.
+        """
         import jax
 
-        self.state, losses = self._train(self.state, jax.device_put(batches, self.split))
-        found: Losses = np.asarray(losses)
-        return found
+        if self.trial.tpu == "real" and self.trial.steps_per_call > 1:
+            return self._looped(step)
+        one = jax.jit(step, donate_argnums=0)
+
+        def steps(state: Any, batches: Indices) -> Any:
+            losses = []
+            for batch in batches:
+                state, loss = one(state, jax.device_put(batch, self.split), self.images, self.labels)
+                losses.append(loss)
+            return state, np.stack([np.asarray(loss) for loss in losses])
+
+        return steps
+
+    def _looped(self, step: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Indices], Any]:
+        import jax
+        from jax.sharding import NamedSharding, PartitionSpec
+
+        def steps(state: Any, batches: Any, images: Any, labels: Any) -> Any:
+            return jax.lax.scan(lambda state, batch: step(state, batch, images, labels), state, batches)
+
+        program, split = jax.jit(steps, donate_argnums=0), NamedSharding(self.mesh, PartitionSpec(None, "data"))
+
+        def call(state: Any, batches: Indices) -> Any:
+            state, losses = program(state, jax.device_put(batches, split), self.images, self.labels)
+            return state, np.asarray(losses)
+
+        return call
+
+    def start_over(self) -> None:
+        """Put weights and moments to where training begins."""
+        import jax
+
+        weights = {name: value.astype(self.dtype) for name, value in model.initial_weights(self.trial.seed).items()}
+        self.state = jax.device_put((weights, self.optimizer.init(weights)), self.replicated)
+
+    def rate(self, step: Any) -> Any:
+        """jobs.learning_rate.at, of a step that is known on the device only."""
+        import jax.numpy as jnp
+
+        warmup, peak = self.trial.learning_rate_warmup, learning_rate.peak(self.trial)
+        return peak * jnp.minimum((step + 1).astype(self.dtype) / warmup, 1.0) if warmup else peak
+
+    def train(self, batches: Indices) -> Losses:
+        losses: Losses
+        self.state, losses = self._train(self.state, batches)
+        return losses
 
     def copy_state(self) -> None:
         """A copy of the state for each device, side by side: [devices, …]."""
         import jax
         import jax.numpy as jnp
-        from jax.sharding import NamedSharding, PartitionSpec
+        from jax.sharding import PartitionSpec
 
-        apart = NamedSharding(self.mesh, PartitionSpec("data"))
         self.copy = jax.tree.map(
-            lambda leaf: jax.device_put(jnp.broadcast_to(leaf, (self.devices, *leaf.shape)), apart), self.state
+            lambda leaf: jax.device_put(jnp.broadcast_to(leaf, (self.devices, *leaf.shape)), self.split), self.state
         )
-        alone = partial(
-            jax.shard_map, mesh=self.mesh, check_vma=False,
-            in_specs=(PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec(), PartitionSpec()),
-            out_specs=(PartitionSpec("data"), PartitionSpec(None, "data")),
-        )  # fmt: skip
+        apart, same = PartitionSpec("data"), PartitionSpec()
 
-        def steps(state: Any, batches: Any, images: Any, labels: Any) -> Any:
-            """What one device does alone with its part of the batches."""
-            mine = jax.tree.map(lambda leaf: leaf[0], state)
-            mine, losses = self._scan(mine, batches, images, labels)
-            return jax.tree.map(lambda leaf: leaf[None], mine), losses[:, None]
+        def alone(state: Any, chosen: Any, images: Any, labels: Any) -> Any:
+            """What one device does with its part of the batch, asking no other."""
+            mine, loss = self._step(jax.tree.map(lambda leaf: leaf[0], state), chosen, images, labels)
+            return jax.tree.map(lambda leaf: leaf[None], mine), loss[None]
 
-        whole = alone(steps)
-        self._compute_only = jax.jit(
-            lambda state, batches: whole(state, batches, self.images, self.labels), donate_argnums=0
+        mapped = jax.shard_map(
+            alone, mesh=self.mesh, in_specs=(apart, apart, same, same), out_specs=(apart, apart), check_vma=False
         )
+        self._compute_only = self._compiled(mapped)
 
     def compute_only(self, batches: Indices) -> Losses:
-        import jax
-
-        self.copy, losses = self._compute_only(self.copy, jax.device_put(batches, self.split))
-        found: Losses = np.asarray(losses).mean(axis=1)
+        self.copy, losses = self._compute_only(self.copy, batches)
+        found: Losses = losses.mean(axis=1)  # [k, devices]
         return found
-
-    def _steps(self, state: Any, batches: Any) -> Any:
-        return self._scan(state, batches, self.images, self.labels)
-
-    def _scan(self, state: Any, batches: Any, images: Any, labels: Any) -> Any:
-        """One step per row of `batches` [k, b] ─▶ the state after them, losses [k]."""
-        import jax
-
-        step = partial(self._step, images=images, labels=labels)
-        if len(batches) == 1:  # a loop of one is compiled as a loop, which is slow on CPUs
-            state, loss = step(state, batches[0])
-            return state, loss[None]
-        return jax.lax.scan(step, state, batches)
 
     def _step(self, state: Any, chosen: Any, images: Any, labels: Any) -> Any:
         import jax
@@ -134,7 +166,7 @@ class JaxLoop(Strategy):
         weights, moments = state
 
         def loss_of(weights: Any) -> Any:
-            logits = forward(weights, images[chosen][..., None].astype(self.dtype) / 255)
+            logits = forward(weights, images[chosen][..., None].astype(self.arithmetic) / 255).astype(self.dtype)
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen]).mean()
 
         loss, gradients = jax.value_and_grad(loss_of)(weights)
@@ -148,7 +180,7 @@ class JaxLoop(Strategy):
         infer = jax.jit(lambda weights, images: forward(weights, images).argmax(axis=1))
         right = 0
         for start in range(0, len(data.test_labels), 500):
-            images = data.test_images[start : start + 500, ..., np.newaxis].astype(self.dtype) / 255
+            images = data.test_images[start : start + 500, ..., np.newaxis].astype(self.arithmetic) / 255
             guesses = np.asarray(infer(self.state[0], images))
             right += int(np.sum(guesses == data.test_labels[start : start + 500]))
         return right / len(data.test_labels)
@@ -156,14 +188,14 @@ class JaxLoop(Strategy):
     def inference(self, pool: NDArray[np.floating]) -> tuple[Logits, Logits]:
         import jax
 
-        inputs = [jax.device_put(images[..., np.newaxis].astype(self.dtype), self.replicated) for images in pool]
+        inputs = [jax.device_put(images[..., np.newaxis].astype(self.arithmetic), self.replicated) for images in pool]
         compiled = jax.jit(forward)
 
         def call(index: int) -> NDArray[np.floating]:
-            return np.asarray(compiled(self.state[0], inputs[index]))
+            return np.asarray(compiled(self.state[0], inputs[index]), self.dtype)
 
         def eager(index: int) -> NDArray[np.floating]:
-            return np.asarray(forward(self.state[0], inputs[index]))
+            return np.asarray(forward(self.state[0], inputs[index]), self.dtype)
 
         return (eager if self.trial.execution == "eager" else call), eager
 

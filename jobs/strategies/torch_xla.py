@@ -19,7 +19,6 @@ from jobs import tpu
 from jobs.data import Indices
 from jobs.strategies.base import Context, Facts, Losses
 from jobs.strategies.torch_loop import TorchLoop
-from jobs.strategies.xla_threads import intra_op_threads
 
 
 class TorchXLA(TorchLoop):
@@ -34,7 +33,6 @@ class TorchXLA(TorchLoop):
         os.environ["PJRT_DEVICE"] = "TPU" if on_tpu else "CPU"
         if not on_tpu:
             os.environ["CPU_NUM_DEVICES"] = str(self.devices)
-            os.environ["NPROC"] = str(self.trial.threads_per_worker * self.devices)  # the size of XLA's thread pool
         super().prepare()
         import torch_xla  # noqa: F401
         import torch_xla.runtime as runtime
@@ -121,7 +119,8 @@ class TorchXLA(TorchLoop):
         return Facts(
             device=tpu.name() if self.trial.tpu == "real" else "cpu",
             parameters=sum(parameter.numel() for parameter in self.net.parameters()),
-            intra_op_threads=intra_op_threads(),
+            # XLA's pool has a thread for each core this process may use; its threads have no names here.
+            intra_op_threads=len(os.sched_getaffinity(0)),
             inter_op_threads=1,
         )
 
