@@ -121,7 +121,7 @@ def plan_study(
         print(f"CPUs are slow: at most {EMULATED_BATCH} samples and few steps, so that this ends in minutes.")
     elif importlib.util.find_spec("torch_xla") and "torch-xla" not in content["strategies"]:
         content["strategies"].append("torch-xla")  # Colab and Kaggle have it installed beside JAX
-    content["name"] = f"{content['name']}-{tpu.name.lower().replace(' ', '-')}-{tpu.cores}"
+    content["name"] = f"{content['name']}-{tpu.name.removeprefix('TPU ').lower().replace(' ', '-')}-{tpu.cores}"
     content["workers"] = _counts(cores, tpu.cores, batch)
     content["batch"] |= {name: batch for name in ("global", "per_worker") if content["batch"][name] is not None}
     content["repeats"] = {"min": repeats}

@@ -167,7 +167,7 @@ EIGHT = scaling_notebook.Tpu("TPU v5e", 8, emulated=False)
 
 def test_the_form_becomes_the_study(tmp_path: Path) -> None:
     study = plan(EIGHT, tmp_path)
-    assert (study.slug, study.workers, study.resources.tpu) == ("tiny-tpu-v5e-8", [1, 2, 4, 8], "real")
+    assert (study.slug, study.workers, study.resources.tpu) == ("tiny-v5e-8", [1, 2, 4, 8], "real")
     assert (study.batch.global_, study.repeats.min) == (64, 3)
     assert study.launcher.options["python"] == {"tf-tpu": "/env/bin/python"}
     assert plan(EIGHT, tmp_path, cores=" 1,4 ").workers == [1, 4]
