@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from cluster.launcher import Launch
 from cluster.slurm_cluster import SlurmLauncher
 from cluster.study import StudyError
 from jobs.results import read_outcome, write_trial
-from jobs.trial import Steps
+from jobs.trial import Steps, Trial
 from tests.cluster import practice
 from tests.cluster.practice import slurm
 from tests.cluster.slurm_runs import (
@@ -49,9 +51,18 @@ def _settles_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "SETTLE_SECONDS", 2.0)
 
 
+@pytest.fixture(scope="module")
+def locally(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Trial], Done]:
+    """Runs a trial by the local launcher, once for all who ask."""
+    results = tmp_path_factory.mktemp("local")
+    return cache(lambda trial: launch(trial, results))
+
+
 @pytest.mark.horovod
 @pytest.mark.parametrize("allocation", ["per-trial", "packed"])
-def test_every_strategy_runs_over_the_nodes_as_it_does_locally(allocation: str, tmp_path: Path) -> None:
+def test_every_strategy_runs_over_the_nodes_as_it_does_locally(
+    allocation: str, tmp_path: Path, locally: Callable[[Trial], Done]
+) -> None:
     summary, _ = drive(
         tmp_path,
         strategies=DISTRIBUTED,
@@ -63,8 +74,8 @@ def test_every_strategy_runs_over_the_nodes_as_it_does_locally(allocation: str, 
     assert summary.failed == []
     done = trials_of(tmp_path)
     assert len(done) == 12
-    alone = launch(done[0].trial.model_copy(update={"strategy": "torch", "workers": 1}), tmp_path / "local")
-    ddp = launch(done[0].trial.model_copy(update={"strategy": "torch-ddp", "workers": 2}), tmp_path / "local")
+    alone = locally(done[0].trial.model_copy(update={"strategy": "torch", "workers": 1}))
+    ddp = locally(done[0].trial.model_copy(update={"strategy": "torch-ddp", "workers": 2}))
     for each in done:
         np.testing.assert_allclose(each.losses(), alone.losses(), rtol=1e-9, err_msg=each.trial.id)
         assert each.outcome.launcher == "slurm"
