@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from typing import Any
 from cluster import horovod_build, slurm_options, slurm_queue
 from cluster.launcher import Launch, State
 from cluster.slurm_job import JobFolder, Planned, begun
-from cluster.slurm_options import Size, size_of
+from cluster.slurm_options import size_of
 from cluster.slurm_queue import JobState
+from cluster.slurm_refusal import refused
 from cluster.study import StudyError
 from jobs.files import look_afresh
 from jobs.results import Status, UnreadableOutcome, conclude, now, read_exits, read_outcome, read_trial, verdict
@@ -105,36 +105,7 @@ class SlurmLauncher:
                 f"launcher.time: {minutes} is {given} s, and one trial may take limits.trial = "
                 f"{needed - slurm_options.SIGNAL_SECONDS:g} s; raise the one or lower the other"
             )
-        return faults or self._refused(points)
-
-    def _refused(self, points: Sequence[Trial]) -> list[str]:
-        """What SLURM would never start, in its own words, one line for each size."""
-        faults = []
-        refused = self._jobs_folder / "refused"
-        new = [path for path in (refused, self._jobs_folder, self._jobs_folder.parent) if not path.exists()]
-        try:
-            refused.mkdir(parents=True, exist_ok=True)
-            for old in refused.glob("*.sbatch"):
-                old.unlink()
-        except OSError as error:
-            return [f"{refused}: cannot be written to ({error.strerror}); use --results"]
-        groups = [points] if self._options.allocation == "packed" else _by_size(points, self._options)
-        for group in groups:
-            size = slurm_options.largest([size_of(p, self._options) for p in group], self._options)
-            script = refused / f"{size.nodes}-nodes-{size.tasks}-tasks.sbatch"
-            script.write_text(self._script(refused, "scaling-test-only", size, group), encoding="utf-8")
-            try:
-                said = slurm_queue.refusal(script, size.nodes, self._options.partition)
-            except slurm_queue.SlurmError as error:
-                said = str(error)
-            if said:
-                faults.append(f"SLURM refuses {script}: {said}")
-            else:
-                script.unlink()
-        for path in [] if faults else new:
-            with suppress(OSError):  # another command may have begun to use it
-                path.rmdir()
-        return faults
+        return faults or refused(points, self._options, self._jobs_folder)
 
     # Submitting
 
@@ -185,13 +156,10 @@ class SlurmLauncher:
         )
         folder.write()
         size = slurm_options.largest([p.size for p in launched], self._options)
-        script = self._script(folder.path, folder.name, size, [x.trial for x in launches])
+        minutes = slurm_options.time_limit(self._options, [x.trial for x in launches])
+        script = slurm_options.script(self._options, size, minutes, folder.path, folder.name)
         folder.script.write_text(script, encoding="utf-8")
         return folder
-
-    def _script(self, folder: Path, name: str, size: Size, trials: Sequence[Trial]) -> str:
-        minutes = slurm_options.time_limit(self._options, max(t.limits.trial for t in trials))
-        return slurm_options.script(self._options, size, minutes, folder, name)
 
     def _discard(self, folder: JobFolder) -> None:
         """A job that was never submitted leaves nothing behind."""
@@ -405,13 +373,6 @@ class SlurmLauncher:
 
     def close(self) -> None:
         """The jobs go on."""
-
-
-def _by_size(points: Iterable[Trial], options: slurm_options.SlurmOptions) -> list[list[Trial]]:
-    groups: dict[Size, list[Trial]] = {}
-    for point in points:
-        groups.setdefault(size_of(point, options), []).append(point)
-    return list(groups.values())
 
 
 def _concluded(folder: Path) -> bool:

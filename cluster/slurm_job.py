@@ -90,10 +90,6 @@ class JobFolder:
     def ended(self, reason: str) -> None:
         write_atomically(self.path / "end.json", json.dumps({"format": FORMAT, "reason": reason}) + "\n")
 
-    def not_begun(self) -> list[Planned]:
-        """Trials of which nothing was started, judged by their folders."""
-        return [p for p in self.launches if not begun(self.trial(p))]
-
     def _note(self, name: str) -> dict[str, Any] | None:
         try:
             content = json.loads((self.path / name).read_text(encoding="utf-8"))

@@ -195,9 +195,10 @@ def largest(sizes: Sequence[Size], options: SlurmOptions) -> Size:
     return Size(nodes, nodes * each, each, math.ceil(per_node / each), math.ceil(gpus / each))
 
 
-def time_limit(options: SlurmOptions, trial_seconds: float) -> int:
-    """Minutes of a job: the study's `time`, or what its one trial may take at most and some more."""
-    seconds = seconds_of(options.time) if options.time is not None else trial_seconds + SPARE_SECONDS
+def time_limit(options: SlurmOptions, trials: Sequence[Trial]) -> int:
+    """Minutes of a job: the study's `time`, or what the longest of its trials may take and some more."""
+    longest = max(trial.limits.trial for trial in trials)
+    seconds = seconds_of(options.time) if options.time is not None else longest + SPARE_SECONDS
     return math.ceil(seconds / 60)
 
 

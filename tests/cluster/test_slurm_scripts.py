@@ -60,7 +60,7 @@ def test_a_script_is_as_it_was_agreed(name: str, monkeypatch: pytest.MonkeyPatch
     gpus = int(name == "gpus")  # of the study, not of the launcher
     size = size_of(trial("torch-ddp", options.most_workers, threads_per_worker=1, gpus_per_worker=gpus), options)
     job = Path("/home/me/results/a study/slurm/torch-ddp-0f0f0f0f")
-    script = slurm_options.script(options, size, slurm_options.time_limit(options, 900), job, job.name)
+    script = slurm_options.script(options, size, slurm_options.time_limit(options, [trial("torch", 1)]), job, job.name)
     compare(script, GOLDEN / f"{name}.sbatch")
 
 
