@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -17,78 +18,12 @@ CLUSTER = Path(__file__).parents[2] / "cluster"
 STUDIES = CLUSTER.parent / "studies"
 LAUNCHER_FILES = ["ray-gpu.yaml", "ray-tpu.yaml"]
 
-# What of a RayCluster is used here, strictly: written after KubeRay's API reference of v1.6 and that of
-# Kubernetes v1.34 (https://docs.ray.io/en/master/cluster/kubernetes/references/api.html), in which a
-# missing or misspelt key would be found out only by the operator. It is not the whole CRD.
-QUANTITY = {"type": "string", "pattern": r"^\d+(m|Ki|Mi|Gi|Ti)?$"}
-RESOURCES = {"type": "object", "required": ["cpu", "memory"], "additionalProperties": QUANTITY}
-POD = {
-    "type": "object",
-    "required": ["spec"],
-    "additionalProperties": False,
-    "properties": {
-        "metadata": {"type": "object"},
-        "spec": {
-            "type": "object",
-            "required": ["containers"],
-            "additionalProperties": False,
-            "properties": {
-                "affinity": {
-                    "type": "object",
-                    "propertyNames": {"enum": ["nodeAffinity", "podAffinity", "podAntiAffinity"]},
-                },
-                "containers": {
-                    "type": "array",
-                    "minItems": 1,
-                    "items": {
-                        "type": "object",
-                        "required": ["name", "image", "resources"],
-                        "additionalProperties": False,
-                        "properties": {
-                            "name": {"type": "string", "pattern": "^[a-z0-9-]{1,63}$"},
-                            "image": {"type": "string"},
-                            "env": {
-                                "type": "array",
-                                "items": {
-                                    "type": "object",
-                                    "required": ["name", "value"],
-                                    "additionalProperties": False,
-                                    "properties": {"name": {"type": "string"}, "value": {"type": "string"}},
-                                },
-                            },
-                            "resources": {
-                                "type": "object",
-                                "additionalProperties": False,
-                                "properties": {"requests": RESOURCES, "limits": RESOURCES},
-                            },
-                            "volumeMounts": {
-                                "type": "array",
-                                "items": {"type": "object", "required": ["name", "mountPath"]},
-                            },
-                        },
-                    },
-                },
-                "volumes": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "required": ["name"],
-                        "additionalProperties": False,
-                        "properties": {
-                            "name": {"type": "string"},
-                            "persistentVolumeClaim": {
-                                "type": "object",
-                                "required": ["claimName"],
-                                "additionalProperties": False,
-                                "properties": {"claimName": {"type": "string"}, "readOnly": {"type": "boolean"}},
-                            },
-                        },
-                    },
-                },
-            },
-        },
-    },
-}
+# What of a RayCluster is used here, strictly, but for its pods: written after KubeRay's API reference of
+# v1.6 (https://docs.ray.io/en/master/cluster/kubernetes/references/api.html), in which a missing or
+# misspelt key would be found out only by the operator. It is not the whole CRD.
+KUBERNETES = "1.34"
+POD_HEADER = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}}
+POD = {"type": "object", "required": ["spec"], "properties": {"spec": {"type": "object"}}}
 START_PARAMS = {"type": "object", "additionalProperties": {"type": "string"}}
 RAY_CLUSTER = {
     "type": "object",
@@ -166,7 +101,8 @@ def test_such_a_cluster_is_safe_and_measures_like_any_other(name: str) -> None:
     assert not any("ray stop" in command for command in starts)
     assert all("RAY_AUTH_MODE=token" in c and "RAY_worker_niceness=0" in c for c in starts)
     assert all("--include-dashboard=false" in c for c in config["head_start_ray_commands"])
-    assert any("umask 077" in c and "auth_token" in c for c in config["initialization_commands"])
+    assert config["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
+    assert "chmod 700 ~/.ray && chmod 600 ~/.ray/auth_token" in config["setup_commands"]
     types = config["available_node_types"]
     assert all(kind["min_workers"] == kind["max_workers"] for kind in types.values())
     assert sum(kind["max_workers"] for kind in types.values()) == config["max_workers"]
@@ -190,6 +126,10 @@ def test_the_kubernetes_manifest_is_a_raycluster() -> None:
     assert group["replicas"] == group["minReplicas"] == group["maxReplicas"]
     for template in (spec["headGroupSpec"]["template"], group["template"]):
         pod = template["spec"]
+        # By the schema that Kubernetes publishes; strictly, as the API server with --validate=strict.
+        kubernetes_validate.validate(POD_HEADER | template, KUBERNETES, strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(POD_HEADER | {"spec": pod | {"affinty": {}}}, KUBERNETES, strict=True)
         volumes = {volume["name"] for volume in pod["volumes"]}
         for container in pod["containers"]:
             assert {"name": "RAY_worker_niceness", "value": "0"} in container["env"]
