@@ -98,7 +98,9 @@ class Child:
             self._process.wait()
         with self._log as log:
             log.seek(0)
-            said = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+            # Where Ray aborts the process, what it says of that is before the stack.
+            words, _, _ = log.read().decode(errors="replace").partition("*** StackTrace Information ***")
+        said = [line.strip() for line in words.splitlines() if line.strip()]
         if self._after is not None:
             self._after.wait()  # it removes the folder, too
         return said[-1][:300] if said else f"exit code {self._process.returncode}"

@@ -20,7 +20,7 @@ from cluster import horovod_build
 from cluster.launcher import Launch, OptionsError, State
 from cluster.ray_capacity import Need, Node, what_there_is
 from cluster.ray_child import CLOSE_SECONDS, Child
-from cluster.ray_options import head_address, parse
+from cluster.ray_options import cores_of, head_address, parse
 from cluster.ray_rank import found_here
 from jobs.cores import allowed_cores
 from jobs.files import RankExit
@@ -98,11 +98,12 @@ class RayLauncher:
         self._faults = []
         if faults:
             return faults
-        for threads in sorted({p.threads_per_worker for p in points}):
-            if self._options.cpus(threads) < threads:
-                faults.append(
-                    f"launcher.cpus_per_worker: {self._options.cpus_per_worker} is less than {threads} threads"
-                )
+        given = self._options.cpus_per_worker
+        for p in points if given else ():
+            if self._options.need(p).cpus < cores_of(p):
+                most = max((p.threads_per_worker, "threads"), (p.readers, "readers"))
+                faults.append(f"launcher.cpus_per_worker: {given} is less than {most[0]} {most[1]}")
+        faults = list(dict.fromkeys(faults))
         never = [(p.workers, n) for p in points if (n := self._options.need(p)).most(nodes) < n.count]
         for need in dict.fromkeys(Need(1, n.cpus, n.gpus, n.spread) for _, n in never):
             sizes = sorted({w for w, n in never if (n.cpus, n.gpus) == (need.cpus, need.gpus)})

@@ -6,7 +6,8 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cluster import ray_rank
@@ -31,12 +32,13 @@ class Cluster:
         self.variables[ray_rank.NICENESS] = str(os.getpriority(os.PRIO_PROCESS, 0))
         self.command = [sys.executable, "-P", "-m", "cluster.ray_rank"]
         self.cwd: str = hello["cwd"]
+        self._alike: set[str] = set()  # ids of the nodes that were looked at and are as it is here
 
     def connect(self) -> list[str]:
         """Returns why that is not possible, one line each."""
         address = self.hello["address"]
-        if address and (fault := unreachable(address)):
-            return [fault]
+        if address and (fault := unusable_token(os.environ) or unreachable(address)):
+            return [f"launcher.address: {address}: {fault}"]
         import ray
         from ray import cloudpickle
 
@@ -45,7 +47,7 @@ class Cluster:
         try:
             if address:
                 ray.init(address=address, **quiet)
-                return self._differences()
+                return self.differences(self.nodes())
             ray.init(
                 num_cpus=self.hello["cpus"],
                 include_dashboard=False,
@@ -77,18 +79,23 @@ class Cluster:
         parts = [f"{left.get(k, 0):g} of {total[k]:g} {k}s" for k in ("CPU", "GPU") if total.get(k)]
         return " and ".join(parts) + " are free"
 
-    def _differences(self) -> list[str]:
-        """What is not on every node as it is here: one runtime for all, or the numbers mean nothing."""
+    def differences(self, nodes: Sequence[Node]) -> list[str]:
+        """What is not on every node as it is here: one runtime for all, or the numbers mean nothing.
+
+        A node is looked at once; one that has joined since is looked at before a trial uses it.
+        """
+        if self.hello["address"] is None:
+            return []  # a cluster of our own has one node, which is this machine
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         look = ray.remote(num_cpus=0, max_retries=0)(ray_rank.look)
-        nodes = self.nodes()
         asked = {
             node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
                 [*self.command, "--look"], self.variables, self.cwd
             )
             for node in nodes
+            if node.id not in self._alike
         }
         faults = []
         for node, ref in asked.items():
@@ -97,7 +104,10 @@ class Cluster:
             except Exception as error:
                 faults.append(f"node {node.name}: could not be looked at: {in_a_line(error)}")
                 continue
-            faults += [f"node {node.name}: {fault}" for fault in self._compare(found)]
+            if unlike := self._compare(found):
+                faults += [f"node {node.name}: {fault}" for fault in unlike]
+            else:
+                self._alike.add(node.id)
         return faults
 
     def _compare(self, found: Mapping[str, Any]) -> list[str]:
@@ -117,6 +127,20 @@ class Cluster:
         return faults
 
 
+def unusable_token(environment: Mapping[str, str]) -> str:
+    """Why Ray, which is to use a token, would abort for want of one; empty if it has one."""
+    if environment.get("RAY_AUTH_MODE") != "token" or environment.get("RAY_AUTH_TOKEN"):
+        return ""
+    path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    try:
+        why = "" if path.read_bytes().strip() else "is empty"
+    except OSError as error:
+        why = f"cannot be read ({error.strerror})"
+    return (
+        why and f"the token file {path} {why}; put the cluster's token into it, or name another in RAY_AUTH_TOKEN_PATH"
+    )
+
+
 def unreachable(address: str) -> str:
     """Why no cluster can be used at `address`, empty if one can. Ray itself takes 20 s and more to
     say so, and does not name the token."""
@@ -124,7 +148,7 @@ def unreachable(address: str) -> str:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
     except OSError as error:
-        return f"launcher.address: {address}: nothing answers there ({error.strerror or error})"
+        return f"nothing answers there ({error.strerror or error})"
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.exceptions import AuthenticationError
 
@@ -133,17 +157,17 @@ def unreachable(address: str) -> str:
     except AuthenticationError:
         token = os.environ.get("RAY_AUTH_TOKEN_PATH") or ("RAY_AUTH_TOKEN" if "RAY_AUTH_TOKEN" in os.environ else "")
         return (
-            f"launcher.address: {address}: the cluster does not accept our token ({token or 'there is none'}); "
+            f"the cluster does not accept our token ({token or 'there is none'}); "
             "put the cluster's token into a file and its path into RAY_AUTH_TOKEN_PATH"
         )
     except Exception as error:
-        return (
-            f"launcher.address: {address}: what answers there is not a Ray cluster of our version: {in_a_line(error)}"
-        )
+        return f"what answers there is not a Ray cluster of our version: {in_a_line(error)}"
     return ""
 
 
 def in_a_line(error: BaseException) -> str:
-    """The first line of an error's text that says anything."""
+    """The first line of an error's text that says anything; of one in an actor, of that itself."""
+    cause = getattr(error, "cause", None)  # ray.exceptions.RayTaskError: its own text begins with a traceback
+    error = cause if isinstance(cause, BaseException) else error
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

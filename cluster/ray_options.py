@@ -9,6 +9,7 @@ from pydantic import AfterValidator, ValidationError
 
 from cluster.launcher import OptionsError
 from cluster.ray_capacity import Need
+from jobs.cores import needed
 from jobs.trial import Count, Part, Seconds, Trial
 
 
@@ -27,8 +28,8 @@ class RayOptions(Part):
     before the next, `spread` puts one worker on each. `concurrent`: several trials at once where there
     is room; neighbours disturb a measurement, and the results say which had any. `shared_results`:
     whether all nodes see the results folder; if not, the files are brought back. `cpus_per_worker`
-    is by default the study's `threads_per_worker`; GPUs are its `gpus_per_worker`. `wait`: seconds a trial
-    waits for a busy cluster.
+    is by default the study's `threads_per_worker`, or its `readers` if they are more; GPUs are its
+    `gpus_per_worker`. `wait`: seconds a trial waits for a busy cluster.
     """
 
     address: Annotated[str, AfterValidator(head_address)] | None = None
@@ -43,8 +44,13 @@ class RayOptions(Part):
 
     def need(self, trial: Trial) -> Need:
         """What the trial takes. A process with several workers in it takes CPUs and GPUs for each."""
-        cpus = trial.workers // trial.processes * self.cpus(trial.threads_per_worker)
-        return Need(trial.processes, cpus, trial.gpus_per_process, self.placement == "spread")
+        cpus = self.cpus_per_worker and self.cpus_per_worker * (trial.workers // trial.processes)
+        return Need(trial.processes, cpus or cores_of(trial), trial.gpus_per_process, self.placement == "spread")
+
+
+def cores_of(trial: Trial) -> int:
+    """The cores on which each process of the trial computes."""
+    return needed(trial.model_dump(), trial.processes)
 
 
 def parse(options: dict[str, Any]) -> RayOptions:

@@ -144,6 +144,8 @@ class TrialOnRay(threading.Thread):
         self._actors = [self._actors[index] for index in order]
         wheres = [wheres[index] for index in order]
         self._names = {r: f"{where['address']} ({where['node'][:8]})" for r, where in enumerate(wheres)}
+        if unlike := self._cluster.differences([n for n in self._cluster.nodes() if n.id in nodes]):
+            raise Lost("; ".join(unlike))
         # On one node the ranks meet as they do without Ray, and nothing of theirs listens beyond it.
         master = wheres[0]["address"] if len(nodes) > 1 else LOOPBACK
         port = self._values([self._actors[0].free_port.remote(master)])[0] if len(wheres) > 1 else 0
@@ -173,7 +175,7 @@ class TrialOnRay(threading.Thread):
         try:
             values: list[Any] = ray.get(refs)
         except RayError as error:
-            raise Lost(f"an actor died while the trial was being started: {in_a_line(error)}") from None
+            raise Lost(f"an actor failed while the trial was being started: {in_a_line(error)}") from None
         return values
 
     # Watching

@@ -18,6 +18,8 @@ from jobs.rendezvous import master_port
 
 RAY = Path(sys.executable).with_name("ray")
 STARTED = "Ray runtime started."
+# The nodes' own, which must not reach a rank; nor must the folder in which they are started.
+OF_THE_NODES = {"SET_ON_NODES": "1", "OMP_NUM_THREADS": "7"}
 
 
 @dataclass
@@ -39,6 +41,13 @@ class Cluster:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         return clean | OWN_CLUSTER | {"RAY_AUTH_TOKEN_PATH": str(self.token), "RAY_worker_niceness": "0"}
 
+    def processes(self) -> list[psutil.Process]:
+        return [process for node in self.nodes for process in of_session(node.pid)]
+
+    def actors(self) -> list[psutil.Process]:
+        """Ray's workers that hold a rank."""
+        return [p for p in self.processes() if "ray::Rank" in " ".join(p.cmdline())]
+
     def add(self) -> None:
         """Start one more node; the first is the head."""
         port = master_port()
@@ -49,10 +58,9 @@ class Cluster:
         )
         command = [RAY, "start", "--block", f"--num-cpus={self.cpus}", f"--num-gpus={self.gpus}", *where]
         process = subprocess.Popen(
-            [*map(str, command), "--object-store-memory=80000000", "--disable-usage-stats"][
-                : -1 if self.address else None
-            ],
-            env=self.environment(),
+            [*map(str, command), "--object-store-memory=80000000"],
+            env=self.environment() | OF_THE_NODES,
+            cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -77,11 +85,11 @@ class Cluster:
     def end(self, index: int) -> None:
         """Kill a node with all that belongs to it; its agents would stay for half a minute."""
         node = self.nodes.pop(index)
-        left = of_session(node.pid)
-        for process in left:
-            process.kill()
+        while left := of_session(node.pid):
+            for process in left:
+                process.kill()
+            psutil.wait_procs(left, timeout=10)
         node.wait(10)
-        psutil.wait_procs(left, timeout=10)
         assert node.stdout is not None
         node.stdout.close()
 
@@ -119,11 +127,6 @@ def of_session(leader: int) -> list[psutil.Process]:
         except ProcessLookupError:
             continue
     return found
-
-
-def actors_of(session: int) -> list[psutil.Process]:
-    """Ray's workers that hold a rank, on the node that leads the session."""
-    return [p for p in of_session(session) if "ray::Rank" in " ".join(p.cmdline())]
 
 
 def kill(process: psutil.Process) -> None:

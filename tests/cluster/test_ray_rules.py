@@ -1,0 +1,182 @@
+"""The Ray launcher's rules, which need no cluster: what fits, what a rank does by itself, what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.launcher import OptionsError
+from cluster.ray_capacity import Need, Node
+from cluster.ray_cluster import RayLauncher
+from cluster.ray_connection import Cluster, in_a_line
+from cluster.ray_options import parse
+from cluster.ray_rank import NICENESS, Rank, claim, found_here, look
+from cluster.ray_trial import NODE_FILE, RANK_FILE, places
+from tests.cluster.ray_trials import trial
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def test_what_fits_is_counted_node_by_node() -> None:
+    nodes = [Node("a", "h", 4, 0), Node("b", "h", 3, 1), Node("c", "h", 1, 8)]
+    assert Need(1, 2, 0, False).most(nodes) == 3
+    assert Need(1, 2, 0, True).most(nodes) == 2
+    assert Need(1, 1, 1, False).most(nodes) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "workers", "words"),
+    [
+        ({"placement": "spread"}, 4, "workers: 4 with 1 CPU each, each on a node of its own, do not fit"),
+        ({"cpus_per_worker": 3}, 1, "workers: 1 with 3 CPUs each do not fit"),
+    ],
+)
+def test_what_can_never_fit_is_refused(options: dict[str, Any], workers: int, words: str, tmp_path: Path) -> None:
+    launcher = RayLauncher(options, tmp_path)
+    launcher._known = [Node(name, "h", 2, 2) for name in "abc"]
+    (fault,) = launcher.refuse([trial("torch-ddp", workers)])
+    assert fault.startswith(words)
+    assert launcher.largest(1) == (3 if options == {"placement": "spread"} else 1)
+
+
+def test_gpus_are_the_studys_and_count(tmp_path: Path) -> None:
+    launcher = RayLauncher({}, tmp_path)
+    launcher._known = [Node(name, "h", 4, 2) for name in "ab"]
+    assert (launcher.largest(1, 0), launcher.largest(1, 1)) == (8, 4)
+    six = trial("torch-ddp", 6)
+    assert launcher.refuse([six]) == []
+    (fault,) = launcher.refuse([six.model_copy(update={"gpus_per_worker": 1})])
+    assert fault == (
+        "workers: 6 with 1 CPU and 1 GPU each do not fit; the cluster has 2 nodes with 4 CPUs and 2 GPUs each"
+    )
+    with pytest.raises(OptionsError, match=r"gpus_per_worker: is the study's resources\.gpus_per_worker; give"):
+        RayLauncher({"gpus_per_worker": 1}, tmp_path)
+
+
+def test_a_process_with_several_workers_needs_a_node_that_holds_them(tmp_path: Path) -> None:
+    pack, spread = RayLauncher({}, tmp_path), RayLauncher({"placement": "spread"}, tmp_path)
+    pack._known = spread._known = [Node(name, "h", 2, 0) for name in "abc"]
+    assert pack.unfit(trial("tf-mirrored", 2)) is None
+    assert "needs a node with 4 CPUs" in str(pack.unfit(trial("tf-mirrored", 4)))
+    assert "one worker on each node" in str(spread.unfit(trial("tf-mirrored", 2)))
+
+
+def test_fewer_cpus_than_a_rank_computes_on_are_refused(tmp_path: Path) -> None:
+    launcher = RayLauncher({"cpus_per_worker": 1}, tmp_path)
+    launcher._known = [Node("a", "h", 4, 0)]
+    (fault,) = launcher.refuse([trial("torch", 1, threads_per_worker=2)])
+    assert fault == "launcher.cpus_per_worker: 1 is less than 2 threads"
+    (fault,) = launcher.refuse([trial("torch", 1, workload="ingest", readers=3)])
+    assert fault == "launcher.cpus_per_worker: 1 is less than 3 readers"
+
+
+def test_readers_of_files_have_cpus_too() -> None:
+    options = parse({})
+    assert options.need(trial("torch", 1, workload="ingest", readers=3)).cpus == 3
+    assert options.need(trial("tf-mirrored", 2, threads_per_worker=2)).cpus == 4
+    assert parse({"cpus_per_worker": 4}).need(trial("tf-mirrored", 2)).cpus == 8
+
+
+def test_ranks_of_a_node_are_neighbours() -> None:
+    found = places(["x", "x", "y"], "10.0.0.1", 5)
+    assert [(p.rank, p.local_rank, p.local_world_size, p.node_rank) for p in found] == [
+        (0, 0, 2, 0),
+        (1, 1, 2, 0),
+        (2, 0, 1, 1),
+    ]
+
+
+def test_no_two_ranks_of_a_machine_claim_a_core() -> None:
+    cores = [1001, 1002, 1003]
+    first, held = claim(cores, 1, 1)
+    second, also = claim(cores, 1, 1)
+    third, nothing = claim(cores, 0, 2)
+    assert (first, second, third, nothing) == ([1002], [1003], [], [])
+    for name in held + also:
+        name.close()
+    assert claim(cores, 0, 3)[0] == cores
+
+
+def test_a_rank_of_which_nobody_asks_ends_by_itself(tmp_path: Path) -> None:
+    """As on a node that was cut off from the driver and from Ray."""
+    actor, sleep = Rank(lease=0.5), [sys.executable, "-c", "import time; time.sleep(600)"]
+    (tmp_path / "trial.json").touch()
+    assert actor.begin(sleep, {"RANK": "0"}, str(tmp_path), str(tmp_path), None) == ""
+    heard = Rank.news(actor, 10.0)
+    assert heard is not None
+    assert (heard["code"], heard["asked"]) == (-signal.SIGTERM, True)
+
+
+def test_a_rank_lists_its_own_files_alone(tmp_path: Path) -> None:
+    """In a folder that ranks share, those of others come and go while it looks."""
+    (tmp_path / "trial.json").touch()
+    (tmp_path / "rank-00001.json").touch()
+    (tmp_path / ".rank-00001.exit.7").symlink_to(tmp_path / "gone")
+    actor, leave = Rank(lease=10.0), ["touch", str(tmp_path / "rank-00000.exit")]
+    assert actor.begin(leave, {"RANK": "0"}, str(tmp_path), str(tmp_path), None) == ""
+    heard = Rank.news(actor, 10.0)
+    assert heard is not None
+    assert (heard["code"], heard["files"]) == (0, {"rank-00000.exit": 0})
+
+
+def test_a_rank_that_cannot_be_started_says_why(tmp_path: Path) -> None:
+    (tmp_path / "trial.json").touch()
+    missing = Rank(lease=1.0).begin(["/nowhere/python"], {"RANK": "0"}, str(tmp_path), str(tmp_path), None)
+    assert "cannot start /nowhere/python" in missing
+    absent = Rank(lease=1.0).begin(["true"], {"RANK": "0"}, str(tmp_path), str(tmp_path / "trial"), None)
+    assert "does not see" in absent
+    assert "launcher.shared_results: false" in absent
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../rank-00000.log", "rank-00000.py", "trial.json", "rank-0.log", "rank-00000.log\n", "../rank-00000.jsonl"],
+)
+def test_nothing_but_a_ranks_files_is_taken_from_a_node(name: str) -> None:
+    assert not RANK_FILE.fullmatch(name)
+    assert not NODE_FILE.fullmatch(name.replace("rank-00000", "telemetry-host"))
+
+
+def test_what_a_node_lacks_is_said() -> None:
+    here, variables = str(Path(__file__).parents[2]), dict(os.environ)
+    command = [sys.executable, "-P", "-m", "cluster.ray_rank", "--look"]
+    assert look(command, variables, here)["versions"] == found_here()["versions"]
+    assert look(["/nowhere/python"], variables, here) == {"fault": "there is no /nowhere/python"}
+    assert look(command, variables, "/nowhere") == {"fault": "there is no /nowhere"}
+    absent = look([sys.executable, "-c", "import no_such_module"], variables, here)
+    assert absent["fault"].endswith("cannot run this project: ModuleNotFoundError: No module named 'no_such_module'")
+
+
+def test_a_node_with_another_niceness_is_named() -> None:
+    here = {"torch": "2.13.0"}
+    cluster = Cluster({"address": "h:1", "environment": {}, "cwd": "/", "versions": here})
+    mine = int(cluster.variables[NICENESS])
+    assert cluster._compare({"versions": here, "niceness": mine}) == []
+    (fault,) = cluster._compare({"versions": here, "niceness": mine + 15})
+    assert f"niceness {mine + 15} there and {mine} here; start Ray with RAY_worker_niceness={mine}" in fault
+
+
+def test_an_error_in_an_actor_is_told_by_its_cause() -> None:
+    from ray.exceptions import RayTaskError
+
+    error = RayTaskError("begin", "Traceback (most recent call last):\n …", PermissionError(13, "Permission denied"))
+    assert in_a_line(error) == "PermissionError: [Errno 13] Permission denied"
+    assert in_a_line(ValueError("\n\x1b[36m first \nsecond")) == "ValueError: first"
+
+
+def test_unknown_options_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(OptionsError) as caught:
+        RayLauncher({"partition": "x", "placement": "nice", "wait": 0, "address": "ray://h:10001"}, tmp_path)
+    assert sorted(f.split(":")[0] for f in caught.value.faults) == ["address", "partition", "placement", "wait"]
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(OptionsError, match="RAY_ADDRESS: 'auto' is not an address"):
+        RayLauncher({}, tmp_path)
