@@ -185,7 +185,7 @@ def run(plan: Plan) -> None:
     )
     period, due, count, start_up = 1 / plan.hertz, time.monotonic(), 0, time.process_time()
     os.setpriority(os.PRIO_PROCESS, 0, 19)
-    asked = None
+    asked = False
     while True:
         signal.setitimer(signal.ITIMER_REAL, HUNG_SECONDS + period)  # its default action ends the process
         lines.add("sample", **node.sample(), gpus=gpus.sample() if gpus else [])
@@ -194,7 +194,9 @@ def run(plan: Plan) -> None:
             break
         lines.flush(time.monotonic())
         due = max(due + period, time.monotonic())
-        asked = signal.sigtimedwait({signal.SIGTERM}, max(0.0, due - time.monotonic()))
+        told = signal.sigtimedwait({signal.SIGTERM}, max(0.0, due - time.monotonic()))
+        # Python answers with an empty record, not with None, after a stop (SIGSTOP) past the time-out.
+        asked = told is not None and told.si_signo == signal.SIGTERM
     cost = round(time.process_time() - start_up, 4)
     lines.add("end", samples=count, cpu_seconds=cost, start_cpu_seconds=round(start_up, 4))
     lines.flush()

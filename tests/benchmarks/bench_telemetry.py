@@ -54,6 +54,7 @@ def test_training_does_not_notice_the_sampler(
     done, turns = run_by_turns(trial, tmp_path)
     (file,) = done.folder.glob("telemetry-*.jsonl")
     (start,), (end,) = read(file, "start"), read(file, "end")
+    assert end["samples"] >= TURNS * TURN_SECONDS / 2 * HERTZ / 2, "the sampler did not sample in its turns"
     where = "on the workers' cores" if start["shares_cores"] else "on a core of its own"
     measured.append(summarize(f"{strategy}: rate with / without", ratios(done, turns), "≥ 0.995", where))
     added = np.array(added_seconds(done, [row["unix"] for row in read(file, "sample")]))

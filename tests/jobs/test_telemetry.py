@@ -154,6 +154,19 @@ def test_a_rate_is_kept_and_the_end_is_told(tmp_path: Path) -> None:
     assert len(switches) == 1  # a file for each thread: not at each sample
 
 
+def test_a_sampler_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    """As when a scheduler suspends a job."""
+    with sampler(tmp_path / "t.jsonl", [(os.getpid(), [CORE])], hertz=10) as process:
+        for _ in range(2):
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.4)
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+        resumed = time.time()
+        time.sleep(1)
+    assert sum(row["unix"] > resumed for row in read(tmp_path / "t.jsonl", "sample")) > 3
+
+
 def test_lines_are_held_back_from_a_slow_file_system(tmp_path: Path) -> None:
     lines = Lines(tmp_path / "t.jsonl")
     lines.note("a", "first")
