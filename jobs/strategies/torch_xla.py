@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs import tpu
+from jobs import learning_rate, tpu
 from jobs.data import Indices
 from jobs.strategies.base import Context, Facts, Losses
 from jobs.strategies.torch_loop import TorchLoop
@@ -53,10 +53,17 @@ class TorchXLA(TorchLoop):
         self.place = torch_xla.device()
         self.net = self.net.to(self.place)
         self.optimizer = self.new_optimizer(self.net)
+        self.steps = 0
         torch_xla.sync(wait=True)
 
     def train(self, batches: Indices) -> Losses:
-        return self._steps(self.net, self.optimizer, batches, self.mesh)
+        losses = []
+        for batch in batches:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate.at(self.trial, self.steps)
+            losses.append(self._step_on(self.net, self.optimizer, batch, self.mesh))
+            self.steps += 1
+        return _read(losses)
 
     def copy_state(self) -> None:
         self.copy = copy.deepcopy(self.net)
@@ -66,31 +73,28 @@ class TorchXLA(TorchLoop):
     def compute_only(self, batches: Indices) -> Losses:
         """One device's part of the batch, which without a mesh every device computes for itself."""
         part = batches.shape[1] // self.devices
-        return self._steps(self.copy, self.copy_optimizer, batches[:, :part], None)
+        return _read([self._step_on(self.copy, self.copy_optimizer, batch[:part], None) for batch in batches])
 
     def start_over(self) -> None:
         self.build()
 
-    def _steps(self, net: Any, optimizer: Any, batches: Indices, mesh: Any | None) -> Losses:
+    def _step_on(self, net: Any, optimizer: Any, indices: Any, mesh: Any | None) -> Any:
+        """One step, recorded and sent off; the loss as a scalar on the device."""
         import torch
         import torch_xla
         from torch.nn.functional import cross_entropy
 
-        losses = []
-        for indices in batches:
-            chosen = torch.from_numpy(indices)
-            images = self._uploaded(self.images[chosen], mesh).to(self.dtype).div_(255.0)
-            labels = self._uploaded(self.labels[chosen], mesh)
-            optimizer.zero_grad()
-            with self._arithmetic():
-                logits = net(images)
-            loss = cross_entropy(logits.to(self.dtype), labels)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
-            torch_xla.sync()
-        found: Losses = torch.stack(losses).cpu().numpy()
-        return found
+        chosen = torch.from_numpy(indices)
+        images = self._uploaded(self.images[chosen], mesh).to(self.dtype).div_(255.0)
+        labels = self._uploaded(self.labels[chosen], mesh)
+        optimizer.zero_grad()
+        with self._arithmetic():
+            logits = net(images)
+        loss = cross_entropy(logits.to(self.dtype), labels)
+        loss.backward()
+        optimizer.step()
+        torch_xla.sync()
+        return loss.detach()
 
     def _uploaded(self, host: Any, mesh: Any | None) -> Any:
         import torch_xla.distributed.spmd as spmd
@@ -123,6 +127,14 @@ class TorchXLA(TorchLoop):
             intra_op_threads=len(os.sched_getaffinity(0)),
             inter_op_threads=1,
         )
+
+
+def _read(losses: list[Any]) -> Losses:
+    """Losses [k] from as many scalars on the device, once the last step is done."""
+    import torch
+
+    found: Losses = torch.stack(losses).cpu().numpy()
+    return found
 
 
 STRATEGY = TorchXLA

@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from analysis import bootstrap
-from analysis.efficiency import WITH_INTERVAL, estimate, precision
+from analysis.contrast import Rates
+from analysis.efficiency import WITH_INTERVAL, base_words, estimate, precision
 from analysis.load import load
 from analysis.table import render
 from tests.analysis import generate, simulate
@@ -228,3 +229,24 @@ def test_curves_that_mix_machines_are_warned_of(tmp_path: Path) -> None:
     (warning,) = estimate(replace(results, trials=on_tpu)).filter(workers=2)["warning"]
     assert "launches ran on" not in warning
     assert "base case ran on other hardware" in warning
+
+
+def test_a_strategy_without_a_plain_run_on_its_device_is_its_own_base_case(tmp_path: Path) -> None:
+    """As an outcome says it: the rate of one core, not the plain process of the same framework beside it."""
+    ways = [
+        generate.Way("tf", 5000.0),
+        generate.Way("tf-tpu", 1000.0, strong=generate.linear, weak=generate.efficient(0.9)),
+    ]
+    results = load(generate.study(tmp_path / "r", ways=ways, workers=(1, 2), repeats=4, launch_cv=0.001))
+    named = pl.when(pl.col("strategy") == "tf-tpu").then(pl.lit("tf-tpu"))
+    results = replace(results, trials=results.trials.with_columns(named.alias("base_case")))
+    estimates = estimate(results)
+    two = row(estimates, "strong", "tf-tpu", 2)
+    assert two["base_case"] == "tf-tpu"
+    assert two["efficiency"] == pytest.approx(1.0, rel=0.01)
+    assert row(estimates, "strong", "tf", 1)["base_case"] == "tf"
+    assert base_words(estimates).endswith("for tf-tpu, which has none on its device, its own run at one worker")
+    (cell,) = [c for c in Rates.cells(results) if c.scaling == "strong"]
+    (side,) = cell.efficiencies("TensorFlow")
+    assert any("tf-tpu-n1" in record for record in side.records)
+    assert not any(record.startswith("tf-n1") for record in side.records)
