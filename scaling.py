@@ -323,7 +323,8 @@ def _check_data(study: Study) -> None:
     from jobs import data
 
     try:
-        data.load(study.data, study.seed)
+        for model in study.model if isinstance(study.model, list) else [study.model]:
+            data.load(study.data, study.seed, model)
     except data.DataError as error:
         raise StudyError([str(error)]) from None
 

@@ -32,6 +32,8 @@ class NotResults(ValueError):
 NEWER_FACTORS: dict[str, Any] = {
     "execution": "default",
     "workload": "train",
+    "model": "cnn",
+    "data_side": None,
     "layout": "default",
     "gpus_per_worker": 0,
     "tpu": "none",

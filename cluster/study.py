@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
+from jobs.models import ModelName
 from jobs.strategies import STRATEGIES, base_case
 from jobs.trial import (
     TPU,
@@ -113,6 +114,7 @@ class Study(Part):
     workers: Annotated[list[Count], Field(min_length=1)] | Literal["auto"] = "auto"
     scaling: Annotated[list[Scaling], Field(min_length=1)] = ["strong", "weak"]
     batch: Batch
+    model: ModelName | Annotated[list[ModelName], Field(min_length=1)] = "cnn"
     data: Data = Data()
     steps: Steps = Steps()
     repeats: Repeats = Repeats()
@@ -257,7 +259,7 @@ def _batches(study: Study, n: int) -> list[int]:
     return list(dict.fromkeys(batches))
 
 
-FACTORS = ("precision", "layout", "optimizer", "learning_rate_rule", "learning_rate_warmup", "readers")
+FACTORS = ("model", "precision", "layout", "optimizer", "learning_rate_rule", "learning_rate_warmup", "readers")
 
 
 def _factors(study: Study, name: str) -> Iterator[dict[str, Any]]:

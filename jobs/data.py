@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.models import MODELS, ModelInfo
 from jobs.trial import Data
 
 IMAGE_SHAPE = (28, 28)
@@ -30,7 +31,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images are uint8 [n, 28, 28] (0 to 255), labels int32 [n] (0 to 9)."""
+    """Images are uint8 [n, side, side, channels] (0 to 255), labels int32 [n] from 0 on."""
 
     train_images: Images
     train_labels: Labels
@@ -38,12 +39,12 @@ class Dataset:
     test_labels: Labels
 
 
-def load(data: Data, seed: int) -> Dataset:
-    """The dataset that `data` names. Raises DataError."""
+def load(data: Data, seed: int, model: str = "cnn") -> Dataset:
+    """The dataset that `data` names, in the size that `model` takes. Raises DataError."""
     if data.kind == "digits":
         return _digits()
     if data.kind == "synthetic":
-        return _synthetic(seed)
+        return _synthetic(seed, data.side or MODELS[model].side, MODELS[model])
     return _mnist(data.path)
 
 
@@ -84,17 +85,19 @@ def _digits() -> Dataset:
     at = np.arange(20) * 7 / 19  # corner on corner, as scipy.ndimage.zoom(order=1) does
     blend = np.maximum(0.0, 1.0 - np.abs(at[:, np.newaxis] - np.arange(8)))  # [20, 8]
     enlarged = blend @ small @ blend.T
-    images = np.rint(np.pad(enlarged, ((0, 0), (4, 4), (4, 4))) * 255).astype(np.uint8)
+    images = np.rint(np.pad(enlarged, ((0, 0), (4, 4), (4, 4))) * 255).astype(np.uint8)[..., np.newaxis]
     order = np.random.RandomState(0).permutation(len(labels))
     train, test = order[:1437], order[1437:]
     return Dataset(images[train], labels[train], images[test], labels[test])
 
 
-def _synthetic(seed: int) -> Dataset:
-    random = np.random.default_rng((seed, 28))
-    images = random.integers(0, 256, (4096 + 512, *IMAGE_SHAPE), dtype=np.uint8)
-    labels = random.integers(0, CLASSES, len(images)).astype(np.int32)
-    return Dataset(images[:4096], labels[:4096], images[4096:], labels[4096:])
+def _synthetic(seed: int, side: int, model: ModelInfo) -> Dataset:
+    """Noise: 4,096 + 512 images of the CNN's size; of larger ones 256 + 32, which are 38 MB at 224 × 224."""
+    train, test = (4096, 512) if side <= 28 else (256, 32)
+    random = np.random.default_rng((seed, side))
+    images = random.integers(0, 256, (train + test, side, side, model.channels), dtype=np.uint8)
+    labels = random.integers(0, model.classes, len(images)).astype(np.int32)
+    return Dataset(images[:train], labels[:train], images[train:], labels[train:])
 
 
 IDX_FILES = (
@@ -159,7 +162,7 @@ def _openml() -> Dataset:
     except Exception as error:  # anything from DNS to a changed page
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"data: MNIST could not be fetched from OpenML ({reason}); give data.path") from None
-    x = images.reshape(-1, *IMAGE_SHAPE).astype(np.uint8)
+    x = images.reshape(-1, *IMAGE_SHAPE, 1).astype(np.uint8)
     y = labels.astype(np.int32)
     return Dataset(x[:60000], y[:60000], x[60000:], y[60000:])
 
@@ -176,4 +179,6 @@ def _checked(arrays: tuple[NDArray[Any], ...], place: str) -> Dataset:
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= CLASSES:
             raise DataError(f"{place}: {part} labels run from {low} to {high}; 0 to 9 wanted")
-    return Dataset(x.astype(np.uint8), y.astype(np.int32), tx.astype(np.uint8), ty.astype(np.int32))
+    return Dataset(
+        x[..., None].astype(np.uint8), y.astype(np.int32), tx[..., None].astype(np.uint8), ty.astype(np.int32)
+    )

@@ -50,7 +50,7 @@ def write_files(folder: Path, files: Files, seed: int) -> list[str]:
     digits = data.load(Data(), seed).train_images
     paths = []
     for index in range(files.count):
-        small = Image.fromarray(digits[index % len(digits)]).resize((files.side, files.side))
+        small = Image.fromarray(digits[index % len(digits), ..., 0]).resize((files.side, files.side))
         noise = random.integers(0, 64, (files.side, files.side, 3), dtype=np.uint8)
         path = folder / f"{index:06d}.png"
         Image.fromarray((np.asarray(small)[..., None] // 2 + noise).astype(np.uint8)).save(path)

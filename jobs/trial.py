@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from jobs.models import MODELS, ModelName
 from jobs.strategies import STRATEGIES
 
 Count = Annotated[int, Field(ge=1)]
@@ -35,15 +36,18 @@ class Part(BaseModel):
 class Data(Part):
     """Which images: `digits` are real and ship with scikit-learn, `mnist` are read from `path`
     (a folder with the four IDX files, or mnist.npz; fetched from OpenML if no path is given),
-    `synthetic` are noise."""
+    `synthetic` are noise, with `side` pixels on a side (the model's own size if not given)."""
 
     kind: Literal["digits", "mnist", "synthetic"] = "digits"
     path: str | None = None
+    side: Count | None = None
 
     @model_validator(mode="after")
-    def _path_belongs_to_mnist(self) -> Data:
+    def _options_belong_to_kind(self) -> Data:
         if self.path is not None and self.kind != "mnist":
             raise ValueError(f"`path` goes with kind mnist only, not with {self.kind}; remove it")
+        if self.side is not None and self.kind != "synthetic":
+            raise ValueError(f"`side` goes with kind synthetic only, not with {self.kind}; remove it")
         return self
 
 
@@ -117,6 +121,7 @@ class Trial(Part):
     global_batch: Count
     repeat: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0)] = 0
+    model: ModelName = "cnn"
     data: Data = Data()
     steps: Steps = Steps()
     precision: Precision = "float32"
@@ -152,6 +157,7 @@ class Trial(Part):
         if STRATEGIES[self.strategy].is_base_case and self.workers != 1:
             raise ValueError(f"{self.strategy} is a base case: it runs with one worker")
         self._check_tpu()
+        self._check_model()
         ways = executions(self.strategy, self.workload)
         if self.execution not in ways:
             raise ValueError(f"execution {self.execution}: {self.strategy} has {', '.join(ways)}")
@@ -191,6 +197,18 @@ class Trial(Part):
                 f"{self.strategy} runs on a TPU only: set resources.tpu to real, or to emulated for CPU devices "
                 "that stand in for its cores"
             )
+
+    def _check_model(self) -> None:
+        info = MODELS[self.model]
+        if self.workload == "ingest" and self.model != "cnn":
+            raise ValueError("model: ingest trials read files and run none; leave it out")
+        if self.model != "cnn" and STRATEGIES[self.strategy].framework == "JAX":
+            raise ValueError(f"model {self.model}: {self.strategy} trains the CNN only")
+        if self.model != "cnn" and self.data.kind in ("digits", "mnist"):
+            raise ValueError(f"model {self.model}: {self.data.kind} are the CNN's; use data.kind synthetic")
+        if self.data.side is not None and self.data.side not in info.sides:
+            sides = f"{info.sides[0]} to {info.sides[-1]}" if len(info.sides) > 1 else f"{info.side}"
+            raise ValueError(f"data.side: {self.model} takes {sides} pixels, not {self.data.side}")
 
     @property
     def worker_batch(self) -> int:

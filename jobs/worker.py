@@ -66,7 +66,7 @@ def run(folder: Path, ends: ExitStack) -> None:
 
     watchdog = Watchdog(rank_file(folder, place.rank, "alive"), trial.limits.startup)
     laps = Laps()
-    dataset = data.load(trial.data, trial.seed)
+    dataset = data.load(trial.data, trial.seed, trial.model)
     if trial.workload == "train":
         train, compute_only = meters(trial, place, len(dataset.train_labels))
     laps.lap("data_load")

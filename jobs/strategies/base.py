@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data import Dataset, Indices
+from jobs.data import Dataset, Images, Indices, Labels
 from jobs.ingest import Plan
 from jobs.rendezvous import Rendezvous
 from jobs.trial import Trial
 
-Logits = Callable[[int], NDArray[np.floating]]  # index into the pool ─▶ logits [b, 10]
+Logits = Callable[[int], NDArray[np.floating]]  # index into the pool ─▶ logits [b, classes]
 Losses = NDArray[np.floating] | float
 
 
@@ -35,6 +35,13 @@ class Context:
     def process_batch(self) -> int:
         """Samples per step of this process (of all its replicas)."""
         return self.trial.global_batch // self.trial.processes
+
+
+def held_out(dataset: Dataset) -> Iterator[tuple[Images, Labels]]:
+    """The test images and labels, as many at a time as make 500 images of the CNN's size."""
+    step = max(1, 500 * 28 * 28 // dataset.test_images[0].size)
+    for start in range(0, len(dataset.test_labels), step):
+        yield dataset.test_images[start : start + step], dataset.test_labels[start : start + step]
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class Strategy(ABC):
         """The share of the test images that the trained model classifies right; no communication."""
 
     def inference(self, pool: NDArray[np.floating]) -> tuple[Logits, Logits]:
-        """Two ways to call the model on `pool[i]`, float [pools, b, 28, 28] in 0…1: as the trial's
+        """Two ways to call the model on `pool[i]`, float [pools, b, h, w, c] in 0…1: as the trial's
         `execution` says, and eagerly. Base cases have it."""
         raise NotImplementedError(f"{self.trial.strategy} is not called for inference")
 

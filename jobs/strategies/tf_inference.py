@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def callable_of(net: Any, execution: str, example: Any, threads: int) -> Callable[[Any], NDArray[np.floating]]:
-    """`net` made ready for inputs of the shape and type of `example` [b, 28, 28, 1]; gives NumPy logits."""
+    """`net` made ready for inputs of the shape and type of `example` [b, h, w, c]; gives NumPy logits."""
     import tensorflow as tf
 
     signature = [tf.TensorSpec(example.shape, example.dtype)]

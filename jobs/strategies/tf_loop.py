@@ -16,29 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import model
+from jobs import models
 from jobs.data import Indices
 from jobs.ingest import Plan
-from jobs.strategies.base import Facts, Logits, Losses, Strategy
-
-
-def build_cnn(precision: str, seed: int) -> Any:
-    """The article's CNN as a keras.Sequential with the framework-free initial weights."""
-    import keras
-
-    keras.config.set_floatx(precision)
-    keras.config.set_dtype_policy(precision)
-    net = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            keras.layers.Conv2D(32, 3, activation="relu"),
-            keras.layers.Conv2D(64, 3, activation="relu"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(10),
-        ]
-    )
-    net.set_weights(list(model.initial_weights(seed).values()))
-    return net
+from jobs.strategies.base import Facts, Logits, Losses, Strategy, held_out
 
 
 class TensorFlowLoop(Strategy):
@@ -62,19 +43,25 @@ class TensorFlowLoop(Strategy):
         with self.distribution.scope():
             if self.data_in_scope:
                 self._place_data()
-            self.net = build_cnn(self.trial.precision, self.trial.seed)
+            self.net = self.new_net()
             self.optimizer = self.new_optimizer(local=False)
             self.optimizer.build(self.net.trainable_variables)
         if not self.data_in_scope:
             self._place_data()
         self._train = self._compiled(self.net, self.optimizer, synchronous=True)
-        self._infer = tf.function(lambda images: tf.argmax(self.net(images, training=False), axis=1))
+        self._infer = tf.function(self._guesses)
 
     def distribute(self) -> Any:
         """The tf.distribute strategy; the default one does nothing."""
         import tensorflow as tf
 
         return tf.distribute.get_strategy()
+
+    def new_net(self) -> Any:
+        from jobs.strategies.tf_model import build
+
+        side = self.context.dataset.train_images.shape[1]
+        return build(models.load(self.trial.model), side, self.trial.precision, self.trial.seed)
 
     def gradients(self, tape: Any, loss: Any, variables: list[Any], synchronous: bool) -> Any:
         """Gradients of `loss`; where `synchronous`, the Keras optimizer sums them over the replicas of a
@@ -105,7 +92,7 @@ class TensorFlowLoop(Strategy):
         import tensorflow as tf
 
         data = self.context.dataset
-        self.images = tf.Variable(data.train_images[..., np.newaxis], trainable=False)
+        self.images = tf.Variable(data.train_images, trainable=False)
         self.labels = tf.Variable(data.train_labels, trainable=False)
 
     def _compiled(self, net: Any, optimizer: Any, synchronous: bool) -> Any:
@@ -117,7 +104,7 @@ class TensorFlowLoop(Strategy):
         # Summed over all replicas or, on the copy, kept local: the gradient is that of a mean.
         divisor = self.trial.global_batch if synchronous else part
         to_mean = divisor / self.context.process_batch
-        variables = net.trainable_variables
+        variables, image_shape = net.trainable_variables, [part, *self.context.dataset.train_images.shape[1:]]
 
         def replica_step(indices: Any) -> Any:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -126,7 +113,7 @@ class TensorFlowLoop(Strategy):
             images = tf.cast(tf.gather(self.images, mine), dtype) / 255.0
             labels = tf.gather(self.labels, mine)
             with tf.GradientTape() as tape:
-                logits = net(tf.reshape(images, [part, 28, 28, 1]), training=True)
+                logits = net(tf.reshape(images, image_shape), training=True)
                 each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
                 loss = tf.reduce_sum(each) / divisor
             values = [v.value for v in variables]
@@ -154,7 +141,7 @@ class TensorFlowLoop(Strategy):
 
     def copy_state(self) -> None:
         with self.distribution.scope():
-            self.copy = build_cnn(self.trial.precision, self.trial.seed)
+            self.copy = self.new_net()
             optimizer = self.new_optimizer(local=True)
             optimizer.build(self.copy.trainable_variables)
             self.copy.set_weights(self.net.get_weights())
@@ -165,20 +152,25 @@ class TensorFlowLoop(Strategy):
     def evaluate(self) -> float:
         import tensorflow as tf
 
-        data = self.context.dataset
         right = 0
-        for start in range(0, len(data.test_labels), 500):
-            images = data.test_images[start : start + 500, ..., np.newaxis] / 255.0
-            guesses = self._infer(tf.constant(images, tf.as_dtype(self.trial.precision))).numpy()
-            right += int(np.sum(guesses == data.test_labels[start : start + 500]))
-        return right / len(data.test_labels)
+        for images, labels in held_out(self.context.dataset):
+            guesses = self._infer(tf.constant(images / 255.0, tf.as_dtype(self.trial.precision))).numpy()
+            right += int(np.sum(guesses == labels))
+        return right / len(self.context.dataset.test_labels)
+
+    def _guesses(self, images: Any) -> Any:
+        """The class of each image. In a replica, where what it has of its own is read without the others."""
+        import tensorflow as tf
+
+        logits = self.distribution.run(lambda: self.net(images, training=False))
+        return tf.argmax(self.distribution.experimental_local_results(logits)[0], axis=1)
 
     def inference(self, pool: NDArray[np.floating]) -> tuple[Logits, Logits]:
         import tensorflow as tf
 
         from jobs.strategies.tf_inference import callable_of
 
-        inputs = [tf.constant(images[..., np.newaxis], tf.as_dtype(self.trial.precision)) for images in pool]
+        inputs = [tf.constant(images, tf.as_dtype(self.trial.precision)) for images in pool]
 
         def eager(index: int) -> NDArray[np.floating]:
             logits: NDArray[np.floating] = self.net(inputs[index], training=False).numpy()

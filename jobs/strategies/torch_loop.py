@@ -1,4 +1,4 @@
-"""What the PyTorch strategies share: the CNN, the data as resident tensors, one optimizer step.
+"""What the PyTorch strategies share: the model, the data as resident tensors, one optimizer step.
 
 Run one: `python -m jobs.worker TRIAL_DIR` with strategy torch, torch-ddp or torch-horovod.
 """
@@ -12,25 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import model
+from jobs import models
 from jobs.data import Indices
 from jobs.ingest import Plan
-from jobs.strategies.base import Facts, Logits, Losses, Strategy
+from jobs.strategies.base import Facts, Logits, Losses, Strategy, held_out
 
 
-def build_cnn(dtype: Any, seed: int) -> Any:
-    """The article's CNN as a torch.nn.Sequential with the framework-free initial weights."""
+def channels_first(images: NDArray[Any]) -> Any:
+    """[…, h, w, c] ─▶ a contiguous tensor […, c, h, w]. A copy even for one channel, whose strides would
+    else pass for channels-last and choose other kernels."""
     import torch
-    from torch import nn
 
-    net = nn.Sequential(
-        nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36864, 10)
-    ).to(dtype)
-    weights = model.initial_weights(seed)
-    with torch.no_grad():
-        for parameter, (name, value) in zip(net.parameters(), weights.items(), strict=True):
-            parameter.copy_(torch.from_numpy(model.to_torch(name, value)))
-    return net
+    return torch.from_numpy(images).movedim(-1, -3).clone(memory_format=torch.contiguous_format)
 
 
 class TorchLoop(Strategy):
@@ -49,11 +42,16 @@ class TorchLoop(Strategy):
         self.dtype = torch.float64 if self.trial.precision == "float64" else torch.float32
         self.join()
         data = self.context.dataset
-        self.images = torch.from_numpy(data.train_images).unsqueeze(1)
+        self.images = channels_first(data.train_images)
         self.labels = torch.from_numpy(data.train_labels).long()
-        self.net = build_cnn(self.dtype, self.trial.seed)
+        self.net = self.new_net()
         self.wrapped = self.executed(self.wrap(self.net))
         self.optimizer = self.wrap_optimizer(self.new_optimizer(self.net))
+
+    def new_net(self) -> Any:
+        from jobs.strategies.torch_model import build
+
+        return build(models.load(self.trial.model), self.dtype, self.trial.seed)
 
     def new_optimizer(self, net: Any) -> Any:
         """torch.optim.Adam: its semantics are the shared ones, so both `optimizer` values mean it."""
@@ -99,7 +97,7 @@ class TorchLoop(Strategy):
         return float(loss.item())
 
     def copy_state(self) -> None:
-        self.copy = build_cnn(self.dtype, self.trial.seed)
+        self.copy = self.new_net()
         self.copy.load_state_dict(self.net.state_dict())
         self.copy_optimizer = self.new_optimizer(self.copy)
         self.called_copy = self.executed(self.copy)
@@ -108,20 +106,20 @@ class TorchLoop(Strategy):
     def evaluate(self) -> float:
         import torch
 
-        data = self.context.dataset
+        self.net.eval()
         right = 0
         with torch.no_grad():
-            for start in range(0, len(data.test_labels), 500):
-                images = torch.from_numpy(data.test_images[start : start + 500]).unsqueeze(1)
-                guesses = self.net(images.to(self.dtype).div_(255.0)).argmax(1).numpy()
-                right += int(np.sum(guesses == data.test_labels[start : start + 500]))
-        return right / len(data.test_labels)
+            for images, labels in held_out(self.context.dataset):
+                guesses = self.net(channels_first(images).to(self.dtype).div_(255.0)).argmax(1).numpy()
+                right += int(np.sum(guesses == labels))
+        self.net.train()
+        return right / len(self.context.dataset.test_labels)
 
     def inference(self, pool: NDArray[np.floating]) -> tuple[Logits, Logits]:
         import torch
 
         net = self.net.eval()
-        inputs = [torch.from_numpy(images).unsqueeze(1).to(self.dtype) for images in pool]
+        inputs = [channels_first(images).to(self.dtype) for images in pool]
 
         def caller(model: Any) -> Logits:
             def call(index: int) -> NDArray[np.floating]:

@@ -18,9 +18,9 @@ import pytest
 
 from cluster.launcher import Launch
 from cluster.local import LocalLauncher
+from jobs import models
 from jobs.cores import allowed_cores
 from jobs.meter import Meter
-from jobs.model import TRAINING_FLOP_PER_SAMPLE
 from jobs.results import read_outcome, write_trial
 from jobs.trial import Steps, Trial
 from jobs.watchdog import Watchdog
@@ -104,7 +104,8 @@ def test_the_base_case_is_near_the_limit_of_the_core(
 ) -> None:
     command = [sys.executable, str(BARE / "peak.py"), "14"]
     found = [turn for launch in turns(strategy, command, tmp_path) for turn in launch]
-    rates = [1e-9 * BATCH * TRAINING_FLOP_PER_SAMPLE / np.median(turn.ours) for turn in found]
+    flop = BATCH * models.load("cnn").training_flop(28)
+    rates = [1e-9 * flop / np.median(turn.ours) for turn in found]
     peaks = [float(np.max(1e-9 * turn.rival_work / turn.rival)) for turn in found]
     ratios = [float(rate / peak) for rate, peak in zip(rates, peaks, strict=True)]
     note = f"{np.median(rates):.0f} of {np.median(peaks):.0f} GFLOP/s; best {max(rates):.0f} of {max(peaks):.0f}"

@@ -19,13 +19,13 @@ def test_digits_are_real_and_in_the_frame_of_mnist() -> None:
     from sklearn.datasets import load_digits
 
     digits = data.load(Data(), 0)
-    assert digits.train_images.shape == (1437, 28, 28)
-    assert digits.test_images.shape == (360, 28, 28)
+    assert digits.train_images.shape == (1437, 28, 28, 1)
+    assert digits.test_images.shape == (360, 28, 28, 1)
     source = load_digits()
     order = np.random.RandomState(0).permutation(1797)
     np.testing.assert_array_equal(digits.train_labels, source.target[order[:1437]])
     enlarged = np.clip(zoom(source.images / 16, (1, 2.5, 2.5), order=1), 0, 1) * 255
-    inner = digits.train_images[:, 4:24, 4:24]
+    inner = digits.train_images[:, 4:24, 4:24, 0]
     np.testing.assert_allclose(inner, enlarged[order[:1437]], atol=0.5 + 1e-9)
     assert digits.train_images[:, :4].max() == 0
 
@@ -51,7 +51,7 @@ def test_more_steps_do_not_change_the_first_ones() -> None:
 
 def test_synthetic_images_follow_the_seed() -> None:
     one, two = (data.load(Data(kind="synthetic"), seed) for seed in (1, 2))
-    assert one.train_images.shape == (4096, 28, 28)
+    assert one.train_images.shape == (4096, 28, 28, 1)
     assert not np.array_equal(one.train_images, two.train_images)
 
 
@@ -76,7 +76,7 @@ def mnist(tmp_path: Path) -> Path:
 
 def test_mnist_is_read_from_its_four_files_packed_or_not(mnist: Path) -> None:
     found = data.load(Data(kind="mnist", path=str(mnist)), 0)
-    assert found.train_images.shape == (20, 28, 28)
+    assert found.train_images.shape == (20, 28, 28, 1)
     assert found.test_labels.shape == (10,)
 
 
@@ -85,9 +85,9 @@ def test_mnist_is_read_from_an_npz(mnist: Path, tmp_path: Path) -> None:
     archive = tmp_path / "mnist.npz"
     np.savez(
         archive,
-        x_train=files.train_images,
+        x_train=files.train_images[..., 0],
         y_train=files.train_labels.astype(np.uint8),
-        x_test=files.test_images,
+        x_test=files.test_images[..., 0],
         y_test=files.test_labels.astype(np.uint8),
     )
     found = data.load(Data(kind="mnist", path=str(archive)), 0)

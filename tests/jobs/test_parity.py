@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import data, model, strategies
+from jobs import data, models, strategies
+from jobs.models.layers import from_torch
 from jobs.rendezvous import RankEnvironment, Rendezvous
 from jobs.strategies import STRATEGIES
 from jobs.strategies.base import Context
@@ -22,6 +23,7 @@ from jobs.trial import Data, Steps, Trial
 from tests.running import DISTRIBUTED, Done, launch
 
 BATCH = 64
+CNN = models.load("cnn")
 Train = Callable[[Trial], Done]
 
 pytestmark = pytest.mark.timeout(600)
@@ -69,14 +71,16 @@ def one_batch() -> tuple[np.ndarray, np.ndarray]:
 def torch_pass(one_batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     import torch
 
-    from jobs.strategies.torch_loop import build_cnn
+    from jobs.strategies.torch_loop import channels_first
+    from jobs.strategies.torch_model import build
 
     images, labels = one_batch
-    net = build_cnn(torch.float32, 0)
-    logits = net(torch.from_numpy(images).unsqueeze(1))
+    net = build(CNN, torch.float32, 0)
+    logits = net(channels_first(images))
     torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels).long()).backward()
+    layers = {name: layer for layer in CNN.weighted for name in layer.weights}
     gradients = {
-        name: model.from_torch(name, p.grad.numpy()) for name, p in zip(model.SHAPES, net.parameters(), strict=True)
+        name: from_torch(layers[name], p.grad.numpy()) for name, p in zip(layers, net.parameters(), strict=True)
     }
     return logits.detach().numpy(), gradients
 
@@ -85,25 +89,25 @@ def torch_pass(one_batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, di
 def tf_pass(one_batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     import tensorflow as tf
 
-    from jobs.strategies.tf_loop import build_cnn
+    from jobs.strategies.tf_model import build
 
     images, labels = one_batch
-    net = build_cnn("float32", 0)
+    net = build(CNN, 28, "float32", 0)
     with tf.GradientTape() as tape:
-        logits = net(images[..., np.newaxis], training=True)
+        logits = net(images, training=True)
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
     values = tape.gradient(loss, [v.value for v in net.trainable_variables])
-    return logits.numpy(), {n: g.numpy() for n, g in zip(model.SHAPES, values, strict=True)}
+    return logits.numpy(), {n: g.numpy() for n, g in zip(CNN.shapes, values, strict=True)}
 
 
 def test_logits_agree(torch_pass: Any, tf_pass: Any) -> None:
     np.testing.assert_allclose(torch_pass[0], tf_pass[0], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", model.SHAPES)
+@pytest.mark.parametrize("name", CNN.shapes)
 def test_gradients_agree(name: str, torch_pass: Any, tf_pass: Any) -> None:
     ours, theirs = torch_pass[1][name], tf_pass[1][name]
-    assert ours.shape == theirs.shape == model.SHAPES[name]
+    assert ours.shape == theirs.shape == CNN.shapes[name]
     assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < 1e-5
 
 
@@ -129,7 +133,7 @@ def test_200_steps_reach_96_percent(strategy: str, train: Train) -> None:
     done = train(single(strategy, 1 if STRATEGIES[strategy].is_base_case else 2))
     assert done.outcome.test_accuracy is not None
     assert done.outcome.test_accuracy >= 0.96
-    assert done.outcome.ranks[0].parameters == model.PARAMETERS
+    assert done.outcome.ranks[0].parameters == CNN.parameters
 
 
 @pytest.mark.parametrize("name", ["torch", "tf"])
@@ -176,17 +180,18 @@ def _alone(replica: int) -> list[float]:
     then 3 + 5 on its half only."""
     import torch
 
-    from jobs.strategies.torch_loop import build_cnn
+    from jobs.strategies.torch_loop import channels_first
+    from jobs.strategies.torch_model import build
 
     digits = data.load(Data(), 0)
     order = data.batch_indices(1437, BATCH, 58, 0)
-    net = build_cnn(torch.float64, 0)
+    net = build(CNN, torch.float64, 0)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     losses = []
     for step, chosen in enumerate(order):
         mine = chosen if step < 50 else chosen[replica * 32 : (replica + 1) * 32]
         optimizer.zero_grad()
-        logits = net(torch.from_numpy(digits.train_images[mine] / 255.0).unsqueeze(1))
+        logits = net(channels_first(digits.train_images[mine] / 255.0))
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(digits.train_labels[mine]).long())
         loss.backward()
         optimizer.step()
