@@ -124,11 +124,12 @@ def _positive(value: Any) -> float:
 
 def work(model: str) -> Work | None:
     """What a training step of `model` does; None for one that is not counted."""
-    from jobs import model as cnn
+    from jobs import models
 
     if model != "cnn":
         return None
-    return Work(cnn.TRAINING_FLOP_PER_SAMPLE, cnn.PARAMETERS, 26 * 26 * 32 + 24 * 24 * 64 + 10, 28 * 28)
+    cnn = models.load("cnn")
+    return Work(cnn.training_flop(28), cnn.parameters, 26 * 26 * 32 + 24 * 24 * 64 + 10, 28 * 28)
 
 
 def roofline(results: Results, estimates: pl.DataFrame) -> Roofline:

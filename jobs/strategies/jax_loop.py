@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import learning_rate, model, tpu
+from jobs import learning_rate, models, tpu
 from jobs.data import Indices
 from jobs.strategies.base import Facts, Logits, Losses, Strategy
 from jobs.strategies.xla_threads import intra_op_threads
 
 
 def forward(weights: dict[str, Any], images: Any) -> Any:
-    """The article's CNN: images [b, 28, 28, 1] in 0…1 ─▶ logits [b, 10]; weights as jobs.model lays them out.
+    """The article's CNN: images [b, 28, 28, 1] in 0…1 ─▶ logits [b, 10]; weights as jobs.models lays them out.
 
     The arithmetic is of the images' type, whatever that of the weights.
     """
@@ -118,7 +118,10 @@ class JaxLoop(Strategy):
         """Put weights and moments to where training begins."""
         import jax
 
-        weights = {name: value.astype(self.dtype) for name, value in model.initial_weights(self.trial.seed).items()}
+        weights = {
+            name: value.astype(self.dtype)
+            for name, value in models.load("cnn").initial_weights(self.trial.seed).items()
+        }
         self.state = jax.device_put((weights, self.optimizer.init(weights)), self.replicated)
 
     def rate(self, step: Any) -> Any:
@@ -166,7 +169,7 @@ class JaxLoop(Strategy):
         weights, moments = state
 
         def loss_of(weights: Any) -> Any:
-            logits = forward(weights, images[chosen][..., None].astype(self.arithmetic) / 255).astype(self.dtype)
+            logits = forward(weights, images[chosen].astype(self.arithmetic) / 255).astype(self.dtype)
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen]).mean()
 
         loss, gradients = jax.value_and_grad(loss_of)(weights)
@@ -180,7 +183,7 @@ class JaxLoop(Strategy):
         infer = jax.jit(lambda weights, images: forward(weights, images).argmax(axis=1))
         right = 0
         for start in range(0, len(data.test_labels), 500):
-            images = data.test_images[start : start + 500, ..., np.newaxis].astype(self.arithmetic) / 255
+            images = data.test_images[start : start + 500].astype(self.arithmetic) / 255
             guesses = np.asarray(infer(self.state[0], images))
             right += int(np.sum(guesses == data.test_labels[start : start + 500]))
         return right / len(data.test_labels)
@@ -188,7 +191,7 @@ class JaxLoop(Strategy):
     def inference(self, pool: NDArray[np.floating]) -> tuple[Logits, Logits]:
         import jax
 
-        inputs = [jax.device_put(images[..., np.newaxis].astype(self.arithmetic), self.replicated) for images in pool]
+        inputs = [jax.device_put(images.astype(self.arithmetic), self.replicated) for images in pool]
         compiled = jax.jit(forward)
 
         def call(index: int) -> NDArray[np.floating]:
