@@ -12,12 +12,13 @@ INSTALL := $(PIP) install -c constraints.txt
 READY := $(VENV)/.ready-$(EXTRA)-$(firstword $(shell cat pyproject.toml constraints.txt | cksum))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup horovod study test lint setup-xla test-xla bench clean
+.PHONY: help setup horovod study test test-gpu lint setup-xla test-xla bench clean
 
 help:
 	@echo "make setup    install everything into .venv (EXTRA=gpu for NVIDIA GPUs)"
 	@echo "make study    run studies/quick.yaml: table, figures, report"
 	@echo "make test     lint, types and every test"
+	@echo "make test-gpu what needs an NVIDIA GPU, with EXTRA=gpu set up"
 	@echo "make lint     lint and types"
 	@echo "make test-xla PyTorch/XLA's tests, in an environment of their own (.venv-xla)"
 	@echo "make bench    what measures speed: ratios, in minutes"
@@ -56,6 +57,10 @@ study: setup
 
 test: lint
 	@$(BIN)/python -m pytest
+
+test-gpu:
+	@$(MAKE) --no-print-directory setup EXTRA=gpu
+	@$(BIN)/python -m pytest -m gpu
 
 lint: setup
 	@$(BIN)/ruff check --quiet .

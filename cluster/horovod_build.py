@@ -74,6 +74,13 @@ def built_with() -> dict[str, bool]:
     return said if isinstance(said, dict) else {}
 
 
+def why_not_on_gpus() -> str | None:
+    """Why the installed Horovod cannot sum what is on GPUs, in one line; None if it can."""
+    if built_with().get("NCCL"):
+        return None
+    return "Horovod was built here without NCCL; with nvcc and NCCL in the system, `make horovod` adds it"
+
+
 def main(arguments: list[str]) -> int:
     """Install Horovod from the cached wheel, building it first where there is none.
 

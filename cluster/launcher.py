@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from cluster import horovod_build
+from jobs.strategies import STRATEGIES
 from jobs.trial import Trial
 
 LAUNCHERS: dict[str, str] = {
@@ -99,6 +101,12 @@ class Launcher(Protocol):
 
     def close(self) -> None:
         """Leave nothing behind that does not stay."""
+
+
+def without_nccl(trial: Trial) -> str | None:
+    """Why a trial of Horovod's cannot have the GPUs that it asks for; None if it can, or asks for none."""
+    on_gpus = trial.gpus_per_worker and "horovod" in STRATEGIES[trial.strategy].needs
+    return horovod_build.why_not_on_gpus() if on_gpus else None
 
 
 def load(kind: str) -> type[Launcher]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import horovod_build, slurm_options, slurm_queue
-from cluster.launcher import Launch, State
+from cluster.launcher import Launch, State, without_nccl
 from cluster.slurm_job import JobFolder, Planned, begun
 from cluster.slurm_options import size_of
 from cluster.slurm_queue import JobState
@@ -80,7 +80,9 @@ class SlurmLauncher:
         if workers_each > self._options.tasks_per_node:
             most = self._options.tasks_per_node
             return f"its one process needs a node for {workers_each} workers; launcher.tasks_per_node is {most}"
-        return None
+        if self._options.container_image or self._options.python:
+            return None
+        return without_nccl(trial)
 
     def refuse(self, points: Sequence[Trial]) -> list[str]:
         most = self._options.most_workers

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError, model
 from jobs.models import ModelName
 from jobs.strategies import STRATEGIES, base_case
 from jobs.trial import (
+    NO_XLA,
     TPU,
     Count,
     Data,
@@ -228,7 +229,8 @@ def grid(study: Study, largest: int) -> Grid:
         lacking = [e for e in _list(study.execution) if named_execution(name, e, study.workload) is None]
         if lacking:
             ways = ", ".join(executions(name, study.workload))
-            left_out.append(f"{name} with execution {', '.join(lacking)}: it has {ways}")
+            why = f" ({NO_XLA[name]})" if "xla" in lacking and name in NO_XLA else ""
+            left_out.append(f"{name} with execution {', '.join(lacking)}: it has {ways}{why}")
     points: dict[str, Trial] = {}
     for name in named:
         whys = _impossible(study, name)

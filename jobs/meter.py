@@ -2,15 +2,21 @@
 
 Nothing is written, printed or allocated between the two clock readings of a step that training does
 not need: times and losses go into arrays made beforehand, and signs of life are given between steps.
+
+On a CPU a step is over when its call returns. A GPU works behind the host's back: there the host only
+puts marks into its queue of work, one after each step, and waits once for each window of steps (the
+first step, the rest of the warm-up, the measured steps).
 """
 
 from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from time import perf_counter
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +25,20 @@ from jobs.data import Indices
 from jobs.results import Phase
 from jobs.strategies.base import Losses
 from jobs.watchdog import Watchdog
+
+
+class DeviceClock(Protocol):
+    """A device that does its work in order, some time after it was told to."""
+
+    def load(self, batches: Indices) -> Sequence[Any]:
+        """What each step is given, on the device, of `batches` int32 [calls, k, b]."""
+
+    def mark(self) -> None:
+        """Note the time when all work so far is done; returns at once."""
+
+    def read(self, losses: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Wait for the device; the seconds between the marks since the last reading, and the losses
+        (scalars on the device), both float64."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +92,17 @@ class Meter:
             phase, np.zeros(calls), np.zeros(calls), np.zeros(steps), samples_per_step=samples, warmup=warmup
         )
 
-    def run(self, step: Callable[[Indices], Losses], watchdog: Watchdog, hang_seconds: float) -> None:
+    def run(
+        self,
+        step: Callable[[Indices], Losses],
+        watchdog: Watchdog,
+        hang_seconds: float,
+        clock: DeviceClock | None = None,
+    ) -> None:
         """Do all calls of `step`. The first may take as long as the watchdog already allows."""
+        if clock is not None:
+            self._run_on_device(step, watchdog, hang_seconds, clock)
+            return
         batches, k = self._batches, self._batches.shape[1]
         seconds, data_seconds = self.recording.seconds, self.recording.data_seconds
         losses = self.recording.losses
@@ -94,6 +123,26 @@ class Meter:
                 watchdog.allow(hang_seconds)
             elif end >= watchdog.due:
                 watchdog.beat()
+
+    def _run_on_device(
+        self, step: Callable[[Any], Losses], watchdog: Watchdog, hang_seconds: float, clock: DeviceClock
+    ) -> None:
+        given, calls = clock.load(self._batches), len(self._batches)
+        edges = sorted({0, min(1, calls), min(self._warmup_calls, calls), calls})
+        for begin, end in pairwise(edges):
+            if begin == self._warmup_calls:
+                gc.collect()
+                gc.freeze()
+            losses = []
+            clock.mark()
+            for call in range(begin, end):
+                losses.append(step(given[call]))
+                clock.mark()
+                if perf_counter() >= watchdog.due:
+                    watchdog.beat()
+            self.recording.seconds[begin:end], self.recording.losses[begin:end] = clock.read(losses)
+            self.done = end
+            watchdog.allow(hang_seconds)
 
     def rows(self) -> list[dict[str, object]]:
         return self.recording.rows(self.done)

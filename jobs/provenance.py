@@ -36,6 +36,9 @@ FAMILIES = (
     "GLOO_",
     "HOROVOD_",
     "CUDA_",
+    "CUDNN_",
+    "NVIDIA_",
+    "PYTORCH_",
     "MALLOC_",
 )
 SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL", re.I)

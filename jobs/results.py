@@ -34,7 +34,7 @@ FORMAT = 1
 OUTCOME = "outcome.json"
 
 STOOD_STILL = re.compile(r"Timeout \(\d+:\d+:\d+(\.\d+)?\)!")  # as faulthandler writes it
-Phase = Literal["train", "compute_only", "infer", "ingest"]
+Phase = Literal["train", "compute_only", "accuracy", "infer", "ingest"]
 # ok: complete. failed: a rank died. timeout: a limit of the trial struck. cancelled: by the user.
 # lost: the launcher lost sight of it (its node or its job is gone).
 Status = Literal["ok", "failed", "timeout", "cancelled", "lost"]
@@ -46,13 +46,30 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
+class AccuracyPoint(Record):
+    """After `step` steps, which took `seconds` of training (the slowest rank's, step by step; classifying
+    is not counted), this share of the held-out images is classified right."""
+
+    step: int
+    seconds: float
+    accuracy: float
+
+
+class AccuracyReached(AccuracyPoint):
+    """The first point that was good enough; `samples` were trained on over all workers."""
+
+    samples: int
+
+
 class RankReport(Record):
     """What one rank says of itself at its end. Seconds unless named otherwise.
 
     `startup_seconds` runs from the launcher's start of the process to the first training step
     and contains `import_seconds`, `data_load_seconds`, `rendezvous_seconds` and `build_seconds`. `first_step_seconds`
     is the first training call (tracing and compiling included). `test_accuracy` (rank 0 only) is
-    the share of held-out images classified right after the last training step.
+    the share of held-out images classified right after the last training step. `accuracy_reached` and
+    `accuracy_curve` (rank 0 only) are of trials with `until_accuracy`. `timing` says by what steps were
+    timed: "host", the clock of this process, or "events" in a device's queue of work.
     Inference trials: `prepare_seconds` is what making the callable took before its first call, and
     `max_difference` the largest absolute difference of its logits from eager execution's.
     Ingest trials: `cpu_seconds_per_sample` of this process and its readers, and their resident
@@ -79,6 +96,9 @@ class RankReport(Record):
     train_started_unix: float
     train_ended_unix: float
     test_accuracy: float | None = None
+    accuracy_reached: AccuracyReached | None = None
+    accuracy_curve: list[AccuracyPoint] | None = None
+    timing: Literal["host", "events"] = "host"
     prepare_seconds: float | None = None
     max_difference: float | None = None
     cpu_seconds_per_sample: float | None = None
@@ -125,6 +145,8 @@ class Outcome(Record):
     startup_seconds: float | None = None
     first_step_seconds: float | None = None
     test_accuracy: float | None = None
+    accuracy_reached: AccuracyReached | None = None
+    accuracy_curve: list[AccuracyPoint] | None = None
     hosts: list[str] = []
     exits: list[RankExit] = []
     ranks: list[RankReport] = []
@@ -293,6 +315,8 @@ def conclude(
         startup_seconds=max((r.startup_seconds for r in reports), default=None),
         first_step_seconds=max((r.first_step_seconds for r in reports), default=None),
         test_accuracy=first.test_accuracy if first else None,
+        accuracy_reached=first.accuracy_reached if first else None,
+        accuracy_curve=first.accuracy_curve if first else None,
         hosts=sorted({r.host for r in reports}),
         exits=sorted(exits, key=lambda e: e.rank),
         ranks=reports,

@@ -161,8 +161,10 @@ class Trial(Part):
         ways = executions(self.strategy, self.workload)
         if self.execution not in ways:
             raise ValueError(f"execution {self.execution}: {self.strategy} has {', '.join(ways)}")
-        if self.execution == "tflite" and self.precision != "float32":
-            raise ValueError(f"execution tflite: there is none in {self.precision}; use float32")
+        if self.execution == "tflite" and (self.precision != "float32" or self.gpus_per_worker):
+            raise ValueError("execution tflite: there is one in float32 on CPUs; use precision float32 and no GPU")
+        if self.execution == "torchscript" and self.precision in ("bfloat16", "float16"):
+            raise ValueError(f"execution torchscript: a trace in {self.precision} holds no autocast; use float32")
         if self.workload != "train" and not STRATEGIES[self.strategy].is_base_case:
             raise ValueError(f"workload {self.workload}: {self.strategy} adds nothing to it; use a base case")
         if self.workload == "ingest" and STRATEGIES[self.strategy].framework == "JAX":
@@ -248,8 +250,21 @@ def impossible(strategy: str, workload: Workload, precision: Precision, layout: 
         return "precision tf32: is a mode of NVIDIA GPUs; set resources.gpus_per_worker: 1, or take float32"
     if layout == "channels-last" and STRATEGIES[strategy].framework != "PyTorch":
         return f"layout channels-last: {strategy} has its images channels-last (NHWC) as they are; take default"
-    if STRATEGIES[strategy].framework == "JAX" and precision in ("float16", "tf32"):
+    if layout == "channels-last" and STRATEGIES[strategy].tpu != "never":
+        return f"layout channels-last: {strategy} leaves the layout to XLA; take default"
+    if (
+        STRATEGIES[strategy].tpu != "never"
+        and STRATEGIES[strategy].framework != "TensorFlow"
+        and precision in ("float16", "tf32")
+    ):
         return f"precision {precision}: {strategy} has float32, float64 and bfloat16"
+    if precision == "float16" and strategy in ("tf-mirrored", "tf-multiworker", "tf-tpu"):
+        return (
+            f"precision float16: under {strategy} Keras scales the loss by each replica's own gradients, and they "
+            "would part; take bfloat16"
+        )
+    if gpus and STRATEGIES[strategy].tpu != "never":
+        return f"gpus_per_worker 1: {strategy} does not compute on GPUs here; take 0"
     if gpus and workload == "ingest":
         return "gpus_per_worker 1: files are read and decoded by CPUs; take 0"
     return None
@@ -292,6 +307,14 @@ def executions(strategy: str, workload: Workload = "train") -> tuple[Execution, 
     if workload == "infer":
         return ("default", "eager", "xla", "savedmodel", "tflite")
     return ("default", "eager", "xla") if info.is_base_case else ("default",)
+
+
+# Why a strategy has no XLA where its framework's plain process has.
+NO_XLA = {
+    "tf-mirrored": "its replicas meet in every step, which cannot be inside one compiled program",
+    "tf-multiworker": "its replicas meet in every step, which cannot be inside one compiled program",
+    "tf-horovod": "Horovod's operations for XLA are not built: TensorFlow has moved what they are made of",
+}
 
 
 def named_execution(strategy: str, execution: str, workload: Workload = "train") -> Execution | None:

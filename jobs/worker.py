@@ -89,24 +89,33 @@ def run(folder: Path, ends: ExitStack) -> None:
         return
 
     hang = trial.limits.hang
+    reached, curve = None, None
+    more_rows: list[dict[str, object]] = []
     try:
         rendezvous.barrier()
         started = time.time()
-        train.run(strategy.train, watchdog, hang)
+        train.run(strategy.train, watchdog, hang, strategy.clock)
         ended = time.time()
         watchdog.allow(trial.limits.startup)
         accuracy = strategy.evaluate() if place.rank == 0 else None
         if trial.steps.compute_only:
             strategy.copy_state()
             rendezvous.barrier()
-            compute_only.run(strategy.compute_only, watchdog, hang)
+            compute_only.run(strategy.compute_only, watchdog, hang, strategy.clock)
+        if trial.until_accuracy is not None:
+            from jobs.accuracy import train_until
+
+            reached, curve = train_until(trial, strategy, rendezvous, watchdog, more_rows)
         watchdog.allow(trial.limits.startup)
         rendezvous.barrier()
     finally:
-        results.append_steps(folder, place.rank, train.rows() + compute_only.rows())
+        results.append_steps(folder, place.rank, train.rows() + compute_only.rows() + more_rows)
 
     report = rank_report(trial, rendezvous, strategy, laps, train, started, ended, accuracy)
-    report = report.model_copy(update={"visible_devices": visible_devices})
+    update: dict[str, object] = {"visible_devices": visible_devices}
+    if place.rank == 0:
+        update |= {"accuracy_reached": reached, "accuracy_curve": curve}
+    report = report.model_copy(update=update)
     results.write_rank_report(folder, report)
     rendezvous.barrier()
     strategy.close()
@@ -285,6 +294,11 @@ def rank_report(
     from jobs.results import RankReport
 
     facts, rank = strategy.facts(), rendezvous.place.rank
+    hardware = provenance.hardware()
+    if facts.device.startswith("gpu "):
+        hardware["gpu"] = facts.device.removeprefix("gpu ")
+    if trial.tpu == "real":
+        hardware["accelerator"] = tpu.name()
     return RankReport(
         rank=rank,
         local_rank=rendezvous.place.local_rank,
@@ -305,10 +319,11 @@ def rank_report(
         test_accuracy=accuracy,
         parameters=facts.parameters,
         device=facts.device,
+        timing="host" if strategy.clock is None else "events",
         intra_op_threads=facts.intra_op_threads,
         inter_op_threads=facts.inter_op_threads,
-        versions=provenance.versions(),
-        hardware=provenance.hardware() | ({"accelerator": tpu.name()} if trial.tpu == "real" else {}),
+        versions=provenance.versions() | facts.versions,
+        hardware=hardware,
         environment=provenance.environment(),
         container=provenance.container(),
         commit=provenance.commit() if rank == 0 else None,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,11 @@ from jobs.ingest import Plan
 from jobs.rendezvous import Rendezvous
 from jobs.trial import Trial
 
+if TYPE_CHECKING:
+    from jobs.meter import DeviceClock
+
 Logits = Callable[[int], NDArray[np.floating]]  # index into the pool ─▶ logits [b, classes]
-Losses = NDArray[np.floating] | float
+Losses = NDArray[np.floating] | float | Any  # Any: a scalar that is still on the device
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,26 @@ def held_out(dataset: Dataset) -> Iterator[tuple[Images, Labels]]:
 
 @dataclass(frozen=True)
 class Facts:
-    """`device` is what computed, `parameters` are the trainable ones, threads as the library has them."""
+    """`device` is what computed ("cpu", or "gpu" and its name), `parameters` are the trainable ones,
+    threads as the library has them. `versions` are those of CUDA's libraries as the framework reports
+    them, which need not be the packages' that are installed; empty on CPUs."""
 
     device: str
     parameters: int
     intra_op_threads: int
     inter_op_threads: int
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 class Strategy(ABC):
-    """One process's way to train. Imports of its framework happen in `prepare` and later."""
+    """One process's way to train. Imports of its framework happen in `prepare` and later.
+
+    `clock` is None where a step is over when its call returns. Where it is not, on a GPU under PyTorch,
+    `train` and `compute_only` take what `clock.load` has made of a batch, and return without waiting, the
+    loss as a scalar on the device.
+    """
+
+    clock: DeviceClock | None = None
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -81,6 +94,10 @@ class Strategy(ABC):
     @abstractmethod
     def compute_only(self, batches: Indices) -> Losses:
         """As `train`, on the copy, without any communication."""
+
+    def start_over(self) -> None:
+        """Put model and optimizer back to where `build` left them; all ranks call it."""
+        raise NotImplementedError(f"{self.trial.strategy} cannot start over, which until_accuracy needs")
 
     @abstractmethod
     def evaluate(self) -> float:

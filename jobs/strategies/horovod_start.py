@@ -6,7 +6,15 @@ import os
 import threading
 from typing import Any
 
+from jobs.gpus import GpuError
 from jobs.rendezvous import Rendezvous, horovod_variables
+from jobs.trial import Trial
+
+
+def needs_nccl(hvd: Any, trial: Trial) -> None:
+    """Raises GpuError where the trial wants GPUs of a Horovod that was built without them."""
+    if trial.gpus_per_worker and not hvd.nccl_built():
+        raise GpuError("Horovod was built here without NCCL; with nvcc and NCCL in the system, `make horovod` adds it")
 
 
 def start_horovod(hvd: Any, rendezvous: Rendezvous) -> None:

@@ -11,8 +11,11 @@ import math
 from typing import Any
 
 
-def torch_adam(learning_rate: float, epsilon: float = 1e-8) -> Any:
-    """Kingma & Ba (2015) as torch.optim.Adam has it: θ -= lr/(1-β₁ᵗ)·m / (√v/√(1-β₂ᵗ) + ε)."""
+def torch_adam(learning_rate: float, warmup: int = 0, epsilon: float = 1e-8) -> Any:
+    """Kingma & Ba (2015) as torch.optim.Adam has it: θ -= lr/(1-β₁ᵗ)·m / (√v/√(1-β₂ᵗ) + ε).
+
+    Over the first `warmup` steps the rate rises up to `learning_rate` (jobs/learning_rate.py).
+    """
     import keras
     import tensorflow as tf
 
@@ -31,11 +34,27 @@ def torch_adam(learning_rate: float, epsilon: float = 1e-8) -> Any:
             m, v = self._momentums[index], self._velocities[index]
             self.assign_add(m, (gradient - m) * constant(1 - self.beta_1))
             self.assign_add(v, (gradient * gradient - v) * constant(1 - self.beta_2))
-            step = constant(rate) / correction1 * m
+            now = constant(rate) * tf.minimum(t / constant(warmup), 1) if warmup else constant(rate)
+            step = now / correction1 * m
             self.assign_sub(variable, step / (tf.sqrt(v) / tf.sqrt(correction2) + constant(self.epsilon)))
 
     rate = float(learning_rate)
     return TorchAdam(rate, epsilon=epsilon)
+
+
+def rising(peak: float, warmup: int) -> Any:
+    """The same rise of the rate for an optimizer of Keras' own."""
+    import keras
+
+    class Rising(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+        def __call__(self, step: Any) -> Any:
+            share = (keras.ops.cast(step, keras.config.floatx()) + 1) / warmup
+            return peak * keras.ops.minimum(share, 1.0)
+
+        def get_config(self) -> dict[str, Any]:
+            return {"peak": peak, "warmup": warmup}
+
+    return Rising()
 
 
 def keep_local(optimizer: Any) -> Any:

@@ -1,10 +1,10 @@
-"""tf-horovod: TensorFlow with Horovod's DistributedGradientTape over Gloo."""
+"""tf-horovod: TensorFlow with Horovod's DistributedGradientTape, over Gloo on CPUs and NCCL on GPUs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from jobs.strategies.horovod_start import start_horovod
+from jobs.strategies.horovod_start import needs_nccl, start_horovod
 from jobs.strategies.tf_loop import TensorFlowLoop
 
 
@@ -13,7 +13,9 @@ class TensorFlowHorovod(TensorFlowLoop):
 
     def prepare(self) -> None:
         super().prepare()
-        import horovod.tensorflow  # noqa: F401
+        import horovod.tensorflow as hvd
+
+        needs_nccl(hvd, self.trial)
 
     def distribute(self) -> Any:
         import horovod.tensorflow as hvd

@@ -17,7 +17,7 @@ def callable_of(net: Any, execution: str, example: Any, threads: int) -> Callabl
     signature = [tf.TensorSpec(example.shape, example.dtype)]
 
     def forward(images: Any) -> Any:
-        return net(images, training=False)
+        return tf.cast(net(images, training=False), example.dtype)
 
     if execution == "tflite":
         return _tflite(net, example, threads)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import models
+from jobs import learning_rate, models
 from jobs.data import Indices
 from jobs.ingest import Plan
+from jobs.strategies import tf_device
 from jobs.strategies.base import Facts, Logits, Losses, Strategy, held_out
 
 
@@ -39,6 +40,8 @@ class TensorFlowLoop(Strategy):
     def build(self) -> None:
         import tensorflow as tf
 
+        self.gpus = tf_device.settle(self.trial)
+        self.dtype = tf.as_dtype(tf_device.variable_type(self.trial.precision))
         self.distribution = self.distribute()
         with self.distribution.scope():
             if self.data_in_scope:
@@ -58,6 +61,7 @@ class TensorFlowLoop(Strategy):
         return tf.distribute.get_strategy()
 
     def new_net(self) -> Any:
+        """The model with its initial weights."""
         from jobs.strategies.tf_model import build
 
         side = self.context.dataset.train_images.shape[1]
@@ -72,13 +76,16 @@ class TensorFlowLoop(Strategy):
         """The optimizer; `local` keeps it from summing gradients over replicas."""
         import keras
 
-        from jobs.strategies.tf_adam import keep_local, torch_adam
+        from jobs.strategies.tf_adam import keep_local, rising, torch_adam
 
+        peak, warmup = learning_rate.peak(self.trial), self.trial.learning_rate_warmup
         if self.trial.optimizer == "framework-default":
-            made = keras.optimizers.Adam(self.trial.learning_rate)
+            made = keras.optimizers.Adam(rising(peak, warmup) if warmup else peak)
         else:
-            made = torch_adam(self.trial.learning_rate)
-        return keep_local(made) if local else made
+            made = torch_adam(peak, warmup)
+        if local:
+            keep_local(made)
+        return keras.optimizers.LossScaleOptimizer(made) if self.trial.precision == "float16" else made
 
     def train(self, batches: Indices) -> Losses:
         losses: Losses = self._train(batches).numpy()
@@ -93,13 +100,14 @@ class TensorFlowLoop(Strategy):
 
         data = self.context.dataset
         self.images = tf.Variable(data.train_images, trainable=False)
-        self.labels = tf.Variable(data.train_labels, trainable=False)
+        # Integers of 32 bits are TensorFlow's for shapes: it keeps them on the host.
+        self.labels = tf.Variable(data.train_labels.astype(np.int64), trainable=False)
 
     def _compiled(self, net: Any, optimizer: Any, synchronous: bool) -> Any:
         """The tf.function of k steps: int32 [k, b] ─▶ losses [k], mean over this process's samples."""
         import tensorflow as tf
 
-        dtype = tf.as_dtype(self.trial.precision)
+        dtype, scaled = self.dtype, self.trial.precision == "float16"
         part = self.context.process_batch // self.replicas
         # Summed over all replicas or, on the copy, kept local: the gradient is that of a mean.
         divisor = self.trial.global_batch if synchronous else part
@@ -114,10 +122,11 @@ class TensorFlowLoop(Strategy):
             labels = tf.gather(self.labels, mine)
             with tf.GradientTape() as tape:
                 logits = net(tf.reshape(images, image_shape), training=True)
-                each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+                each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, dtype))
                 loss = tf.reduce_sum(each) / divisor
+                target = optimizer.scale_loss(loss) if scaled else loss
             values = [v.value for v in variables]
-            optimizer.apply_gradients(zip(self.gradients(tape, loss, values, synchronous), variables, strict=True))
+            optimizer.apply_gradients(zip(self.gradients(tape, target, values, synchronous), variables, strict=True))
             return loss * to_mean
 
         if self.trial.execution == "xla":
@@ -149,12 +158,20 @@ class TensorFlowLoop(Strategy):
                 target.assign(source)
         self._compute_only = self._compiled(self.copy, optimizer, synchronous=False)
 
+    def start_over(self) -> None:
+        with self.distribution.scope():
+            self.net.set_weights(self.new_net().get_weights())
+            new = self.new_optimizer(local=False)
+            new.build(self.net.trainable_variables)
+            for target, source in zip(self.optimizer.variables, new.variables, strict=True):
+                target.assign(source)
+
     def evaluate(self) -> float:
         import tensorflow as tf
 
         right = 0
         for images, labels in held_out(self.context.dataset):
-            guesses = self._infer(tf.constant(images / 255.0, tf.as_dtype(self.trial.precision))).numpy()
+            guesses = self._infer(tf.constant(images / 255.0, self.dtype)).numpy()
             right += int(np.sum(guesses == labels))
         return right / len(self.context.dataset.test_labels)
 
@@ -170,10 +187,10 @@ class TensorFlowLoop(Strategy):
 
         from jobs.strategies.tf_inference import callable_of
 
-        inputs = [tf.constant(images, tf.as_dtype(self.trial.precision)) for images in pool]
+        inputs = [tf.constant(images, self.dtype) for images in pool]
 
         def eager(index: int) -> NDArray[np.floating]:
-            logits: NDArray[np.floating] = self.net(inputs[index], training=False).numpy()
+            logits: NDArray[np.floating] = tf.cast(self.net(inputs[index], training=False), self.dtype).numpy()
             return logits
 
         if self.trial.execution == "eager":
@@ -193,8 +210,9 @@ class TensorFlowLoop(Strategy):
         import tensorflow as tf
 
         return Facts(
-            device="cpu",
+            device=tf_device.describe(self.gpus),
             parameters=int(sum(np.prod(v.shape) for v in self.net.trainable_variables)),
             intra_op_threads=tf.config.threading.get_intra_op_parallelism_threads(),
             inter_op_threads=tf.config.threading.get_inter_op_parallelism_threads(),
+            versions=tf_device.versions(self.gpus),
         )

@@ -1,4 +1,4 @@
-"""tf-mirrored: MirroredStrategy, all replicas in one process (on CPU: one logical device each)."""
+"""tf-mirrored: MirroredStrategy, all replicas in one process: a GPU each, on CPU a logical device each."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class TensorFlowMirrored(TensorFlowLoop):
         self.replicas = self.trial.workers
 
     def distribute(self) -> Any:
+        import tensorflow as tf
+
+        if self.gpus:  # its default then sums by NCCL
+            return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(self.replicas)])
         return mirrored_on_cpu(self.replicas)
 
 

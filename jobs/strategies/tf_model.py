@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobs.models.layers import BatchNorm, Conv, Dense, GlobalAveragePool, Layer, MaxPool, Model, ReLU, Residual
+from jobs.strategies import tf_device
 from jobs.strategies.tf_batch_norm import batch_norm
 
 
@@ -13,8 +14,7 @@ def build(model: Model, side: int, precision: str, seed: int) -> Any:
     import keras
     from keras import layers as kl
 
-    keras.config.set_floatx(precision)
-    keras.config.set_dtype_policy(precision)
+    tf_device.set_types(precision)
 
     def padded(x: Any, padding: int) -> Any:
         # Not "same", which pads less above and left than below and right where the stride is 2.

@@ -1,4 +1,4 @@
-"""torch-ddp: PyTorch's DistributedDataParallel over Gloo."""
+"""torch-ddp: PyTorch's DistributedDataParallel, over Gloo on CPUs and NCCL on GPUs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ class TorchDDP(TorchLoop):
 
         meeting = self.context.rendezvous
         place, first = meeting.place, meeting.peers[0]
+        on_gpu = self.device.type == "cuda"
         # c10d and Gloo would otherwise choose by host name, and listen on every interface.
         os.environ["GLOO_SOCKET_IFNAME"] = interface_of(meeting.address)
+        if on_gpu:  # where NCCL's ranks find each other; what carries the data it chooses itself
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface_of(meeting.address)}")
         listener = None
         if place.rank == 0:
             meeting.held.listen(socket.SOMAXCONN)
@@ -34,12 +37,19 @@ class TorchDDP(TorchLoop):
             timeout=timeout,
             master_listen_fd=listener,
         )
-        dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.world_size, timeout=timeout)
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            store=store,
+            rank=place.rank,
+            world_size=place.world_size,
+            timeout=timeout,
+            device_id=self.device if on_gpu else None,
+        )
 
     def wrap(self, net: Any) -> Any:
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(net)
+        return DistributedDataParallel(net, device_ids=[self.device] if self.device.type == "cuda" else None)
 
     def close(self) -> None:
         import torch.distributed as dist

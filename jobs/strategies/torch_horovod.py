@@ -1,10 +1,10 @@
-"""torch-horovod: PyTorch with Horovod's DistributedOptimizer over Gloo."""
+"""torch-horovod: PyTorch with Horovod's DistributedOptimizer, over Gloo on CPUs and NCCL on GPUs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from jobs.strategies.horovod_start import start_horovod
+from jobs.strategies.horovod_start import needs_nccl, start_horovod
 from jobs.strategies.torch_loop import TorchLoop
 
 
@@ -13,7 +13,9 @@ class TorchHorovod(TorchLoop):
 
     def prepare(self) -> None:
         super().prepare()
-        import horovod.torch  # noqa: F401
+        import horovod.torch as hvd
+
+        needs_nccl(hvd, self.trial)
 
     def join(self) -> None:
         import horovod.torch as hvd
@@ -24,6 +26,16 @@ class TorchHorovod(TorchLoop):
         import horovod.torch as hvd
 
         return hvd.DistributedOptimizer(optimizer, named_parameters=self.net.named_parameters())
+
+    def scaled_step(self, optimizer: Any, scaler: Any) -> None:
+        if optimizer is not self.optimizer:  # the copy's, which has nobody to wait for
+            super().scaled_step(optimizer, scaler)
+            return
+        # Infinities are looked for in what all ranks have in common, so that they leave out the same steps.
+        optimizer.synchronize()
+        scaler.unscale_(optimizer)
+        with optimizer.skip_synchronize():
+            scaler.step(optimizer)
 
     def close(self) -> None:
         import horovod.torch as hvd

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import models
+from jobs import learning_rate, models
 from jobs.data import Indices
 from jobs.ingest import Plan
+from jobs.strategies import torch_device
 from jobs.strategies.base import Facts, Logits, Losses, Strategy, held_out
 
 
@@ -24,6 +26,16 @@ def channels_first(images: NDArray[Any]) -> Any:
     import torch
 
     return torch.from_numpy(images).movedim(-1, -3).clone(memory_format=torch.contiguous_format)
+
+
+@dataclass
+class _Side:
+    """What a step works on: the model as it is called, its optimizer, and how many steps it has had."""
+
+    net: Any
+    optimizer: Any
+    scaler: Any | None
+    steps: int = 0
 
 
 class TorchLoop(Strategy):
@@ -39,25 +51,34 @@ class TorchLoop(Strategy):
     def build(self) -> None:
         import torch
 
+        self.device = torch_device.settle(self.trial)
         self.dtype = torch.float64 if self.trial.precision == "float64" else torch.float32
+        self.layout = torch.channels_last if self.trial.layout == "channels-last" else torch.preserve_format
+        self.autocast = torch_device.autocast(self.trial, self.device)
         self.join()
         data = self.context.dataset
-        self.images = channels_first(data.train_images)
-        self.labels = torch.from_numpy(data.train_labels).long()
+        self.images = channels_first(data.train_images).to(self.device)
+        self.labels = torch.from_numpy(data.train_labels).long().to(self.device)
         self.net = self.new_net()
-        self.wrapped = self.executed(self.wrap(self.net))
         self.optimizer = self.wrap_optimizer(self.new_optimizer(self.net))
+        self.trained = _Side(
+            self.executed(self.wrap(self.net)), self.optimizer, torch_device.scaler(self.trial, self.device)
+        )
+        if self.device.type == "cuda":
+            self.clock = torch_device.CudaClock(self.device)
 
     def new_net(self) -> Any:
+        """The model with its initial weights, on the device and in the trial's layout."""
         from jobs.strategies.torch_model import build
 
-        return build(models.load(self.trial.model), self.dtype, self.trial.seed)
+        net = build(models.load(self.trial.model), self.dtype, self.trial.seed)
+        return net.to(self.device, memory_format=self.layout)
 
     def new_optimizer(self, net: Any) -> Any:
         """torch.optim.Adam: its semantics are the shared ones, so both `optimizer` values mean it."""
         import torch
 
-        return torch.optim.Adam(net.parameters(), lr=self.trial.learning_rate)
+        return torch.optim.Adam(net.parameters(), lr=learning_rate.at(self.trial, 0))
 
     def join(self) -> None:
         """Meet the other ranks; nothing to do for a single process."""
@@ -79,38 +100,64 @@ class TorchLoop(Strategy):
         return torch.compile(net)
 
     def train(self, batches: Indices) -> Losses:
-        return self._step(self.wrapped, self.optimizer, batches[0])
+        return self._step(self.trained, batches[0])
 
     def compute_only(self, batches: Indices) -> Losses:
-        return self._step(self.called_copy, self.copy_optimizer, batches[0])
+        return self._step(self.alone, batches[0])
 
-    def _step(self, net: Any, optimizer: Any, indices: Any) -> float:
+    def _step(self, side: _Side, indices: Any) -> Losses:
         import torch
         from torch.nn.functional import cross_entropy
 
-        chosen = torch.from_numpy(indices)
-        images = self.images[chosen].to(self.dtype).div_(255.0)
-        optimizer.zero_grad()
-        loss = cross_entropy(net(images), self.labels[chosen])
-        loss.backward()
-        optimizer.step()
-        return float(loss.item())
+        if side.steps < self.trial.learning_rate_warmup:
+            self._set_rate(side)
+        side.steps += 1
+        chosen = torch.from_numpy(indices) if self.clock is None else indices
+        images = self.images[chosen].to(self.dtype, memory_format=self.layout).div_(255.0)
+        side.optimizer.zero_grad()
+        with self.autocast():
+            logits = side.net(images)
+        loss = cross_entropy(logits.to(self.dtype), self.labels[chosen])
+        if side.scaler is None:
+            loss.backward()
+            side.optimizer.step()
+        else:
+            side.scaler.scale(loss).backward()
+            self.scaled_step(side.optimizer, side.scaler)
+            side.scaler.update()
+        return float(loss.item()) if self.clock is None else loss.detach()
+
+    def scaled_step(self, optimizer: Any, scaler: Any) -> None:
+        """The optimizer's step on scaled gradients, left out where one of them is not finite."""
+        scaler.step(optimizer)
+
+    def _set_rate(self, side: _Side) -> None:
+        for group in side.optimizer.param_groups:
+            group["lr"] = learning_rate.at(self.trial, side.steps)
 
     def copy_state(self) -> None:
-        self.copy = self.new_net()
-        self.copy.load_state_dict(self.net.state_dict())
-        self.copy_optimizer = self.new_optimizer(self.copy)
-        self.called_copy = self.executed(self.copy)
-        self.copy_optimizer.load_state_dict(copy.deepcopy(self.optimizer.state_dict()))
+        net = self.new_net()
+        net.load_state_dict(self.net.state_dict())
+        optimizer = self.new_optimizer(net)
+        optimizer.load_state_dict(copy.deepcopy(self.optimizer.state_dict()))
+        scaler = copy.deepcopy(self.trained.scaler)
+        self.alone = _Side(self.executed(net), optimizer, scaler, self.trained.steps)
+
+    def start_over(self) -> None:
+        self.net.load_state_dict(self.new_net().state_dict())
+        self.optimizer.state.clear()  # Adam makes its moments anew, as zeros
+        self.trained.scaler, self.trained.steps = torch_device.scaler(self.trial, self.device), 0
+        self._set_rate(self.trained)
 
     def evaluate(self) -> float:
         import torch
 
         self.net.eval()
         right = 0
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast():
             for images, labels in held_out(self.context.dataset):
-                guesses = self.net(channels_first(images).to(self.dtype).div_(255.0)).argmax(1).numpy()
+                given = channels_first(images).to(self.device).to(self.dtype, memory_format=self.layout).div_(255.0)
+                guesses = self.net(given).argmax(1).cpu().numpy()
                 right += int(np.sum(guesses == labels))
         self.net.train()
         return right / len(self.context.dataset.test_labels)
@@ -119,12 +166,12 @@ class TorchLoop(Strategy):
         import torch
 
         net = self.net.eval()
-        inputs = [channels_first(images).to(self.dtype) for images in pool]
+        inputs = [channels_first(images).to(self.device, self.dtype, memory_format=self.layout) for images in pool]
 
         def caller(model: Any) -> Logits:
             def call(index: int) -> NDArray[np.floating]:
-                with torch.inference_mode():
-                    logits: NDArray[np.floating] = model(inputs[index]).numpy()
+                with torch.inference_mode(), self.autocast():
+                    logits: NDArray[np.floating] = model(inputs[index]).to(self.dtype).cpu().numpy()
                 return logits
 
             return call
@@ -146,8 +193,9 @@ class TorchLoop(Strategy):
         import torch
 
         return Facts(
-            device="cpu",
+            device=torch_device.describe(self.device),
             parameters=sum(p.numel() for p in self.net.parameters()),
             intra_op_threads=torch.get_num_threads(),
             inter_op_threads=torch.get_num_interop_threads(),
+            versions=torch_device.versions(self.device),
         )

@@ -7,7 +7,9 @@ from pathlib import Path
 import pynvml
 import pytest
 
+from cluster import horovod_build
 from cluster.local import LocalLauncher
+from cluster.slurm_cluster import SlurmLauncher
 from jobs import gpus
 from jobs.trial import Steps, Trial
 from tests.running import launch
@@ -92,3 +94,57 @@ def test_a_gpu_trial_where_there_is_none_fails_and_says_so(tmp_path: Path, monke
     done = launch(trial(1, steps=Steps(warmup=1, measured=1, compute_only=0)), tmp_path)
     assert done.outcome.status == "failed"
     assert "this node has 1 of the trial's processes, each wants 1 of its GPUs, and 0 can be seen" in done.outcome.error
+
+
+def test_horovod_without_nccl_is_left_out_on_gpus_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = trial(strategy="torch-horovod")
+    for nccl in (False, True):
+        monkeypatch.setattr(horovod_build, "built_with", lambda nccl=nccl: {"NCCL": nccl})
+        for launcher in (LocalLauncher({}, tmp_path), SlurmLauncher({"tasks_per_node": 2}, tmp_path)):
+            said = launcher.unfit(asked)
+            assert said is None if nccl else str(said).startswith("Horovod was built here without NCCL")
+            assert launcher.unfit(asked.model_copy(update={"gpus_per_worker": 0})) is None
+
+
+def test_tensorflow_is_told_to_let_memory_grow_and_what_float32_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What TensorFlow is told, as it is told; what it then does needs a GPU (tests/jobs/test_on_gpu.py)."""
+    import tensorflow as tf
+
+    from jobs.strategies import tf_device
+
+    grown: list[str] = []
+    tf32: list[bool] = []
+    experimental = tf.config.experimental
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a", "b"] if kind == "GPU" else [])
+    monkeypatch.setattr(experimental, "set_memory_growth", lambda gpu, on: grown.append(gpu) if on else None)
+    monkeypatch.setattr(experimental, "enable_tensor_float_32_execution", tf32.append)
+    assert tf_device.settle(trial(gpus_per_worker=0)) == []
+    assert (grown, tf32) == ([], [])
+    mirrored = trial(strategy="tf-mirrored")
+    assert tf_device.settle(mirrored) == ["a", "b"]
+    assert tf_device.settle(mirrored.model_copy(update={"precision": "tf32"})) == ["a", "b"]
+    assert (grown, tf32) == (["a", "b"] * 2, [False, True])
+    with pytest.raises(gpus.GpuError, match="finds 2 of 1 GPUs"):
+        tf_device.settle(trial(strategy="tf-multiworker"))
+
+
+def test_pytorch_takes_the_one_gpu_it_sees_and_float32_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from jobs.strategies import torch_device
+
+    chosen: list[object] = []
+    flags = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    with pytest.raises(gpus.GpuError, match="finds no GPU to compute on"):
+        torch_device.settle(trial())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    try:
+        for precision, rounded in (("float32", False), ("tf32", True), ("bfloat16", False)):
+            assert torch_device.settle(trial(precision=precision)) == torch.device("cuda", 0)
+            assert torch.backends.cuda.matmul.allow_tf32 is rounded
+            assert torch.backends.cudnn.allow_tf32 is rounded
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = flags
+    assert len(chosen) == 3
+    assert torch_device.settle(trial(gpus_per_worker=0)) == torch.device("cpu")

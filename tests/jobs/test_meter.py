@@ -63,6 +63,94 @@ def test_what_was_done_before_a_failure_is_kept(watchdog: Watchdog) -> None:
     assert [row["loss"] for row in meter.rows()] == [None, None, None]
 
 
+class SlowDevice:
+    """A device that takes `seconds[i]` for step i, long after the host has told it to; a DeviceClock."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        self._seconds = seconds
+        self._begun = 0
+        self._marks: list[float] = []
+        self._now = 0.0
+        self.waits = 0
+
+    def load(self, batches: Indices) -> list[Indices]:
+        return list(batches)
+
+    def step(self, batch: Indices) -> int:
+        self._now += self._seconds[self._begun]
+        self._begun += 1
+        return self._begun
+
+    def mark(self) -> None:
+        self._marks.append(self._now)
+
+    def read(self, losses: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        self.waits += 1
+        self._now += 100.0  # what passes between two windows is in none of them
+        marks, self._marks = self._marks, []
+        return np.diff(marks), np.array(losses, float)
+
+
+def test_on_a_device_each_step_has_its_own_time_though_the_host_waits_once_a_window(watchdog: Watchdog) -> None:
+    seconds = [3.0, 0.5, 0.2, 0.1, 0.4, 0.1]
+    device = SlowDevice(seconds)
+    meter = Meter("train", np.zeros((6, 2), np.int32), warmup=2, steps_per_call=1)
+    meter.run(device.step, watchdog, 60.0, device)
+    rows = meter.rows()
+    np.testing.assert_allclose([row["seconds"] for row in rows], seconds)
+    assert [row["loss"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row.get("warmup", False) for row in rows] == [True, True, False, False, False, False]
+    assert {row["data_seconds"] for row in rows} == {0.0}
+    assert device.waits == 3  # the first step, the other warm-up, all measured steps
+
+
+@pytest.mark.parametrize(("steps", "warmup", "waits"), [(1, 1, 1), (4, 1, 2), (4, 0, 2)])
+def test_a_window_is_never_empty(steps: int, warmup: int, waits: int, watchdog: Watchdog) -> None:
+    device = SlowDevice([1.0] * steps)
+    meter = Meter("train", np.zeros((steps, 2), np.int32), warmup=warmup, steps_per_call=1)
+    meter.run(device.step, watchdog, 60.0, device)
+    assert [row["seconds"] for row in meter.rows()] == [1.0] * steps
+    assert device.waits == waits
+
+
+class Event:
+    """A torch.cuda.Event: `record` puts it in the queue, its times can be had after `synchronize`."""
+
+    made: list["Event"] = []
+
+    def __init__(self) -> None:
+        self.at, self.known = 0.0, False
+        self.made.append(self)
+
+    def record(self) -> None:
+        self.at = 2.5 * len(self.made)
+
+    def synchronize(self) -> None:
+        for event in self.made[: self.made.index(self) + 1]:
+            event.known = True
+
+    def elapsed_time(self, end: "Event") -> float:
+        assert self.known
+        assert end.known
+        return end.at - self.at
+
+
+def test_the_clock_of_a_gpu_reads_events_in_milliseconds_and_losses_together() -> None:
+    import torch
+
+    from jobs.strategies.torch_device import CudaClock
+
+    clock = CudaClock(torch.device("cpu"), Event)
+    first, second = clock.load(np.arange(4, dtype=np.int32).reshape(2, 1, 2))
+    assert (first.tolist(), second.tolist()) == ([[0, 1]], [[2, 3]])
+    for _ in range(2):
+        for _ in range(3):
+            clock.mark()
+        seconds, losses = clock.read([torch.tensor(0.5), torch.tensor(0.25)])
+        np.testing.assert_allclose(seconds, [0.0025, 0.0025])
+        np.testing.assert_array_equal(losses, [0.5, 0.25])
+
+
 def test_a_rank_that_hangs_ends_itself_and_says_where(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from jobs.watchdog import Watchdog\n"

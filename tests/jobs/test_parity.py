@@ -120,6 +120,17 @@ def test_float64_losses_are_the_same_whatever_the_strategy_and_the_workers(strat
         np.testing.assert_allclose(train(exact(strategy, workers)).losses(), reference, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize(("strategy", "workers"), [("tf", 1), ("tf-multiworker", 2), ("torch-ddp", 2)])
+def test_a_rule_and_a_warm_up_of_the_learning_rate_are_the_same_in_both_frameworks(
+    strategy: str, workers: int, train: Train
+) -> None:
+    update = {"learning_rate_rule": "sqrt", "reference_batch": 16, "learning_rate_warmup": 30}
+    plain, warming = train(exact("torch", 1)), train(exact("torch", 1).model_copy(update=update))
+    assert np.abs(plain.losses() - warming.losses()).max() > 0.01
+    done = train(exact(strategy, workers).model_copy(update=update))
+    np.testing.assert_allclose(done.losses(), warming.losses(), rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("strategy", horovod(["tf", *DISTRIBUTED]))
 def test_float32_losses_stay_together_for_50_steps(strategy: str, train: Train) -> None:
     reference = train(single("torch", 1)).losses()

@@ -1,0 +1,120 @@
+"""Time to accuracy, and the learning rate that large batches are given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs import learning_rate
+from jobs.files import rank_file
+from jobs.trial import Steps, Trial
+from tests.running import Done, launch
+
+STEPS = Steps(warmup=2, measured=2, compute_only=2, at_most=120, evaluate_every=20)
+
+
+def trial(strategy: str, workers: int, **factors: Any) -> Trial:
+    content = {"strategy": strategy, "workers": workers, "global_batch": 64, "steps": STEPS, "until_accuracy": 0.85}
+    return Trial.model_validate(content | factors)
+
+
+@pytest.fixture(scope="module")
+def reached(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    return launch(trial("torch", 1), tmp_path_factory.mktemp("reached"))
+
+
+def curve(done: Done) -> list[tuple[int, float]]:
+    assert done.outcome.status == "ok", (done.outcome.error, done.outcome.exits)
+    assert done.outcome.accuracy_curve is not None
+    return [(point.step, point.accuracy) for point in done.outcome.accuracy_curve]
+
+
+def test_training_ends_at_the_first_look_that_is_good_enough(reached: Done) -> None:
+    points = curve(reached)
+    assert [step for step, _ in points] == list(range(0, 20 * len(points), 20))
+    assert all(accuracy < 0.85 for _, accuracy in points[:-1])
+    assert points[0][1] < 0.3  # before the first step: it begins untrained
+    found = reached.outcome.accuracy_reached
+    assert found is not None
+    assert (found.step, found.accuracy) == points[-1]
+    assert found.accuracy >= 0.85
+    assert found.samples == 64 * found.step
+    assert found == reached.outcome.ranks[0].accuracy_reached
+
+
+def test_its_clock_is_that_of_its_own_steps_and_the_measured_steps_stay_what_they_were(reached: Done) -> None:
+    rows = reached.rows(0, "accuracy")
+    found = reached.outcome.accuracy_reached
+    assert found is not None
+    assert [row["step"] for row in rows] == list(range(found.step))
+    assert found.seconds == pytest.approx(sum(row["seconds"] for row in rows), abs=1e-6)
+    assert found.seconds < reached.outcome.seconds / 2  # start-up and looks are not in it
+    assert [row["step"] for row in reached.rows(0, "train")] == [0, 1, 2, 3]
+    # From the initial weights, in the same order of batches.
+    assert [row["loss"] for row in rows[:4]] == [row["loss"] for row in reached.rows(0, "train")]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "factors"),
+    [
+        ("torch-ddp", {}),
+        pytest.param("torch-horovod", {}, marks=pytest.mark.horovod),
+        ("tf-mirrored", {"steps_per_call": 2}),
+        ("tf-multiworker", {}),
+        pytest.param("tf-horovod", {}, marks=pytest.mark.horovod),
+    ],
+)
+def test_all_ranks_stop_after_the_same_step_whatever_the_strategy(
+    strategy: str, factors: dict[str, Any], reached: Done, tmp_path: Path
+) -> None:
+    done = launch(trial(strategy, 2, **factors), tmp_path)
+    points, expected = curve(done), curve(reached)
+    assert [step for step, _ in points] == [step for step, _ in expected]
+    np.testing.assert_allclose([a for _, a in points], [a for _, a in expected], atol=0.03)
+    seconds = [[row["seconds"] for row in done.rows(rank, "accuracy")] for rank in range(done.trial.processes)]
+    found = done.outcome.accuracy_reached
+    assert found is not None
+    assert {len(times) for times in seconds} == {found.step}
+    assert found.seconds == pytest.approx(np.max(seconds, axis=0).sum(), abs=1e-5)
+    reports = [json.loads(rank_file(done.folder, rank, "json").read_text()) for rank in range(done.trial.processes)]
+    assert [bool(report["accuracy_curve"]) for report in reports] == [True, False][: len(reports)]
+
+
+def test_an_accuracy_that_is_not_reached_is_no_failure_and_its_curve_is_kept(tmp_path: Path) -> None:
+    steps = STEPS.model_copy(update={"at_most": 6, "evaluate_every": 4, "compute_only": 0})
+    done = launch(trial("torch", 1, steps=steps, until_accuracy=0.999), tmp_path)
+    assert [step for step, _ in curve(done)] == [0, 4, 6]
+    assert done.outcome.accuracy_reached is None
+
+
+# The learning rate
+
+
+def rated(batch: int, **factors: Any) -> Trial:
+    return trial("torch-ddp", 2, global_batch=batch, learning_rate=0.001, **factors)
+
+
+@pytest.mark.parametrize(("rule", "factor"), [("linear", 4.0), ("sqrt", 2.0)])
+def test_a_rule_multiplies_the_rate_by_what_the_batch_is_of_its_reference(rule: str, factor: float) -> None:
+    assert learning_rate.peak(rated(256)) == 0.001
+    assert learning_rate.peak(rated(64, learning_rate_rule=rule, reference_batch=64)) == 0.001
+    peak = learning_rate.peak(rated(256, learning_rate_rule=rule, reference_batch=64))
+    assert peak == pytest.approx(factor * 0.001)
+
+
+def test_a_warm_up_rises_in_equal_steps_and_stays_there() -> None:
+    warming = rated(128, learning_rate_rule="linear", reference_batch=64, learning_rate_warmup=4)
+    rates = [learning_rate.at(warming, step) for step in range(6)]
+    np.testing.assert_allclose(rates, [0.0005, 0.001, 0.0015, 0.002, 0.002, 0.002])
+    assert [learning_rate.at(rated(64), step) for step in (0, 9)] == [0.001, 0.001]
+
+
+def test_keras_own_schedule_rises_in_the_same_way() -> None:
+    from jobs.strategies.tf_adam import rising
+
+    schedule = rising(0.001, 4)
+    np.testing.assert_allclose([float(schedule(s)) for s in range(6)], [0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001])

@@ -1,0 +1,85 @@
+"""Lower precision, and PyTorch's other memory layout, on CPUs: near float32, and nearer to each other.
+
+How fast these are only a GPU can show (tests/jobs/test_on_gpu.py); that they are what they are called,
+a CPU can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs.trial import Steps, Trial
+from tests.running import Done, launch
+
+STEPS = Steps(warmup=2, measured=8, compute_only=2)
+Train = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Launch a trial of 10 steps with 16 images each, each configuration once."""
+    results, found = tmp_path_factory.mktemp("precision"), {}
+
+    def once(strategy: str, workers: int = 1, **factors: Any) -> Done:
+        trial = Trial(strategy=strategy, workers=workers, global_batch=16, steps=STEPS, **factors)
+        if trial.id not in found:
+            found[trial.id] = launch(trial, results)
+        assert found[trial.id].outcome.status == "ok", found[trial.id].outcome.exits
+        return found[trial.id]
+
+    return once
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_is_another_arithmetic_and_the_same_training(precision: str, train: Train) -> None:
+    full = train("torch").losses()
+    torch, tf = (train(name, precision=precision).losses() for name in ("torch", "tf"))
+    for losses in (torch, tf):
+        assert np.abs(losses - full).max() > 1e-5  # rounded: float32 would be nearer
+        np.testing.assert_allclose(losses, full, rtol=0, atol=1e-2)
+    np.testing.assert_allclose(torch, tf, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "precision"),
+    [
+        ("torch-ddp", "float16"),
+        pytest.param("torch-horovod", "float16", marks=pytest.mark.horovod),
+        ("tf-mirrored", "bfloat16"),
+        pytest.param("tf-horovod", "float16", marks=pytest.mark.horovod),
+    ],
+)
+def test_ranks_in_mixed_precision_do_what_one_process_does(strategy: str, precision: str, train: Train) -> None:
+    alone = train(strategy.split("-")[0], precision=precision)
+    np.testing.assert_allclose(train(strategy, 2, precision=precision).losses(), alone.losses(), rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize(("strategy", "workers"), [("torch", 1), ("torch-ddp", 2)])
+def test_channels_last_is_the_same_training(strategy: str, workers: int, train: Train) -> None:
+    plain = train("torch", precision="float64")
+    other = train(strategy, workers, precision="float64", layout="channels-last")
+    np.testing.assert_allclose(other.losses(), plain.losses(), rtol=0, atol=1e-10)
+
+
+def test_channels_last_is_the_layout_of_weights_and_images() -> None:
+    import torch
+
+    from jobs import data, strategies
+    from jobs.rendezvous import RankEnvironment, Rendezvous
+    from jobs.strategies.base import Context
+
+    trial = Trial(strategy="torch", workers=1, global_batch=8, layout="channels-last")
+    meeting = Rendezvous(RankEnvironment(), trial.id, 10.0)
+    strategy: Any = strategies.load("torch")(Context(trial, data.load(trial.data, 0), meeting))
+    strategy.build()
+    seen: list[Any] = []
+    second = strategy.net[2]
+    second.register_forward_hook(lambda module, inputs, output: seen.extend([*inputs, output, module.weight]))
+    strategy.train(data.batch_indices(1437, 8, 1, 0))
+    assert len(seen) == 3
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in seen)
+    meeting.close()
