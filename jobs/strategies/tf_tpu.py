@@ -53,18 +53,6 @@ class TensorFlowTPU(TensorFlowLoop):
         topology = tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver, experimental_device_assignment=assignment(topology, self.replicas))
 
-    def evaluate(self) -> float:
-        import tensorflow as tf
-
-        def guess(images: Any) -> Any:
-            return tf.argmax(self.net(images, training=False), axis=1)
-
-        # Outside strategy.run the host would compute with variables that lie on the cores.
-        self._infer = tf.function(
-            lambda images: self.distribution.experimental_local_results(self.distribution.run(guess, args=(images,)))[0]
-        )
-        return super().evaluate()
-
     def facts(self) -> Facts:
         found = super().facts()
         return replace(found, device=tpu.name()) if self.trial.tpu == "real" else found
