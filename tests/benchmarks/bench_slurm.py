@@ -19,7 +19,7 @@ from cluster.local import LocalLauncher
 from cluster.slurm_cluster import SlurmLauncher
 from jobs.files import RankExit
 from jobs.results import Outcome, conclude, now, read_outcome, write_trial
-from jobs.trial import Steps, Trial
+from jobs.trial import Steps, Telemetry, Trial
 from tests.benchmarks.ratios import Measured, publish, summarize
 from tests.cluster.practice import absent, practice_cluster, slurm
 
@@ -40,8 +40,15 @@ def measured() -> Iterator[list[Measured]]:
 
 
 def trials(count: int) -> list[Trial]:
-    plan = Steps(warmup=1, measured=5, compute_only=0)
-    return [Trial(strategy="torch-ddp", workers=2, global_batch=64, repeat=r, steps=plan) for r in range(count)]
+    """Without telemetry: two practice nodes, which are one machine, would start a sampler each, a local trial one."""
+    same = Trial(
+        strategy="torch-ddp",
+        workers=2,
+        global_batch=64,
+        steps=Steps(warmup=1, measured=5, compute_only=0),
+        telemetry=Telemetry(hertz=0),
+    )
+    return [same.model_copy(update={"repeat": r}) for r in range(count)]
 
 
 def launches(results: Path, made: list[Trial]) -> list[Launch]:
