@@ -155,6 +155,13 @@ def test_a_study_ends_with_table_figures_and_no_noise(finished: Path) -> None:
         assert {f"{figure}.svg", f"{figure}.png"} <= names
 
 
+def test_a_local_study_says_what_limits_it_and_stands_under_the_measured_roof_of_its_machine(finished: Path) -> None:
+    assert "what limits it" in (finished / "said.txt").read_text()
+    assert (finished / "machine.json").exists()
+    tables = finished / "report" / "tables"
+    assert {"limits.csv", "roofline.csv"} <= {path.name for path in tables.iterdir()}
+
+
 def test_a_second_run_measures_nothing(finished: Path, tmp_path: Path) -> None:
     done = scaling("run", study(tmp_path), "--results", finished)
     assert done.returncode == 0, done.stderr
