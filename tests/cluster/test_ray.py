@@ -18,6 +18,7 @@ import grpc
 import numpy as np
 import psutil
 import pytest
+import yaml
 
 from cluster import ray_cluster
 from cluster.driver import plan
@@ -35,6 +36,7 @@ from tests.sampler import read
 pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parents[2]
+SCALING = Path(sys.executable).with_name("scaling")
 Make = Callable[..., RayLauncher]
 BASES = [name for name, info in STRATEGIES.items() if info.is_base_case]
 
@@ -510,3 +512,32 @@ def test_a_node_with_other_versions_is_named(make: Make, monkeypatch: pytest.Mon
     assert "apex is absent there and 2.0 here" in faults[0]
     assert f"torch is {here['versions']['torch']} there and 1.0 here; install the same on all nodes" in faults[1]
     assert all(fault.startswith("node ") for fault in faults)
+
+
+def scaling(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([SCALING, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def test_a_study_is_cancelled_resumed_and_goes_on_after_a_loss(reachable: Cluster, tmp_path: Path) -> None:
+    file, results = tmp_path / "study.yaml", tmp_path / "results"
+    launcher = {"kind": "ray", "placement": "spread"}
+    steps = {"warmup": 1, "measured": 600, "compute_only": 0}
+    only = {"strategies": ["torch-ddp"], "workers": [2], "repeats": {"min": 2}, "steps": steps}
+    file.write_text(yaml.safe_dump(study() | only | {"batch": {"global": 8}, "launcher": launcher}))
+    command = [SCALING, "run", file, "--results", results]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        until(lambda: len(ranks_of(results)) == 2)
+        assert "0 of 2 planned launches are done" in scaling("status", results).stdout
+        ended = scaling("cancel", results)
+        assert (ended.returncode, running.wait(60)) == (0, 130), ended.stderr
+    until(lambda: not left_of(results, reachable), 5)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        until(lambda: len(ranks_of(results)) == 2)
+        kill(reachable.actors()[0])
+        said, _ = running.communicate(timeout=120)
+    assert running.returncode == 0, said
+    outcomes = [read_outcome(folder) for folder in (results / "trials").iterdir()]
+    assert [outcome.status for outcome in outcomes if outcome] == ["ok", "ok"]
+    assert "was not finished" in said  # what was cancelled
+    assert "was lost: " in said
+    until(lambda: not left_of(results, reachable), 5)

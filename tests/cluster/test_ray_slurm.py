@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 from cluster.ray_slurm import parse, script
 from jobs.results import read_outcome
 from tests.cluster.practice import slurm
+from tests.running import until
 
 STUDY = {
     "name": "on both",
@@ -28,19 +30,20 @@ STUDY = {
 }
 
 
-def ray_processes() -> set[int]:
-    names = ("raylet", "gcs_server")
-    return {
-        p.pid
-        for p in psutil.process_iter(["name", "status"])
-        if p.info["name"] in names and p.info["status"] != "zombie"
-    }
+def of_job(number: str) -> list[str]:
+    """The living processes of the job, whatever started them and whatever they call themselves."""
+    job = {"SLURM_JOB_ID": number, "SLURM_CONF": os.environ["SLURM_CONF"]}  # numbers alone are another SLURM's too
+    found = []
+    for process in psutil.process_iter(["status"]):
+        with contextlib.suppress(psutil.Error):
+            if job.items() <= process.environ().items() and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+    return found
 
 
 @pytest.mark.ray
 @pytest.mark.slurm
 def test_a_study_runs_on_ray_inside_an_allocation(slurm_cluster: Path, tmp_path: Path) -> None:
-    before = ray_processes()
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump(STUDY), encoding="utf-8")
     made = subprocess.run(
@@ -63,10 +66,11 @@ def test_a_study_runs_on_ray_inside_an_allocation(slurm_cluster: Path, tmp_path:
     job.write_text(made.stdout, encoding="utf-8")
     number = slurm("sbatch", "--parsable", str(job)).strip()
     deadline = time.monotonic() + 150
-    state = ""
+    state, seen = "", set[str]()
     while state not in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL"):
         assert time.monotonic() < deadline, state
         time.sleep(0.5)
+        seen |= set(of_job(number))
         state = slurm("squeue", "--states=all", f"--jobs={number}", "--noheader", "--format=%T").strip()
     said = (tmp_path / "ray-on-slurm-study.txt").read_text()
     assert state == "COMPLETED", said
@@ -74,7 +78,8 @@ def test_a_study_runs_on_ray_inside_an_allocation(slurm_cluster: Path, tmp_path:
     outcomes = [read_outcome(folder) for folder in (tmp_path / "results" / "trials").iterdir()]
     assert {(o.status, o.launcher, len(o.ranks)) for o in outcomes if o} == {("ok", "ray", 1), ("ok", "ray", 2)}
     assert not (tmp_path / "ray-on-slurm-study" / "token").exists()
-    assert ray_processes() <= before
+    assert any("raylet" in command for command in seen)
+    until(lambda: not of_job(number), 10)
     assert not list(Path("/tmp").glob(f"ray-{number}-*"))
 
 
