@@ -45,6 +45,10 @@ def load(data: Data, seed: int, model: str = "cnn") -> Dataset:
         return _digits()
     if data.kind == "synthetic":
         return _synthetic(seed, data.side or MODELS[model].side, MODELS[model])
+    if data.kind == "images":
+        from jobs import image_folder
+
+        return image_folder.load(str(data.path), data.side or MODELS[model].side, MODELS[model])
     return _mnist(data.path)
 
 

@@ -36,18 +36,21 @@ class Part(BaseModel):
 class Data(Part):
     """Which images: `digits` are real and ship with scikit-learn, `mnist` are read from `path`
     (a folder with the four IDX files, or mnist.npz; fetched from OpenML if no path is given),
-    `synthetic` are noise, with `side` pixels on a side (the model's own size if not given)."""
+    `synthetic` are noise, `images` are the PNG and JPEG files in `path`, a folder with a sub-folder for each
+    class; both with `side` pixels on a side (the model's own size if not given)."""
 
-    kind: Literal["digits", "mnist", "synthetic"] = "digits"
+    kind: Literal["digits", "mnist", "synthetic", "images"] = "digits"
     path: str | None = None
     side: Count | None = None
 
     @model_validator(mode="after")
     def _options_belong_to_kind(self) -> Data:
-        if self.path is not None and self.kind != "mnist":
-            raise ValueError(f"`path` goes with kind mnist only, not with {self.kind}; remove it")
-        if self.side is not None and self.kind != "synthetic":
-            raise ValueError(f"`side` goes with kind synthetic only, not with {self.kind}; remove it")
+        if self.path is not None and self.kind not in ("mnist", "images"):
+            raise ValueError(f"`path` goes with kind mnist or images only, not with {self.kind}; remove it")
+        if self.path is None and self.kind == "images":
+            raise ValueError("`path` is missing; kind images needs the folder that holds a sub-folder for each class")
+        if self.side is not None and self.kind not in ("synthetic", "images"):
+            raise ValueError(f"`side` goes with kind synthetic or images only, not with {self.kind}; remove it")
         return self
 
 
@@ -207,7 +210,7 @@ class Trial(Part):
         if self.model != "cnn" and STRATEGIES[self.strategy].framework == "JAX":
             raise ValueError(f"model {self.model}: {self.strategy} trains the CNN only")
         if self.model != "cnn" and self.data.kind in ("digits", "mnist"):
-            raise ValueError(f"model {self.model}: {self.data.kind} are the CNN's; use data.kind synthetic")
+            raise ValueError(f"model {self.model}: {self.data.kind} are the CNN's; use data.kind synthetic or images")
         if self.data.side is not None and self.data.side not in info.sides:
             sides = f"{info.sides[0]} to {info.sides[-1]}" if len(info.sides) > 1 else f"{info.side}"
             raise ValueError(f"data.side: {self.model} takes {sides} pixels, not {self.data.side}")

@@ -131,7 +131,7 @@ def test_a_global_batch_that_does_not_divide_names_the_worker_count() -> None:
         ({"seed": "3"}, "seed: '3' is wrong"),
         ({"learning_rate": float("inf")}, "learning_rate: inf is wrong"),
         ({"limits": {"hang": 0}}, "limits.hang: 0 is wrong"),
-        ({"data": {"kind": "digits", "path": "x"}}, "data: `path` goes with kind mnist only"),
+        ({"data": {"kind": "digits", "path": "x"}}, "data: `path` goes with kind mnist or images only"),
     ],
 )  # fmt: skip
 def test_each_fault_is_one_line_with_place_and_remedy(change: dict[str, Any], said: str) -> None:
