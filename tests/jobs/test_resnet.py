@@ -78,7 +78,13 @@ def tf_pass(precision: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize(
-    ("precision", "logits_apart", "gradients_apart"), [("float64", 1e-10, 1e-9), ("float32", 1e-3, 2e-2)]
+    ("precision", "logits_apart", "gradients_apart"),
+    [
+        ("float64", 1e-10, 1e-9),
+        # Each framework's gradients in float32 are up to 3e-2 from float64's here: 53 layers of batch
+        # normalization, the last over 16 numbers.
+        ("float32", 1e-3, 1e-1),
+    ],
 )
 def test_logits_and_gradients_agree(precision: str, logits_apart: float, gradients_apart: float) -> None:
     ours, theirs = torch_pass(precision), tf_pass(precision)
