@@ -1,4 +1,4 @@
-"""What the JAX strategies share: the CNN as a pure function, optax Adam, k steps per host call.
+"""What the JAX strategies share: the CNN as a pure function, Adam, k steps per host call.
 
 The data are resident as uint8 and only index batches go in. Over n devices the batch is laid out over a
 mesh and everything else replicated; the compiler then sums the gradients (data parallelism by sharding:
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from jobs import learning_rate, models, tpu
 from jobs.data import Indices
 from jobs.strategies.base import Facts, Logits, Losses, Strategy
+from jobs.strategies.jax_adam import torch_adam
 from jobs.strategies.xla_threads import intra_op_threads
 
 
@@ -44,9 +45,9 @@ class JaxLoop(Strategy):
     devices = 1
 
     def prepare(self) -> None:
-        platform = "tpu" if self.trial.tpu == "real" else "cuda" if self.trial.gpus_per_worker else "cpu"
-        os.environ["JAX_PLATFORMS"] = platform
-        if platform == "cpu":
+        on_tpu = self.trial.tpu == "real"
+        os.environ["JAX_PLATFORMS"] = "tpu" if on_tpu else "cpu"
+        if not on_tpu:
             # XLA:CPU sizes its one thread pool, which its devices share, by this variable.
             os.environ["NPROC"] = str(self.trial.threads_per_worker * self.devices)
             flags = os.environ.get("XLA_FLAGS", "")
@@ -73,8 +74,8 @@ class JaxLoop(Strategy):
         data = self.context.dataset
         self.images = jax.device_put(data.train_images, self.replicated)
         self.labels = jax.device_put(data.train_labels.astype(np.int32), self.replicated)
-        # optax adds epsilon to the bias-corrected root, as torch.optim.Adam does, and has its epsilon.
-        self.optimizer = optax.adam(self.rate)
+        shipped = self.trial.optimizer == "framework-default"
+        self.optimizer = optax.adam(self.rate) if shipped else torch_adam(self.rate)
         self.start_over()
         self._train = self._compiled(self._step)
 
@@ -208,10 +209,8 @@ class JaxLoop(Strategy):
     def facts(self) -> Facts:
         import jax
 
-        kind = jax.devices()[0].device_kind
-        names = {"none": f"gpu {kind}" if self.trial.gpus_per_worker else "cpu", "emulated": "cpu", "real": tpu.name()}
         return Facts(
-            device=names[self.trial.tpu],
+            device=tpu.name() if self.trial.tpu == "real" else "cpu",
             parameters=sum(int(leaf.size) for leaf in jax.tree.leaves(self.state[0])),
             intra_op_threads=intra_op_threads(),
             inter_op_threads=1,

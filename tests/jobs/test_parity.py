@@ -135,9 +135,7 @@ def test_a_rule_and_a_warm_up_of_the_learning_rate_are_the_same_in_both_framewor
 def test_float32_losses_stay_together_for_50_steps(strategy: str, train: Train) -> None:
     reference = train(single("torch", 1)).losses()
     losses = train(single(strategy, 1 if strategy == "tf" else 2)).losses()
-    # optax computes its bias correction 1 − 0.999ᵗ in float32, which is 1e-5 off in the first step.
-    apart = 5e-5 if STRATEGIES[strategy].framework == "JAX" else 1e-5
-    np.testing.assert_allclose(losses[:10], reference[:10], rtol=0, atol=apart)
+    np.testing.assert_allclose(losses[:10], reference[:10], rtol=0, atol=1e-5)
     np.testing.assert_allclose(losses[:50], reference[:50], rtol=0, atol=2e-3)
 
 
