@@ -22,7 +22,7 @@ def describe(results: Path, threads: int) -> None:
     trials = results / "trials"
     if (results / FILE).exists() or (trials.is_dir() and any(trials.iterdir())):
         return
-    command = [sys.executable, "-m", "jobs.peaks", str(threads)]
+    command = [sys.executable, "-P", "-m", "jobs.peaks", str(threads)]
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE, check=True)
         measured = json.loads(done.stdout)
