@@ -118,8 +118,8 @@ def _step(
             [*srun, f"--time={minutes}", *rank_command, str(folder)], env=environment, stdout=log, stderr=log
         )
     try:
-        step.wait()
-        stopped = None
+        # Of a job that it ends, SLURM may reach the ranks before this process.
+        stopped = Stop("signal") if step.wait() and slurm_queue.is_ending(job_id) else None
     except Stop as stop:
         stopped = stop
         _end(step)

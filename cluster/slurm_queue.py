@@ -191,6 +191,17 @@ def seconds_left(job_id: str) -> float | None:
     return days * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
+def is_ending(job_id: str) -> bool:
+    """Whether SLURM is ending the job that this process runs in; False if it does not answer.
+
+    The controller notes the end of a job before it has anything of it killed.
+    """
+    try:
+        return _ask(["squeue", "--noheader", f"--jobs={job_id}", "--format=%T"]).strip() not in ("RUNNING", "")
+    except SlurmError:
+        return False
+
+
 def address_of(node: str) -> str:
     """The address of a node by which the others reach it, from scontrol: no name need resolve."""
     text = _ask(["scontrol", "show", "node", "--oneliner", node])

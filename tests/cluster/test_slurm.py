@@ -311,10 +311,27 @@ def test_a_requeued_job_does_its_trial_again_and_sets_the_first_try_aside(tmp_pa
     until(lambda: slurm("squeue", "-h", "-j", job, "-o", "%T").strip() == "PENDING", 60)
     slurm("scontrol", "update", f"jobid={job}", "starttime=now")  # SLURM would wait for two minutes
     outcome = end(launcher, folder, within=240)
-    assert outcome.status == "ok"
+    assert (outcome.status, outcome.error) == ("ok", "")
     (aside,) = (tmp_path / "set-aside").iterdir()
     assert aside.name.startswith(trial.id)
     assert len(Done(trial, folder, outcome).rows(0, "train")) == 401
+
+
+def test_a_rank_that_slurm_ends_before_it_tells_the_job_is_not_blamed(slurm_cluster: Path, tmp_path: Path) -> None:
+    """Where the script runs, SLURM is slow: there, rank 0 dies of the other rank's end, by itself."""
+    launcher, folder = begin(endless(), tmp_path)
+    (state,) = launcher.running().values()
+    first = slurm("scontrol", "show", "hostnames", state.nodes).split()[0]
+    daemon = psutil.Process(int((slurm_cluster / f"slurmd-{first}.pid").read_text()))
+    daemon.suspend()
+    try:
+        slurm("scancel", state.job)
+        until(lambda: not workers_of(folder), 30)
+        until(lambda: (jobs_of(tmp_path)[0] / "end.json").exists(), 30)
+    finally:
+        daemon.resume()
+    outcome = end(launcher, folder, within=30)
+    assert outcome.status == "cancelled", outcome.error
 
 
 # What goes before the lines of a script or hides jobs, if somebody's shell has it.
