@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from jobs import learning_rate, models
 from jobs.data import Indices
 from jobs.ingest import Plan
-from jobs.strategies import tf_device
+from jobs.strategies import tf_device, tf_import
 from jobs.strategies.base import Facts, Logits, Losses, Strategy, held_out
 
 
@@ -31,8 +31,7 @@ class TensorFlowLoop(Strategy):
 
     def prepare(self) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-        import tensorflow as tf
-
+        tf = tf_import.tensorflow()
         threads = self.trial.threads_per_worker * self.replicas
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(max(2, self.replicas))
@@ -114,6 +113,7 @@ class TensorFlowLoop(Strategy):
         to_mean = divisor / self.context.process_batch
         variables, image_shape = net.trainable_variables, [part, *self.context.dataset.train_images.shape[1:]]
 
+        @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # Horovod's code would take seconds
         def replica_step(indices: Any) -> Any:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
             start = (replica % self.replicas) * part if self.replicas > 1 else 0
