@@ -1,6 +1,6 @@
 """Ingest trials: samples per second that an input pipeline makes of files, and what they cost.
 
-frame = readings(load(folder))      one row per strategy × readers × batch
+frame = readings(load(folder))      one row per source × strategy × readers × batch
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PIPELINE = {"PyTorch": "DataLoader", "TensorFlow": "tf.data"}
+SOURCES = {"png": "PNG files", "tfrecord": "TFRecord files", "cached": "cached"}
 SCHEMA = {
     "framework": pl.String,
     "strategy": pl.String,
+    "source": pl.String,
     "batch": pl.Int64,
     "readers": pl.Int64,
     "n_launches": pl.Int64,
@@ -38,14 +40,16 @@ SCHEMA = {
 def of(results: Results) -> pl.DataFrame:
     """The ingest trials that are ok."""
     ok = results.trials.filter(status="ok")
-    return ok.filter(workload="ingest") if "workload" in ok.columns else ok.clear()
+    found = ok.filter(workload="ingest") if "workload" in ok.columns else ok.clear()
+    written = pl.col("source") if "source" in found.columns else pl.lit(None, pl.String)
+    return found.with_columns(source=written.fill_null("png"))
 
 
 def readings(results: Results, *, confidence: float = 0.95, resamples: int = bootstrap.RESAMPLES) -> pl.DataFrame:
     """Columns SCHEMA; intervals are over launches, null for a single one."""
     trials = of(results)
     points: dict[tuple[Any, ...], list[bootstrap.Mean]] = {}
-    keys = ("framework", "strategy", "global_batch", "readers")
+    keys = ("framework", "strategy", "source", "global_batch", "readers")
     for part in trials.partition_by(*keys, maintain_order=True) if len(trials) else []:
         each = (part["train_seconds"] / part["samples"]).alias("cost")
         values = part.select(each, "cpu_seconds_per_sample", "memory_bytes").cast(pl.Float64).fill_null(math.nan)
@@ -54,28 +58,40 @@ def readings(results: Results, *, confidence: float = 0.95, resamples: int = boo
     for key, (cost, cpu, memory) in points.items():
         low, high = cost.log_interval(confidence)
         found = [1 / cost.value, 1 / high, 1 / low]
-        one = points.get((*key[:3], 1))
-        if one is None or key[3] == 1:
+        one = points.get((*key[:4], 1))
+        if one is None or key[4] == 1:
             found += [math.nan] * 3
         else:
             found += [one[0].value / cost.value, *bootstrap.ratio_interval([one[0]], [cost], confidence)]
         numbers = [*found, cpu.value, memory.value]
         rows.append([*key, cost.n, *(None if math.isnan(value) else value for value in numbers)])
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row").sort("batch", "framework", "strategy", "readers")
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    return frame.sort(by_source(), "batch", "framework", "strategy", "readers")
+
+
+def by_source() -> pl.Expr:
+    """Sorts as SOURCES has them."""
+    return pl.col("source").cast(pl.Enum(list(SOURCES)))
 
 
 def tf_data_over_loader(results: Results, margin: float) -> list[Comparison]:
-    """Throughput of tf.data over DataLoader's on the same files, at each number of readers."""
+    """Throughput of tf.data over DataLoader's on the same files, at each number of readers.
+
+    Primary is reading the files themselves; TFRecord files and the cache are told beside.
+    """
     trials = of(results)
-    family = []
-    for part in trials.partition_by("global_batch", "readers") if len(trials) else []:
-        readers = part["readers"][0]
-        here = f"{readers} reader{'s' if readers > 1 else ''}, batch {part['global_batch'][0]}"
+    if not len(trials):
+        return []
+    families: dict[bool, list[Comparison]] = {True: [], False: []}
+    trials = trials.sort(by_source(), "readers", "global_batch")
+    for part in trials.partition_by("source", "readers", "global_batch", maintain_order=True):
+        source, readers, batch = part.select("source", "readers", "global_batch").row(0)
+        here = f"{SOURCES[source]}, {readers} reader{'s' if readers > 1 else ''}, batch {batch}"
         cell = Rates(here, 1, {}, part, part.clear())
         tf, torch = cell.throughputs("TensorFlow"), cell.throughputs("PyTorch")
         if tf and torch:
-            family.append((readers, compared("tf.data / DataLoader", cell, tf, torch)))
-    return decided([c for _, c in sorted(family, key=lambda pair: pair[0])], margin, primary=True)
+            families[source == "png"].append(compared("tf.data / DataLoader", cell, tf, torch))
+    return [c for primary, family in families.items() for c in decided(family, margin, primary)]
 
 
 def render(frame: pl.DataFrame) -> Table:
@@ -86,6 +102,7 @@ def render(frame: pl.DataFrame) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left")
     table.add_column("pipeline", no_wrap=True)
+    table.add_column("source", no_wrap=True)
     for name in ("batch", "readers", "n", "samples/s", "over one reader", "CPU ms/sample", "memory MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in frame.iter_rows(named=True):
@@ -94,7 +111,8 @@ def render(frame: pl.DataFrame) -> Table:
         ratio, below, above = (row["over_one" + end] for end in ("", "_low", "_high"))
         bounds = "[?]" if below is None or above is None else f"[{below:.2f}, {above:.2f}]"
         cells = [
-            *(PIPELINE.get(row["framework"], row["strategy"]), str(row["batch"]), str(row["readers"])),
+            *(PIPELINE.get(row["framework"], row["strategy"]), SOURCES[row["source"]]),
+            *(str(row["batch"]), str(row["readers"])),
             *(str(row["n_launches"]), f"{row['throughput']:,.0f} {spread}"),
             "" if ratio is None else f"{ratio:.2f} {bounds}",
             "–" if row["cpu_seconds"] is None else f"{1e3 * row['cpu_seconds']:.2f}",

@@ -17,7 +17,7 @@ from analysis.load import Results
 
 # Eager is the reference, in ink; the others in colours apart from the frameworks' own.
 WAYS = {"eager": ("o", style.INK), "graph": ("s", "#D55E00"), "xla": ("^", "#009E73"), "torchscript": ("D", "#7B3294"),
-        "savedmodel": ("v", "#8C6D31"), "tflite": ("P", "#08519C")}  # fmt: skip
+        "onnxruntime": ("X", "#CC79A7"), "savedmodel": ("v", "#8C6D31"), "tflite": ("P", "#08519C")}  # fmt: skip
 
 
 def inference(frame: pl.DataFrame, results: Results) -> Figure:

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from analysis.claims import Verdict
+from analysis.ingest import SOURCES
 from analysis.laws import LawFit, Parameter
 from analysis.load import Results
 from analysis.plot_breakdown import PARTS, parts
@@ -284,14 +285,16 @@ def calls(frame: pl.DataFrame) -> Table:
 def files(frame: pl.DataFrame) -> Table:
     """Ingest: each pipeline at each number of readers."""
     columns = [
-        *(Column("framework"), Column("batch", True), Column("readers", True), Column("launches", True)),
+        *(Column("framework"), Column("source", hint="where the samples come from"), Column("batch", True)),
+        *(Column("readers", True), Column("launches", True)),
         *(Column("samples/s", True), Column("over one reader", True)),
         Column("CPU ms/sample", True, "of all readers together"),
         Column("memory, MB", True, "resident, of all processes"),
     ]
     rows = [
         [
-            *(text(row["framework"]), whole(row["batch"]), whole(row["readers"]), whole(row["n_launches"])),
+            *(text(row["framework"]), text(SOURCES[row["source"]]), whole(row["batch"])),
+            *(whole(row["readers"]), whole(row["n_launches"])),
             *(number(*three(row, "throughput")), number(*three(row, "over_one"))),
             number(row["cpu_seconds"], unit="ms"),
             number(None if row["memory_bytes"] is None else row["memory_bytes"] / 1e6),

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from analysis import plot_distribution
+from analysis.ingest import SOURCES
 from analysis.laws import LawFit
 from analysis.load import Results
 from analysis.plot_breakdown import parts
@@ -212,7 +213,8 @@ def files(frame: pl.DataFrame) -> str:
     best = frame.sort("throughput", descending=True).row(0, named=True)
     readers = f"{best['readers']} reader{'s' if best['readers'] > 1 else ''}"
     rate = f"{digits(best['throughput'])} samples/s{_range(best, 'throughput')}"
-    return f"The highest rate is {rate}: {best['framework']} with {readers}, batch {best['batch']}."
+    where = f"{readers}, {SOURCES[best['source']]}, batch {best['batch']}"
+    return f"The highest rate is {rate}: {best['framework']} with {where}."
 
 
 def utilization(drawn: Series) -> str:

@@ -31,7 +31,7 @@ MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "telemetr
 OWN = (".lock", ".cancel", ".importing", "machine.json", "slurm")
 # Factors multiply the grid, so a new value adds points; a trial's id keeps them apart.
 FACTORS = (
-    "precision", "layout", "optimizer", "steps_per_call", "execution", "readers",
+    "precision", "layout", "optimizer", "steps_per_call", "execution", "readers", "source",
     "learning_rate_rule", "learning_rate_warmup", "gpus_per_worker",
 )  # fmt: skip
 

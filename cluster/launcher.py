@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cluster import horovod_build
-from jobs.strategies import STRATEGIES
+from jobs.strategies import STRATEGIES, absent
 from jobs.trial import Trial
 
 LAUNCHERS: dict[str, str] = {
@@ -103,10 +103,14 @@ class Launcher(Protocol):
         """Leave nothing behind that does not stay."""
 
 
-def without_nccl(trial: Trial) -> str | None:
-    """Why a trial of Horovod's cannot have the GPUs that it asks for; None if it can, or asks for none."""
-    on_gpus = trial.gpus_per_worker and "horovod" in STRATEGIES[trial.strategy].needs
-    return horovod_build.why_not_on_gpus() if on_gpus else None
+def lacking(trial: Trial) -> str | None:
+    """What this environment lacks for the trial though it has its strategy: NCCL for Horovod on GPUs, what
+    another way to execute asks for; None if nothing."""
+    if trial.gpus_per_worker and "horovod" in STRATEGIES[trial.strategy].needs:
+        return horovod_build.why_not_on_gpus()
+    if trial.execution == "onnxruntime":
+        return absent(("onnxruntime", "onnxscript"), "`make setup` installs it")
+    return None
 
 
 def load(kind: str) -> type[Launcher]:

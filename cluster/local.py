@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import horovod_build, interpreters
-from cluster.launcher import Launch, OptionsError, State, without_nccl
+from cluster.launcher import Launch, OptionsError, State, lacking
 from jobs import gpus, tpu
 from jobs.cores import allowed_cores
 from jobs.files import RankExit
@@ -107,7 +107,7 @@ class LocalLauncher:
         return faults
 
     def unfit(self, trial: Trial) -> str | None:
-        return without_nccl(trial)
+        return lacking(trial)
 
     def resume(self) -> int:
         return -1  # its trials end with the process that started them

@@ -21,7 +21,7 @@ def describe(trial: Trial) -> str:
     workers = f"{trial.workers} worker{'s' if trial.workers > 1 else ''}"
     how = "" if trial.execution == "default" else f" ({trial.execution})"
     readers = f"{trial.readers} reader{'s' if trial.readers > 1 else ''}"
-    what = {"train": "", "infer": ", inference", "ingest": f", {readers}"}[trial.workload]
+    what = {"train": "", "infer": ", inference", "ingest": f", {trial.source}, {readers}"}[trial.workload]
     return f"{trial.strategy}{how}{what}, {workers}, batch {trial.global_batch}, launch {trial.repeat + 1}"
 
 

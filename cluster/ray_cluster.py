@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import horovod_build
-from cluster.launcher import Launch, OptionsError, State, without_nccl
+from cluster.launcher import Launch, OptionsError, State, lacking
 from cluster.ray_capacity import Need, Node, what_there_is
 from cluster.ray_child import CLOSE_SECONDS, Child
 from cluster.ray_options import cores_of, head_address, parse
@@ -85,7 +85,7 @@ class RayLauncher:
 
     def unfit(self, trial: Trial) -> str | None:
         each, nodes = trial.workers // trial.processes, self._nodes(trial.gpus_per_worker > 0)
-        if why := without_nccl(trial):
+        if why := lacking(trial):
             return why
         if each == 1 or not nodes:
             return None

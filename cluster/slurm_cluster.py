@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import horovod_build, slurm_options, slurm_queue
-from cluster.launcher import Launch, State, without_nccl
+from cluster.launcher import Launch, State, lacking
 from cluster.slurm_job import JobFolder, Planned, begun
 from cluster.slurm_options import size_of
 from cluster.slurm_queue import JobState
@@ -82,7 +82,7 @@ class SlurmLauncher:
             return f"its one process needs a node for {workers_each} workers; launcher.tasks_per_node is {most}"
         if self._options.container_image or self._options.python:
             return None
-        return without_nccl(trial)
+        return lacking(trial)
 
     def refuse(self, points: Sequence[Trial]) -> list[str]:
         most = self._options.most_workers

@@ -29,6 +29,7 @@ from jobs.trial import (
     Optimizer,
     Part,
     Precision,
+    Source,
     Steps,
     Telemetry,
     Trial,
@@ -127,6 +128,7 @@ class Study(Part):
     steps_per_call: Count | Annotated[list[Count], Field(min_length=1)] = 1
     execution: Execution | Annotated[list[Execution], Field(min_length=1)] = "default"
     readers: Count | Annotated[list[Count], Field(min_length=1)] = 1
+    source: Source | Annotated[list[Source], Field(min_length=1)] = "png"
     files: Files = Files()
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     learning_rate_rule: LearningRateRule | Annotated[list[LearningRateRule], Field(min_length=1)] = "none"
@@ -139,8 +141,8 @@ class Study(Part):
 
     @model_validator(mode="after")
     def _batch_for_scaling(self) -> Study:
-        if self.workload != "ingest" and (self.readers != 1 or self.files != Files()):
-            raise ValueError("readers and files: belong to `workload: ingest`")
+        if self.workload != "ingest" and (self.readers != 1 or self.source != "png" or self.files != Files()):
+            raise ValueError("readers, source and files: belong to `workload: ingest`")
         if why := accuracy_fault(self.until_accuracy, self.steps, self.data, self.workload):
             raise ValueError(why)
         if self.workload != "train":
@@ -261,7 +263,9 @@ def _batches(study: Study, n: int) -> list[int]:
     return list(dict.fromkeys(batches))
 
 
-FACTORS = ("model", "precision", "layout", "optimizer", "learning_rate_rule", "learning_rate_warmup", "readers")
+FACTORS = (
+    "model", "precision", "layout", "optimizer", "learning_rate_rule", "learning_rate_warmup", "readers", "source",
+)  # fmt: skip
 
 
 def _factors(study: Study, name: str) -> Iterator[dict[str, Any]]:

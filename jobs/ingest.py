@@ -1,8 +1,15 @@
 """Ingest: image files ─▶ batches of tensors, and nothing else; what a framework's input pipeline can do.
 
-Both pipelines read the same PNG files in the same order and do the same to each: decode, scale to 0…1,
+Both pipelines read the same samples in the same order and do the same to each: decode, scale to 0…1,
 resize bilinearly (half-pixel centres, no antialiasing), flip where the shared random numbers say so,
 batch. PNG because it decodes to the same pixels in every library, as JPEG does not.
+
+Where samples come from is the trial's `source`:
+
+    png       one file each, in another order in every epoch
+    tfrecord  the same bytes in TFRecord files, one for each reader, read from the front to the end: every
+              epoch has the order of the first
+    cached    as png in the first epoch, then decoded and resized from memory, in the order of the first
 """
 
 from __future__ import annotations
@@ -14,31 +21,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import data
-from jobs.trial import Data, Files
+from jobs.records import write_records
+from jobs.trial import Data, Files, Source, Trial
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is read: `paths[k]` is the file of sample k, flipped where `flips[k]`; all epochs in a row."""
+    """What is read: `paths[k]` is the file of sample k, flipped where `flips[k]`; all epochs in a row.
 
+    `epoch` is the number of files. `records` are the TFRecord files of source "tfrecord", with whole
+    batches in each: batch i is the next one of file i % readers, which starts again after its last.
+    """
+
+    source: Source
     paths: list[str]
     flips: NDArray[np.bool_]
     batch: int
     resize: int
     readers: int
+    epoch: int
+    records: tuple[str, ...]
 
 
-def plan(files: Files, folder: Path, batch: int, steps: int, readers: int, seed: int) -> Plan:
-    """The samples of `steps` batches; the files are those in `files.path`, else made in `folder`."""
+def plan(trial: Trial, folder: Path) -> Plan:
+    """The samples of the trial's batches; the files are those in `files.path`, else made in `folder`,
+    as TFRecord files are. Raises DataError."""
+    files, batch, seed, readers = trial.files, trial.global_batch, trial.seed, trial.readers
     if files.path is None:
         there = write_files(folder, files, seed)
     else:
         there = sorted(str(path) for path in Path(files.path).expanduser().rglob("*.png"))
         if not there:
             raise data.DataError(f"files.path: no PNG files in {files.path}")
-    order = data.batch_indices(len(there), batch, steps, seed).ravel()
+    count, steps = len(there), trial.steps.warmup + trial.steps.measured
+    first = data.batch_indices(count, count, 1, seed)[0]  # the order of the first epoch
+    records: tuple[str, ...] = ()
+    if trial.source == "png":
+        order = data.batch_indices(count, batch, steps, seed).ravel()
+    elif trial.source == "cached":
+        if count > trial.steps.warmup * batch:
+            raise data.DataError(
+                f"steps.warmup: {trial.steps.warmup} batches of {batch} do not fill the cache with {count} files; "
+                "raise it, or read fewer files"
+            )
+        order = np.resize(first, steps * batch)
+    else:
+        whole = first[: count // batch * batch].reshape(-1, batch)
+        if len(whole) < readers:
+            raise data.DataError(f"readers: {count} files make fewer batches of {batch} than the {readers} readers")
+        shards = [whole[reader::readers] for reader in range(readers)]
+        turns = [(shards[i % readers], i // readers) for i in range(steps)]
+        order = np.concatenate([shard[turn % len(shard)] for shard, turn in turns])
+        records = write_records(folder, [[there[i] for i in shard.ravel()] for shard in shards])
     flips = np.random.default_rng((seed, 5)).random(len(order)) < 0.5
-    return Plan([there[i] for i in order], flips, batch, files.resize, readers)
+    return Plan(trial.source, [there[i] for i in order], flips, batch, files.resize, readers, count, records)
 
 
 def write_files(folder: Path, files: Files, seed: int) -> list[str]:

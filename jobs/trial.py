@@ -22,7 +22,8 @@ Layout = Literal["default", "channels-last"]
 Gpus = Annotated[int, Field(ge=0, le=1)]
 LearningRateRule = Literal["none", "linear", "sqrt"]
 Workload = Literal["train", "infer", "ingest"]
-Execution = Literal["default", "eager", "graph", "xla", "torchscript", "savedmodel", "tflite"]
+Execution = Literal["default", "eager", "graph", "xla", "torchscript", "onnxruntime", "savedmodel", "tflite"]
+Source = Literal["png", "tfrecord", "cached"]
 Optimizer = Literal["adam", "framework-default"]
 TPU = Literal["none", "real", "emulated"]
 
@@ -107,7 +108,8 @@ class Trial(Part):
     the independent launches of one configuration. `execution` is "default" for what each framework's
     users write first: eager PyTorch, tf.function; see `executions` for the others. `workload` "infer"
     calls the untrained model on batches of `global_batch` images; its steps are calls. "ingest" turns
-    `files` into batches by `readers` processes or threads; its steps are batches.
+    `files` into batches by `readers` processes or threads, read from where `source` says (jobs/ingest.py);
+    its steps are batches.
 
     `precision` "bfloat16" and "float16" are mixed: float32 weights, arithmetic in 16 bits where the
     framework holds it safe, and a scaled loss for float16; "tf32" is float32 whose products a GPU rounds
@@ -139,6 +141,7 @@ class Trial(Part):
     execution: Execution = "default"
     workload: Workload = "train"
     readers: Count = 1
+    source: Source = "png"
     files: Files = Files()
     threads_per_worker: Count = 1
     gpus_per_worker: Gpus = 0
@@ -164,8 +167,8 @@ class Trial(Part):
         ways = executions(self.strategy, self.workload)
         if self.execution not in ways:
             raise ValueError(f"execution {self.execution}: {self.strategy} has {', '.join(ways)}")
-        if self.execution == "tflite" and (self.precision != "float32" or self.gpus_per_worker):
-            raise ValueError("execution tflite: there is one in float32 on CPUs; use precision float32 and no GPU")
+        if self.execution in ("onnxruntime", "tflite") and (self.precision != "float32" or self.gpus_per_worker):
+            raise ValueError(f"execution {self.execution}: runs in float32 on CPUs; use that precision and no GPU")
         if self.execution == "torchscript" and self.precision in ("bfloat16", "float16"):
             raise ValueError(f"execution torchscript: a trace in {self.precision} holds no autocast; use float32")
         if self.workload != "train" and not STRATEGIES[self.strategy].is_base_case:
@@ -174,8 +177,8 @@ class Trial(Part):
             raise ValueError(f"workload ingest: {self.strategy} has no input pipeline of its own; use torch and tf")
         if self.workload != "train" and (self.steps.compute_only or self.steps_per_call > 1):
             raise ValueError(f"workload {self.workload}: has no compute-only steps and one step per call")
-        if self.workload != "ingest" and (self.readers > 1 or self.files != Files()):
-            raise ValueError("readers and files: belong to workload ingest")
+        if self.workload != "ingest" and (self.readers > 1 or self.source != "png" or self.files != Files()):
+            raise ValueError("readers, source and files: belong to workload ingest")
         if self.execution == "eager" and self.steps_per_call > 1:
             raise ValueError("execution eager: several steps in one call are a graph; use steps_per_call 1")
         if why := impossible(self.strategy, self.workload, self.precision, self.layout, self.gpus_per_worker):
@@ -297,7 +300,7 @@ def executions(strategy: str, workload: Workload = "train") -> tuple[Execution, 
     "graph" for PyTorch is torch.compile; "eager" for TensorFlow is the same code without tf.function,
     and "xla" its tf.function with jit_compile, both in the plain process only: the tf.distribute
     strategies' collectives want a graph, and on CPUs are no XLA operations. A model that is only called
-    can also be a traced and frozen TorchScript, a SavedModel, or a TFLite model. JAX and what runs on a
+    can also be a traced and frozen TorchScript, an ONNX model, a SavedModel, or a TFLite model. JAX and what runs on a
     TPU is compiled by XLA by default.
     """
     info = STRATEGIES[strategy]
@@ -306,7 +309,7 @@ def executions(strategy: str, workload: Workload = "train") -> tuple[Execution, 
     if info.framework == "JAX":
         return ("default", "eager") if workload == "infer" else ("default",)
     if info.framework == "PyTorch":
-        return ("default", "graph", "torchscript") if workload == "infer" else ("default", "graph")
+        return ("default", "graph", "torchscript", "onnxruntime") if workload == "infer" else ("default", "graph")
     if workload == "infer":
         return ("default", "eager", "xla", "savedmodel", "tflite")
     return ("default", "eager", "xla") if info.is_base_case else ("default",)

@@ -184,7 +184,7 @@ def ingest(
 
     count, batch = trial.steps.warmup + trial.steps.measured, trial.global_batch
     with tempfile.TemporaryDirectory() as made:
-        reading = plan(trial.files, Path(made), batch, count, trial.readers, trial.seed)
+        reading = plan(trial, Path(made))
         laps.lap("files")
         apart = {child.pid for child in psutil.Process().children()}  # the node's sampler is no reader
         cpu, _ = family(apart)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -85,9 +86,14 @@ def base_case(name: str) -> str:
 def missing(name: str) -> str | None:
     """Why strategy `name` cannot run in this environment, or None if it can."""
     info = STRATEGIES[name]
-    for module in info.needs:
+    return absent(info.needs, info.apart or "`make setup` installs it")
+
+
+def absent(modules: Sequence[str], remedy: str) -> str | None:
+    """Which of `modules` is not installed here, and the `remedy`; None if all are."""
+    for module in modules:
         if importlib.util.find_spec(module) is None:
-            return f"{module} is not installed here; {info.apart or '`make setup` installs it'}"
+            return f"{module} is not installed here; {remedy}"
     return None
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from jobs import learning_rate, models
 from jobs.data import Indices
 from jobs.ingest import Plan
-from jobs.strategies import torch_device
+from jobs.strategies import torch_device, torch_inference
 from jobs.strategies.base import Facts, Logits, Losses, Strategy, held_out
 
 
@@ -177,8 +177,10 @@ class TorchLoop(Strategy):
             return call
 
         if self.trial.execution == "torchscript":
-            with torch.no_grad():
-                return caller(torch.jit.freeze(torch.jit.trace(net, inputs[0]))), caller(net)
+            return caller(torch_inference.frozen(net, inputs[0])), caller(net)
+        if self.trial.execution == "onnxruntime":
+            run = torch_inference.onnx_session(net, inputs[0], self.trial.threads_per_worker)
+            return (lambda index: run(inputs[index])), caller(net)
         return caller(self.executed(net)), caller(net)
 
     def ingest(self, plan: Plan) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pynvml
@@ -104,6 +105,20 @@ def test_horovod_without_nccl_is_left_out_on_gpus_and_said(tmp_path: Path, monke
             said = launcher.unfit(asked)
             assert said is None if nccl else str(said).startswith("Horovod was built here without NCCL")
             assert launcher.unfit(asked.model_copy(update={"gpus_per_worker": 0})) is None
+
+
+def test_a_way_to_execute_that_is_not_installed_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps(warmup=1, measured=1, compute_only=0)
+    asked = trial(1, strategy="torch", workload="infer", execution="onnxruntime", gpus_per_worker=0, steps=steps)
+    launchers = LocalLauncher({}, tmp_path), SlurmLauncher({"tasks_per_node": 2}, tmp_path)
+    assert [launcher.unfit(asked) for launcher in launchers] == [None, None]
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name))
+    for launcher in launchers:
+        assert launcher.unfit(asked) == "onnxscript is not installed here; `make setup` installs it"
+        assert launcher.unfit(asked.model_copy(update={"execution": "default"})) is None
 
 
 def test_tensorflow_is_told_to_let_memory_grow_and_what_float32_means(monkeypatch: pytest.MonkeyPatch) -> None:
