@@ -14,8 +14,8 @@ one layer to the next:
 
     P  parameters     read forward and backward; gradient written and read; Adam reads and writes the
                       parameter and both moments (Kingma & Ba 2015)                            = 10 × 4 bytes
-    A  activations    outputs of convolutions and dense layers, ReLU in place: written and read forward,
-                      read backward; their gradients written and read                           = 5 × 4 bytes
+    A  activations    outputs of all layers, ReLU in place: written and read forward, read backward; their
+                      gradients written and read                                                = 5 × 4 bytes
     I  image          read forward and backward                                                 = 2 × 4 bytes
 
 Caches make the true traffic less and the true intensity higher, temporary copies the other way round.
@@ -30,6 +30,8 @@ import polars as pl
 
 from analysis.load import Results
 from analysis.trial_folder import read_json
+from jobs.models import MODELS
+from jobs.models import load as load_model
 
 NOT_MEASURED = (
     "Peak not measured: there is no machine.json with the peaks of this machine in the results folder. A local study "
@@ -122,14 +124,11 @@ def _positive(value: Any) -> float:
     return float(value)
 
 
-def work(model: str) -> Work | None:
-    """What a training step of `model` does; None for one that is not counted."""
-    from jobs import models
-
-    if model != "cnn":
-        return None
-    cnn = models.load("cnn")
-    return Work(cnn.training_flop(28), cnn.parameters, 26 * 26 * 32 + 24 * 24 * 64 + 10, 28 * 28)
+def work(model: str, side: int | None = None) -> Work:
+    """What a training step of `model` does on images with `side` pixels on a side, by default its own.
+    Raises KeyError."""
+    made, side = load_model(model), side or MODELS[model].side
+    return Work(made.training_flop(side), made.parameters, made.activations(side), side**2 * made.info.channels)
 
 
 def roofline(results: Results, estimates: pl.DataFrame) -> Roofline:
@@ -141,14 +140,16 @@ def roofline(results: Results, estimates: pl.DataFrame) -> Roofline:
     bases = estimates.filter(pl.col("strategy") == pl.col("base_case"), pl.col("workers") == 1)
     bases = bases.unique(["strategy", "global_batch", *results.factors], maintain_order=True)
     varied = [name for name in results.factors if bases[name].n_unique() > 1]
+    side = (results.study.get("data") or {}).get("side")
     rows, elsewhere = [], set()
     for row in bases.iter_rows(named=True):
-        counted = work(row.get("model") or "cnn")
-        if counted is None or row.get("precision") != "float32" or row.get("gpus_per_worker"):
+        model = row.get("model") or "cnn"
+        if model not in MODELS or row.get("precision") != "float32" or row.get("gpus_per_worker"):
             continue
         if row["device"] != there.cpu or row.get("threads_per_worker") != there.threads:
             elsewhere.add(f"{row['device']} with {row.get('threads_per_worker')} threads")
             continue
+        counted = work(model, side)
         rows.append(_point(row, counted, there, ", ".join(f"{name} {row[name]}" for name in varied)))
     if rows:
         return Roofline(there, pl.DataFrame(rows, schema=POINTS, orient="row"))

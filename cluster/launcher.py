@@ -104,10 +104,12 @@ class Launcher(Protocol):
 
 
 def lacking(trial: Trial) -> str | None:
-    """What this environment lacks for the trial though it has its strategy: NCCL for Horovod on GPUs, what
-    another way to execute asks for; None if nothing."""
+    """What this environment lacks for the trial though it has its strategy: NCCL for Horovod on GPUs, JAX's
+    plugin for them, what another way to execute asks for; None if nothing."""
     if trial.gpus_per_worker and "horovod" in STRATEGIES[trial.strategy].needs:
         return horovod_build.why_not_on_gpus()
+    if trial.gpus_per_worker and STRATEGIES[trial.strategy].framework == "JAX":
+        return absent(("jax_cuda13_plugin",), "`make setup EXTRA=gpu` installs it")
     if trial.execution == "onnxruntime":
         return absent(("onnxruntime", "onnxscript"), "`make setup` installs it")
     return None

@@ -198,6 +198,8 @@ class Trial(Part):
 
     def _check_tpu(self) -> None:
         able = STRATEGIES[self.strategy].tpu
+        if self.gpus_per_worker and self.tpu != "none":
+            raise ValueError(f"resources.tpu {self.tpu}: a worker has a TPU's core or a GPU; set gpus_per_worker: 0")
         if able == "never" and self.tpu != "none":
             raise ValueError(f"resources.tpu {self.tpu}: {self.strategy} does not run on a TPU")
         if able == "only" and self.tpu == "none":
@@ -261,7 +263,7 @@ def impossible(strategy: str, workload: Workload, precision: Precision, layout: 
     if (
         STRATEGIES[strategy].tpu != "never"
         and STRATEGIES[strategy].framework != "TensorFlow"
-        and precision in ("float16", "tf32")
+        and (precision == "float16" or (precision == "tf32" and not _on_gpus(strategy)))
     ):
         return f"precision {precision}: {strategy} has float32, float64 and bfloat16"
     if precision == "float16" and strategy in ("tf-mirrored", "tf-multiworker", "tf-tpu"):
@@ -269,11 +271,16 @@ def impossible(strategy: str, workload: Workload, precision: Precision, layout: 
             f"precision float16: under {strategy} Keras scales the loss by each replica's own gradients, and they "
             "would part; take bfloat16"
         )
-    if gpus and STRATEGIES[strategy].tpu != "never":
-        return f"gpus_per_worker 1: {strategy} does not compute on GPUs here; take 0"
+    if gpus and not _on_gpus(strategy):
+        return f"gpus_per_worker 1: {strategy} does not compute on GPUs; take 0"
     if gpus and workload == "ingest":
         return "gpus_per_worker 1: files are read and decoded by CPUs; take 0"
     return None
+
+
+def _on_gpus(strategy: str) -> bool:
+    """Whether it can: PyTorch/XLA 2.9 has no GPUs any more, and a TPU's strategies have none."""
+    return STRATEGIES[strategy].tpu != "only" and "torch_xla" not in STRATEGIES[strategy].needs
 
 
 def accuracy_fault(until_accuracy: float | None, steps: Steps, data: Data, workload: Workload) -> str | None:

@@ -135,7 +135,20 @@ class Model:
 
     def forward_macs(self, side: int) -> int:
         """Multiply-adds of convolutions and dense layers in one forward pass of one image."""
-        return _macs(self.layers, side)[0]
+        total = 0
+        for layer, after, _ in _walk(self.layers, side, self.info.channels):
+            match layer:
+                case Conv():
+                    total += after**2 * layer.kernel**2 * layer.inputs * layer.outputs
+                case Dense():
+                    total += int(np.prod(layer.inputs)) * layer.outputs
+        return total
+
+    def activations(self, side: int) -> int:
+        """Numbers that a forward pass of one image leaves: the outputs of all layers but ReLU, which is
+        done in place."""
+        outputs = _walk(self.layers, side, self.info.channels)
+        return sum(after**2 * channels for layer, after, channels in outputs if not isinstance(layer, ReLU))
 
     def training_flop(self, side: int) -> int:
         """Operations of a training step per sample: a multiply-add is two, and a step costs three
@@ -153,21 +166,23 @@ def _weighted(layers: tuple[Layer, ...]) -> Iterator[Conv | BatchNorm | Dense]:
                 yield layer
 
 
-def _macs(layers: tuple[Layer, ...], side: int) -> tuple[int, int]:
-    """Multiply-adds of `layers` on images with `side`, and the side of what comes out."""
-    total = 0
+def _walk(layers: tuple[Layer, ...], side: int, channels: int) -> Iterator[tuple[Layer, int, int]]:
+    """Each layer with the side and the channels of what comes out of it; a residual after its parts."""
     for layer in layers:
         match layer:
             case Conv() | MaxPool():
                 side = (side + 2 * layer.padding - layer.kernel) // layer.stride + 1
-                if isinstance(layer, Conv):
-                    total += side**2 * layer.kernel**2 * layer.inputs * layer.outputs
-            case Residual():
-                body, after = _macs(layer.body, side)
-                total, side = total + body + _macs(layer.shortcut, side)[0], after
+                channels = layer.outputs if isinstance(layer, Conv) else channels
+            case GlobalAveragePool():
+                side = 1
             case Dense():
-                total += int(np.prod(layer.inputs)) * layer.outputs
-    return total, side
+                side, channels = 1, layer.outputs
+            case Residual():
+                body = list(_walk(layer.body, side, channels))
+                yield from body
+                yield from _walk(layer.shortcut, side, channels)
+                _, side, channels = body[-1]
+        yield layer, side, channels
 
 
 def to_torch(layer: Conv | BatchNorm | Dense, value: Array) -> Array:

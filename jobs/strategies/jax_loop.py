@@ -44,17 +44,26 @@ class JaxLoop(Strategy):
 
     devices = 1
 
+    @property
+    def platform(self) -> str:
+        """What computes, as JAX calls it; it takes no other in its place."""
+        return "tpu" if self.trial.tpu == "real" else "cuda" if self.trial.gpus_per_worker else "cpu"
+
     def prepare(self) -> None:
-        on_tpu = self.trial.tpu == "real"
-        os.environ["JAX_PLATFORMS"] = "tpu" if on_tpu else "cpu"
-        if not on_tpu:
+        os.environ["JAX_PLATFORMS"] = self.platform
+        if self.platform == "cpu":
             # XLA:CPU sizes its one thread pool, which its devices share, by this variable.
             os.environ["NPROC"] = str(self.trial.threads_per_worker * self.devices)
             flags = os.environ.get("XLA_FLAGS", "")
             os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={self.devices}".strip()
+        if self.platform == "cuda":  # a GPU's memory grows as it is needed instead of being taken whole
+            os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         import jax
 
         jax.config.update("jax_enable_x64", self.trial.precision == "float64")
+        if self.platform == "cuda":  # where it is said; JAX's own choice for float32 there is TF32
+            tf32 = self.trial.precision == "tf32"
+            jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "float32")
 
     def build(self) -> None:
         import jax
@@ -68,9 +77,9 @@ class JaxLoop(Strategy):
         self.mesh = Mesh(np.array(found[: self.devices]), ("data",))
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self.split = NamedSharding(self.mesh, PartitionSpec("data"))  # of the first dimension
-        mixed = self.trial.precision == "bfloat16"
-        self.dtype = jnp.dtype("float32" if mixed else self.trial.precision)
-        self.arithmetic = jnp.dtype(self.trial.precision)
+        precision = self.trial.precision
+        self.dtype = jnp.dtype("float64" if precision == "float64" else "float32")
+        self.arithmetic = jnp.dtype("bfloat16") if precision == "bfloat16" else self.dtype
         data = self.context.dataset
         self.images = jax.device_put(data.train_images, self.replicated)
         self.labels = jax.device_put(data.train_labels.astype(np.int32), self.replicated)
@@ -82,12 +91,12 @@ class JaxLoop(Strategy):
     def _compiled(self, step: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Indices], Any]:
         """`step`(state, indices [b], images, labels) as a call of k: state, batches [k, b] ─▶ state, losses [k].
 
-        On a TPU the loop over k is part of the program. XLA:CPU computes convolutions within a loop many
-        times slower, so elsewhere the k steps are told one after the other, and waited for once.
+        On a TPU or a GPU the loop over k is part of the program. XLA:CPU computes convolutions within a loop
+        many times slower, so there the k steps are told one after the other, and waited for once.
         """
         import jax
 
-        if self.trial.tpu == "real" and self.trial.steps_per_call > 1:
+        if self.platform != "cpu" and self.trial.steps_per_call > 1:
             return self._looped(step)
         one = jax.jit(step, donate_argnums=0)
 
@@ -209,9 +218,11 @@ class JaxLoop(Strategy):
     def facts(self) -> Facts:
         import jax
 
+        on_gpu, first = self.platform == "cuda", jax.devices()[0]
         return Facts(
-            device=tpu.name() if self.trial.tpu == "real" else "cpu",
+            device=tpu.name() if self.platform == "tpu" else f"gpu {first.device_kind}" if on_gpu else "cpu",
             parameters=sum(int(leaf.size) for leaf in jax.tree.leaves(self.state[0])),
             intra_op_threads=intra_op_threads(),
             inter_op_threads=1,
+            versions={"cuda (jax)": str(first.client.platform_version)} if on_gpu else {},
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from analysis import plot_roofline, report, report_rules
@@ -31,7 +33,6 @@ def found(folder: Path) -> Roofline:
 
 def test_operations_and_bytes_of_a_step_are_those_counted_by_hand() -> None:
     counted = work("cnn")
-    assert counted is not None
     # Conv(1→32, 3×3) on 26², Conv(32→64, 3×3) on 24², Dense(36,864→10): multiply-adds, two operations, three passes.
     assert counted.flop == 6 * (26**2 * 9 * 32 + 24**2 * 9 * 32 * 64 + 36864 * 10)
     assert counted.parameters == 9 * 32 + 32 + 9 * 32 * 64 + 64 + 36864 * 10 + 10
@@ -39,6 +40,24 @@ def test_operations_and_bytes_of_a_step_are_those_counted_by_hand() -> None:
     assert counted.bytes_per_step(64) == 4 * (10 * 387_466 + 64 * (5 * 58_506 + 2 * 784))
     assert counted.intensity(64) == pytest.approx(47.5, abs=0.5)
     assert counted.intensity(1) < 5 < counted.intensity(4096) < counted.flop / (4 * 5 * 58_506)
+
+
+def test_a_study_of_another_model_has_its_own_operations_and_bytes(tmp_path: Path) -> None:
+    study = load(made(tmp_path / "s", {}))
+    trials = study.trials.with_columns(model=pl.lit("resnet50"))
+    data = {"kind": "synthetic", "side": 64}
+    other = replace(
+        study,
+        study=study.study | {"data": data},
+        trials=trials,
+        factors=tuple(dict.fromkeys((*study.factors, "model"))),
+    )
+    row = roofline(other, estimate(other)).points.row(0, named=True)
+    counted = work("resnet50", 64)
+    assert counted.image == 3 * 64 * 64
+    assert row["flop_per_second"] == pytest.approx(RATE * counted.flop, rel=0.05)
+    assert row["intensity"] == pytest.approx(counted.intensity(64))
+    assert work("resnet50").flop == pytest.approx(6 * 4.09e9, rel=0.005)  # at its own 224 pixels
 
 
 def test_a_base_case_stands_under_the_roof_of_its_machine(tmp_path: Path) -> None:

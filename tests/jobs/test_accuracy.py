@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from analysis.accuracy import times
+from analysis.load import load
+from cluster import study_file
+from cluster.folder import ResultsFolder
 from jobs import learning_rate
 from jobs.files import rank_file
 from jobs.trial import Steps, Trial
@@ -56,6 +61,21 @@ def test_its_clock_is_that_of_its_own_steps_and_the_measured_steps_stay_what_the
     assert [row["step"] for row in reached.rows(0, "train")] == [0, 1, 2, 3]
     # From the initial weights, in the same order of batches.
     assert [row["loss"] for row in rows[:4]] == [row["loss"] for row in reached.rows(0, "train")]
+
+
+def test_the_analysis_finds_the_time_that_was_measured(reached: Done, tmp_path: Path) -> None:
+    content: dict[str, Any] = {"name": "accuracy", "strategies": ["torch"], "workers": [1], "scaling": ["strong"]}
+    content |= {"batch": {"global": 64}, "steps": STEPS.model_dump(), "until_accuracy": 0.85}
+    folder = ResultsFolder(tmp_path)
+    folder.open(study_file.check(content))
+    folder.close()
+    shutil.copytree(reached.folder, tmp_path / "trials" / reached.folder.name)
+    (row,) = times(load(tmp_path)).to_dicts()
+    found = reached.outcome.accuracy_reached
+    assert found is not None
+    assert (row["strategy"], row["workers"], row["n_reached"], row["until_accuracy"]) == ("torch", 1, 1, 0.85)
+    assert (row["seconds"], row["steps"]) == (pytest.approx(found.seconds), found.step)
+    assert (row["samples"], row["best"]) == (found.samples, found.accuracy)
 
 
 @pytest.mark.parametrize(

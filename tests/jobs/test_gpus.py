@@ -107,6 +107,21 @@ def test_horovod_without_nccl_is_left_out_on_gpus_and_said(tmp_path: Path, monke
             assert launcher.unfit(asked.model_copy(update={"gpus_per_worker": 0})) is None
 
 
+def test_jax_without_its_plugin_is_left_out_on_gpus_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, asked = importlib.util.find_spec, trial(strategy="jax-sharded")
+    for there in (False, True):
+        monkeypatch.setattr(
+            importlib.util,
+            "find_spec",
+            lambda name, there=there: there or None if name == "jax_cuda13_plugin" else found(name),
+        )
+        said = LocalLauncher({}, tmp_path).unfit(asked)
+        assert said == (
+            None if there else "jax_cuda13_plugin is not installed here; `make setup EXTRA=gpu` installs it"
+        )
+        assert LocalLauncher({}, tmp_path).unfit(asked.model_copy(update={"gpus_per_worker": 0})) is None
+
+
 def test_a_way_to_execute_that_is_not_installed_is_left_out_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,17 @@ def test_what_jax_does_not_have_is_said(change: dict[str, Any], said: str) -> No
         Trial.model_validate({"strategy": "jax", "workers": 1, "global_batch": 16} | change)
 
 
+def test_a_trial_on_gpus_takes_no_cpu_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none here, whatever the variable says."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    steps = Steps(warmup=1, measured=1, compute_only=0)
+    what = Trial(strategy="jax", workers=1, global_batch=8, gpus_per_worker=1, precision="tf32", steps=steps)
+    done = launch(what, tmp_path)
+    assert done.outcome.status == "failed"
+    assert "cuda" in done.outcome.error
+    assert not done.rows(0, "train")
+
+
 def test_threads_of_other_pools_are_not_counted(tmp_path: Path) -> None:
     for number, name in enumerate(["tf_XLAEigen/12", "tf_XLAEigen/13", "python", "tf_Compute"]):
         (tmp_path / str(number)).mkdir()

@@ -77,6 +77,21 @@ def tf_pass(precision: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return logits.numpy(), {name: g.numpy() for name, g in tape.gradient(loss, variables).items()}
 
 
+def test_what_a_forward_pass_leaves_is_counted_right() -> None:
+    """For the roofline: as many numbers as PyTorch's modules give out, ReLU's own apart."""
+    import torch
+
+    from jobs.strategies.torch_loop import channels_first
+    from jobs.strategies.torch_model import build
+
+    net, sizes = build(MODEL, torch.float32, 0), []
+    for module in net.modules():
+        if not isinstance(module, torch.nn.ReLU | torch.nn.Flatten | torch.nn.Sequential):
+            module.register_forward_hook(lambda *call: sizes.append(call[-1][0].numel()))
+    net(channels_first(one_batch()[0].astype("float32")))
+    assert MODEL.activations(SIDE) == sum(sizes)
+
+
 @pytest.mark.parametrize(
     ("precision", "logits_apart", "gradients_apart"),
     [

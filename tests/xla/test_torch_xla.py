@@ -56,6 +56,14 @@ def test_float32_losses_stay_together_for_50_steps(train: Train) -> None:
     np.testing.assert_allclose(losses, reference, rtol=0, atol=2e-3)
 
 
+def test_sixteen_bits_are_mixed(train: Train) -> None:
+    done, exact = train("torch-xla", **LONG | {"precision": "bfloat16"}), train("torch", **LONG).losses()
+    losses = done.losses()
+    np.testing.assert_allclose(losses[:10], exact[:10], rtol=0, atol=5e-2)
+    assert np.abs(losses[:10] - exact[:10]).max() > 1e-4  # and not float32 under another name
+    assert (done.outcome.test_accuracy or 0) > 0.9
+
+
 def test_several_steps_per_call_change_the_clock_but_not_the_training(train: Train) -> None:
     done = train("torch-xla", 2, steps_per_call=2)
     np.testing.assert_allclose(done.losses(), train("torch").losses(), rtol=0, atol=1e-10)
