@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from jobs import learning_rate, models, tpu
 from jobs.data import Indices
+from jobs.gpus import VISIBLE, GpuError
 from jobs.strategies.base import Facts, Logits, Losses, Strategy
 from jobs.strategies.jax_adam import torch_adam
 from jobs.strategies.xla_threads import intra_op_threads
@@ -71,7 +72,7 @@ class JaxLoop(Strategy):
         import optax
         from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-        found = jax.devices()
+        found = self._found()
         if self.devices > len(found):
             raise RuntimeError(f"{self.devices} workers on {len(found)} devices; use at most {len(found)}")
         self.mesh = Mesh(np.array(found[: self.devices]), ("data",))
@@ -87,6 +88,19 @@ class JaxLoop(Strategy):
         self.optimizer = optax.adam(self.rate) if shipped else torch_adam(self.rate)
         self.start_over()
         self._train = self._compiled(self._step)
+
+    def _found(self) -> list[Any]:
+        """The devices of the platform. Raises GpuError where there is no GPU, for which JAX has no words."""
+        import jax
+
+        try:
+            found: list[Any] = jax.devices()
+        except (RuntimeError, AssertionError) as error:
+            if self.platform != "cuda":
+                raise
+            shown = os.environ.get(VISIBLE)
+            raise GpuError(f"JAX {jax.__version__} finds no GPU ({VISIBLE}={shown}) {error}".strip()) from error
+        return found
 
     def _compiled(self, step: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Indices], Any]:
         """`step`(state, indices [b], images, labels) as a call of k: state, batches [k, b] ─▶ state, losses [k].

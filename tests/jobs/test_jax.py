@@ -114,8 +114,8 @@ def test_a_trial_on_gpus_takes_no_cpu_in_their_place(tmp_path: Path, monkeypatch
     what = Trial(strategy="jax", workers=1, global_batch=8, gpus_per_worker=1, precision="tf32", steps=steps)
     done = launch(what, tmp_path)
     assert done.outcome.status == "failed"
-    assert "cuda" in done.outcome.error
-    assert not done.rows(0, "train")
+    assert "finds no GPU (CUDA_VISIBLE_DEVICES=7)" in done.outcome.error
+    assert not list(done.folder.glob("rank-*.jsonl"))  # it did not train
 
 
 def test_threads_of_other_pools_are_not_counted(tmp_path: Path) -> None:
