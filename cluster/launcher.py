@@ -105,11 +105,13 @@ class Launcher(Protocol):
 
 def lacking(trial: Trial) -> str | None:
     """What this environment lacks for the trial though it has its strategy: NCCL for Horovod on GPUs, JAX's
-    plugin for them, what another way to execute asks for; None if nothing."""
+    plugin for them, what another way to execute or to read asks for; None if nothing."""
     if trial.gpus_per_worker and "horovod" in STRATEGIES[trial.strategy].needs:
         return horovod_build.why_not_on_gpus()
     if trial.gpus_per_worker and STRATEGIES[trial.strategy].framework == "JAX":
         return absent(("jax_cuda13_plugin",), "`make setup EXTRA=gpu` installs it")
+    if trial.source == "tfrecord":
+        return absent(("tfrecord",), "`make setup` installs it")
     if trial.execution == "onnxruntime":
         return absent(("onnxruntime", "onnxscript"), "`make setup` installs it")
     return None

@@ -66,7 +66,7 @@ def plan(trial: Trial, folder: Path) -> Plan:
             )
         order = np.resize(first, steps * batch)
     else:
-        whole = first[: count // batch * batch].reshape(-1, batch)
+        whole = first[: count // batch * batch].reshape(-1, batch)[:steps]  # a large folder is not copied whole
         if len(whole) < readers:
             raise data.DataError(f"readers: {count} files make fewer batches of {batch} than the {readers} readers")
         shards = [whole[reader::readers] for reader in range(readers)]

@@ -100,6 +100,14 @@ def test_a_folder_of_the_users_is_taken_as_it_is(plan: ingest.Plan, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+def test_of_a_large_folder_only_what_is_read_becomes_records(plan: ingest.Plan, tmp_path: Path) -> None:
+    theirs = Files(path=str(Path(plan.paths[0]).parent), resize=28)
+    few = ingest.plan(trial("tfrecord", batch=4, warmup=1, measured=2, files=theirs), tmp_path)
+    assert len(few.paths) == len(set(few.paths)) == 12
+    held = sum(Path(record).stat().st_size for record in few.records)
+    assert held < 1.1 * sum(Path(path).stat().st_size for path in few.paths) + 12 * 100
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
