@@ -112,7 +112,7 @@ def _step(
     minutes = int(trial.limits.trial // 60) + 2
     environment = {k: v for k, v in os.environ.items() if not k.startswith(OF_THE_JOB)}
     environment |= {"MASTER_ADDR": address, "MASTER_PORT": str(master_port(address))}
-    began = now()
+    began, mine = now(), folder.stat().st_ino
     with (folder / "srun.log").open("wb") as log:
         step = subprocess.Popen(
             [*srun, f"--time={minutes}", *rank_command, str(folder)], env=environment, stdout=log, stderr=log
@@ -125,7 +125,11 @@ def _step(
         _end(step)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what has ended is written down first
     exits = read_exits(folder, trial.processes)
-    ended = _verdict(job, folder, exits, trial.processes, stopped)
+    # A job that a controller has forgotten goes on; the driver gives its trial to another, in a new folder.
+    taken_over = not folder.exists() or folder.stat().st_ino != mine
+    ended = None if taken_over else _verdict(job, folder, exits, trial.processes, stopped)
+    if taken_over:
+        print(f"{planned.trial}: has been set aside meanwhile; its end is not written down", flush=True)
     if ended is not None:
         conclude(
             folder,
