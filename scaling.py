@@ -221,7 +221,10 @@ def compare(
     before: Annotated[Path, typer.Argument(metavar="A", help="A results folder.")],
     after: Annotated[Path, typer.Argument(metavar="B", help="Another one of the same points.")],
     fail_on_regression: Annotated[
-        float | None, typer.Option(metavar="PERCENT", min=0.0, max=100.0, help="Exit 1 if a point got slower by more.")
+        float | None,
+        typer.Option(
+            metavar="PERCENT", min=0.0, max=100.0, help="Exit 1 if a point got slower by more, or that cannot be told."
+        ),
     ] = None,
 ) -> None:
     """What changed for real between two results folders."""
@@ -231,8 +234,13 @@ def compare(
     with _clean_errors():
         comparison = comparing.compare(load(before), load(after))
     _console().print(comparing.render(comparison))
-    if fail_on_regression is not None and comparison.regressions(fail_on_regression):
-        raise typer.Exit(1)
+    if fail_on_regression is not None:
+        slower = [f"{c.point}: slower by {1 - c.ratio:.0%}" for c in comparison.regressions(fail_on_regression)]
+        found = slower + comparison.unknown()
+        for line in found:
+            print(line, file=sys.stderr)
+        if found:
+            raise typer.Exit(1)
 
 
 @app.command("import")
@@ -297,6 +305,10 @@ def _clean_errors() -> Iterator[None]:
         faults = error.faults
     except NotResults as error:
         faults = [str(error)]
+    except OSError as error:  # a folder of somebody else's, a file where a folder is wanted, a full disk
+        if error.filename is None:
+            raise
+        faults = [f"{error.filename}: {error.strerror or error}"]
     else:
         return
     for fault in faults:

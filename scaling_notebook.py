@@ -203,10 +203,10 @@ def measure(study: Study, keep: Path | None = None) -> Path:
         def ended(self, outcome: Outcome) -> None:
             super().ended(outcome)
             if kept and time.monotonic() > self.saved + SAVE_SECONDS:
-                _zip(results, kept)
+                _keep(results, kept)
                 self.saved = time.monotonic()
 
-    if kept and kept.exists() and not results.exists():
+    if kept and kept.exists():  # what is here already is passed over
         print(*bring(kept, results, examine).lines(), sep="\n")
     launcher = LocalLauncher(study.launcher.options, results)
     planned = plan(study, launcher)
@@ -220,7 +220,7 @@ def measure(study: Study, keep: Path | None = None) -> Path:
     finally:
         folder.close()
         if kept:
-            _zip(results, kept)
+            _keep(results, kept)
     if summary.failed:
         print(f"{len(summary.failed)} launches failed; run this cell again to try them once more.")
     return results
@@ -275,6 +275,12 @@ def offer_zip(results: Path) -> Path:
 
         display(FileLink(str(target)))
     return target
+
+
+def _keep(results: Path, target: Path) -> None:
+    """Nothing is kept that could not be brought back: a zip without a finished launch."""
+    if any(results.glob("trials/*/outcome.json")):
+        _zip(results, target)
 
 
 def _zip(results: Path, target: Path) -> None:

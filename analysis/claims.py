@@ -9,14 +9,15 @@ they err, are in docs/claims.md.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analysis.contrast import Comparison, Rates, Side, compared, decided, overall, plain, word_for
-from analysis.execution import over_eager
+from analysis.contrast import Comparison, Rates, Side, compared, decided, overall, plain, without_stand_ins, word_for
+from analysis.execution import over_eager, scaling_over_eager
 from analysis.ingest import tf_data_over_loader
 from analysis.load import Results
 
@@ -77,7 +78,8 @@ CLAIMS = (
         "tf-suits-tpu",
         "TensorFlow is best for Google's TPU",
         "GoogleのTPU … に最適",
-        "On the same TPU, TensorFlow's throughput exceeds that of another framework.",
+        "On the same TPU, TensorFlow's throughput, and over several cores its efficiency, exceed those of any other "
+        "framework.",
         "TPU trials; else published run-level evidence (MLPerf Training)",
         "scaling run studies/tpu.yaml on a TPU's host, or notebooks/colab_tpu.ipynb",
     ),
@@ -101,7 +103,8 @@ CLAIMS = (
         "static-graph-faster",
         "A static graph (define and run) has the advantage over eager execution",
         "静的グラフ(Graph Mode): 計算グラフを先に定義し、後で実行",
-        "Step throughput tf.function / eager TensorFlow > 1 and torch.compile / eager PyTorch > 1.",
+        "Step throughput tf.function / eager TensorFlow > 1 and torch.compile / eager PyTorch > 1; separately, "
+        "whether the graph changes how training scales.",
         "training trials with graph and eager execution",
         "scaling run studies/execution.yaml",
     ),
@@ -129,7 +132,7 @@ def scales_better(results: Results, margin: float) -> list[Comparison]:
     """Efficiency of TensorFlow over PyTorch's: best of each (primary), native, Horovod, and interaction."""
     found: list[Comparison] = []
     families: dict[str, list[Comparison]] = {}
-    for cell in Rates.cells(results):
+    for cell in Rates.cells(results, without_stand_ins(results.trials)):
         tf, torch = cell.efficiencies("TensorFlow"), cell.efficiencies("PyTorch")
         for name, sides in {
             "best of each framework": (tf, torch),
@@ -147,20 +150,27 @@ def scales_better(results: Results, margin: float) -> list[Comparison]:
 
 
 def suits_tpu(results: Results, margin: float) -> list[Comparison]:
-    """Throughput of TensorFlow over another framework's, on trials whose device is a TPU."""
-    on_tpu = results.trials.filter(pl.col("device").fill_null("").str.contains("TPU"), ~pl.col("emulated"))
+    """Throughput, and above one core efficiency, of TensorFlow over another framework's, where the device is a TPU."""
+    real = without_stand_ins(results.trials)
+    on_tpu = real.filter(pl.col("device").fill_null("").str.contains("TPU"))
     family = []
     for device in on_tpu["device"].unique(maintain_order=True):
         for cell in Rates.cells(results, on_tpu.filter(device=device), from_one_worker=True):
             tf, others = cell.throughputs("TensorFlow"), cell.throughputs("TensorFlow", other=True)
             if tf and others:
                 family.append(compared(f"throughput on the same {device}", cell, tf, others))
+            tf = cell.efficiencies("TensorFlow")
+            names = [n for n in cell.here["framework"].unique(maintain_order=True) if n != "TensorFlow"]
+            others = [side for name in names for side in cell.efficiencies(name)]
+            if cell.workers > 1 and tf and others:
+                family.append(compared(f"efficiency on the same {device}", cell, tf, others))
     return decided(family, margin, primary=True)
 
 
 def graph_faster(results: Results, margin: float) -> list[Comparison]:
-    """Training throughput of a graph over eager execution, each framework against itself."""
-    return over_eager(results, margin, "train", ("PyTorch", "TensorFlow"))
+    """Training throughput, and efficiency, of a graph over eager execution, each framework against itself."""
+    frameworks = ("PyTorch", "TensorFlow")
+    return over_eager(results, margin, "train", frameworks) + scaling_over_eager(results, margin, frameworks)
 
 
 def compile_infers_faster(results: Results, margin: float) -> list[Comparison]:
@@ -257,10 +267,19 @@ def _summary(claim: Claim, word: str, comparisons: Sequence[Comparison]) -> str:
     primary = [c for c in comparisons if c.primary]
     if not primary:
         return f"To test it: {claim.to_test}."
-    parts = [f"{c.where()}: {c.ratio:.2f} [{c.low:.2f}, {c.high:.2f}], {c.verdict}" for c in primary]
     launches = min(min(c.launches) for c in primary)
     few = f" At least one side has only {launches} launches." if launches < 5 else ""
-    return f"Ratio by {primary[0].name}, {'; '.join(parts)}.{few}"
+    counts = Counter(c.verdict for c in primary)
+    each = f" Of {len(primary)} comparisons: {', '.join(f'{n} {verdict}' for verdict, n in counts.most_common())}."
+    by = ". By ".join(
+        f"{name}, " + "; ".join(f"{c.where()}: {c.ratio:.2f} [{c.low:.2f}, {c.high:.2f}], {c.verdict}" for c in family)
+        for name, family in _by_name(primary).items()
+    )
+    return f"Ratio by {by}.{each if len(counts) > 1 else ''}{few}"
+
+
+def _by_name(comparisons: Sequence[Comparison]) -> dict[str, list[Comparison]]:
+    return {name: [c for c in comparisons if c.name == name] for name in dict.fromkeys(c.name for c in comparisons)}
 
 
 def frame(verdicts: Sequence[Verdict]) -> pl.DataFrame:

@@ -42,6 +42,11 @@ class Change:
     def real(self) -> bool:
         return self.p_holm <= ALPHA
 
+    @property
+    def judged(self) -> bool:
+        """Whether it could be told: one launch on a side tells no change."""
+        return min(self.launches) > 1
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -54,6 +59,12 @@ class Comparison:
     def regressions(self, percent: float) -> list[Change]:
         """Points that became slower for real, by more than `percent` (estimate)."""
         return [c for c in self.changes if c.real and c.ratio < 1 - percent / 100]
+
+    def unknown(self) -> list[str]:
+        """Why it cannot be said that nothing became slower, a line each."""
+        why = [f"{name}: has no launch in B that is ok" for name in self.only_before]
+        why += [f"{c.point}: one launch on a side tells no change" for c in self.changes if not c.judged]
+        return why or ([] if self.changes else ["the folders have no point in common"])
 
 
 def compare(before: Results, after: Results) -> Comparison:
@@ -107,7 +118,9 @@ def render(comparison: Comparison) -> RenderableType:
     for name in ("point", "n", "A", "B", "B / A", "changed"):
         table.add_column(name, justify="left" if name == "point" else "right", no_wrap=True)
     for c in comparison.changes:
-        word, style = ("no", "") if not c.real else ("faster", "green") if c.ratio > 1 else ("slower", "red")
+        word, style = ("not shown" if c.judged else "one launch", "")
+        if c.real:
+            word, style = ("faster", "green") if c.ratio > 1 else ("slower", "red")
         cells = (
             *(f"{c.strategy} n{c.workers} b{c.global_batch}", f"{c.launches[0]}, {c.launches[1]}"),
             *(f"{c.before:,.0f}", f"{c.after:,.0f}", f"{c.ratio:.3f} [{c.low:.3f}, {c.high:.3f}]", word),

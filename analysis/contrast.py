@@ -191,6 +191,11 @@ class Rates:
         return sides
 
 
+def without_stand_ins(trials: pl.DataFrame) -> pl.DataFrame:
+    """Those that ran on what they are about: no verdict rests on CPU devices that stood in for a TPU's cores."""
+    return trials.filter(~pl.col("emulated").fill_null(False))
+
+
 def plain(sides: Sequence[Side]) -> list[Side]:
     """Those with the fewest steps per call: the closest there is to what the other framework does."""
     fewest = min((side.steps_per_call for side in sides), default=1)
@@ -252,12 +257,14 @@ def word_for(ratio: float, low: float, high: float, p: float, margin: float) -> 
 
 
 def overall(words: Sequence[str]) -> str:
-    """The verdict on a claim from those on its primary comparisons: one that is supported or
-    contradicted counts if none says the opposite; no difference must hold for all."""
+    """The verdict on a claim from those on its primary comparisons.
+
+    Hypotheses speak of *each* worker count, batch or benchmark: "supported" and "no difference" must hold
+    for all, while one counterexample contradicts, unless another comparison says the opposite.
+    """
     if not words:
         return "untested"
     said = set(words)
-    for word, opposite in (("supported", "contradicted"), ("contradicted", "supported")):
-        if word in said and opposite not in said:
-            return word
-    return "no difference" if said == {"no difference"} else "inconclusive"
+    if len(said) == 1:
+        return words[0]
+    return "contradicted" if "contradicted" in said and "supported" not in said else "inconclusive"

@@ -26,6 +26,9 @@ STEP_COLUMNS = {
     "steps": pl.Int64,
     **{f"p{p}": pl.Float64 for p in PERCENTILES},
     "longest": pl.Float64,
+    # Over the median of the step's own launch: what differs between launches is no part of these.
+    **{f"within_p{p}": pl.Float64 for p in PERCENTILES},
+    "within_longest": pl.Float64,
 }
 RANK_COLUMNS = {
     "trial_id": pl.String,
@@ -75,11 +78,15 @@ def distributions(results: Results) -> Distributions:
 def _percentiles(launches: list[NDArray[np.float64]]) -> dict[str, Any]:
     seconds = np.concatenate(launches)
     values = np.percentile(seconds, PERCENTILES).tolist()
+    within = np.concatenate([launch / np.median(launch) for launch in launches])
+    ratios = np.percentile(within, PERCENTILES).tolist()
     return {
         "launches": len(launches),
         "steps": len(seconds),
         **{f"p{p}": value for p, value in zip(PERCENTILES, values, strict=True)},
         "longest": float(seconds.max()),
+        **{f"within_p{p}": value for p, value in zip(PERCENTILES, ratios, strict=True)},
+        "within_longest": float(within.max()),
     }
 
 

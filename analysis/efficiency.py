@@ -64,7 +64,8 @@ def estimate(
         for rows in _groups(results.trials.filter(pl.col(mode)), results.factors)
         if len(ok := rows.filter(status="ok"))
     ]
-    rows = [_row(point, points, results.factors, confidence) for point in points]
+    added = adds_launches(results)
+    rows = [_row(point, points, results.factors, confidence, added) for point in points]
     frame = pl.DataFrame(rows, schema=_schema(results), orient="row")
     return frame.sort(*(pl.col(name) for name in results.factors), *ORDER, nulls_last=True)
 
@@ -133,7 +134,7 @@ class _Point:
         return self.workers == 1 and self.mode == other.mode and self.factors == other.factors
 
 
-def _row(point: _Point, points: Sequence[_Point], factors: Sequence[str], confidence: float) -> list[Any]:
+def _row(point: _Point, points: Sequence[_Point], factors: Sequence[str], confidence: float, added: bool) -> list[Any]:
     cost = point.means["cost"]
     base = next((p for p in points if p.is_base_of(point)), None)
     itself = next((p for p in points if p.is_self_of(point)), None)
@@ -167,14 +168,14 @@ def _row(point: _Point, points: Sequence[_Point], factors: Sequence[str], confid
         ),
         *(point.factors[name] for name in factors),
         len(point.ok),
-        _failed(point),
+        _failed(point.trials),
         *measured,
         base.strategy if base else None,
         1 / base.means["cost"].value if base else None,
         _all_of(point.ok["launcher"]),
         _all_of(point.ok["device"]),
         bool(point.ok["emulated"].any()),
-        "; ".join(_warnings(point, base)),
+        "; ".join([*launch_warnings(point.trials, added), *_base_warnings(point, base)]),
     ]
 
 
@@ -201,27 +202,43 @@ def _schema(results: Results) -> dict[str, Any]:
     }
 
 
-def _warnings(point: _Point, base: _Point | None) -> list[str]:
-    n, found = len(point.ok), []
+def launch_warnings(trials: pl.DataFrame, added: bool) -> list[str]:
+    """What to warn of in the launches of one point; `added` says that launches were added until the
+    interval was narrow."""
+    ok, failed = trials.filter(status="ok"), _failed(trials)
+    n, found = len(ok), []
+    if ok["emulated"].any():
+        found.append("EMULATED: CPU devices stood in for a TPU's cores")
     if n < FEW_LAUNCHES:
         found.append(f"fewer than {FEW_LAUNCHES} launches")
-    if failed := _failed(point):
+    if added:
+        found.append("launches were added until the interval was narrow: it covers less than 95%")
+    if failed:
         found.append(f"{failed} of {n + failed} launches did not succeed")
-    if unsteady := point.ok.filter(pl.col("steady").eq(False)).height:
+    if unsteady := ok.filter(pl.col("steady").eq(False)).height:
         found.append(f"not steady in {unsteady} of {n} launches")
-    if beside := point.ok.filter(pl.col("concurrent").eq(True)).height:
+    if beside := ok.filter(pl.col("concurrent").eq(True)).height:
         found.append(f"{beside} of {n} launches ran beside other trials, which disturb")
-    if noisy := point.ok.filter(pl.col("noisy_neighbour").eq(True)).height:
+    if noisy := ok.filter(pl.col("noisy_neighbour").eq(True)).height:
         found.append(f"a noisy neighbour in {noisy} of {n} launches")
-    if (unchecked := point.ok["steady"].null_count()) > n / 2:
+    if (unchecked := ok["steady"].null_count()) > n / 2:
         found.append(f"steadiness not checked in {unchecked} of {n} launches")
-    if len(ran_on := _hardware(point.ok)) > 1:
+    if len(ran_on := _hardware(ok)) > 1:
         found.append(f"launches ran on different hardware ({' / '.join(sorted(ran_on))})")
-    if base is None:
-        found.append("base case not measured")
-    elif ran_on and (on := _hardware(base.ok)) and ran_on != on:
-        found.append(f"base case ran on other hardware ({' / '.join(sorted(on))})")
     return found
+
+
+def adds_launches(results: Results) -> bool:
+    """Whether the study adds launches to a point until its interval is narrow (`repeats.until_ci`)."""
+    repeats = results.study.get("repeats")
+    return isinstance(repeats, dict) and repeats.get("until_ci") is not None
+
+
+def _base_warnings(point: _Point, base: _Point | None) -> list[str]:
+    if base is None:
+        return ["base case not measured"]
+    ran_on, on = _hardware(point.ok), _hardware(base.ok)
+    return [f"base case ran on other hardware ({' / '.join(sorted(on))})"] if ran_on and on and ran_on != on else []
 
 
 def _hardware(launches: pl.DataFrame) -> set[str]:
@@ -230,9 +247,9 @@ def _hardware(launches: pl.DataFrame) -> set[str]:
     return {device if host in (None, device) else f"{device} in {host}" for device, host in pairs}
 
 
-def _failed(point: _Point) -> int:
+def _failed(trials: pl.DataFrame) -> int:
     """Launches that ended otherwise than well; one without an outcome may still run, and has not ended."""
-    return int(point.trials["status"].is_in(["ok", "unfinished"]).not_().sum())
+    return int(trials["status"].is_in(["ok", "unfinished"]).not_().sum())
 
 
 def _all_of(names: pl.Series) -> str | None:

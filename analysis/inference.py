@@ -1,10 +1,10 @@
 """Inference trials: latency and throughput of each way to call the model, and what a faster way costs first.
 
-    frame = calls(load(folder))      one row per strategy × execution × images per call
+    frame = calls(load(folder))      one row per strategy × execution × images per call × other factors
 
 All times are of one call. A way that must first be made (compiled, traced, converted) pays that back
 after so many calls as its preparation and first call took longer than eager execution's, over what it
-saves per call.
+saves per call. That is said only where it is shown to save anything.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from analysis.load import Results
 if TYPE_CHECKING:
     from rich.table import Table
 
-KEY = ("framework", "strategy", "execution", "batch")
 QUANTITIES = ("step_p50", "step_p95", "step_p99", "ready_seconds", "max_difference")
 SCHEMA = {
     "framework": pl.String,
     "strategy": pl.String,
     "execution": pl.String,
     "batch": pl.Int64,
+    "factors": pl.String,  # what else varies in the study, in words; "" if nothing does
     "n_launches": pl.Int64,
     "throughput": pl.Float64,  # images per second
     "throughput_low": pl.Float64,
@@ -39,14 +39,13 @@ SCHEMA = {
     "over_eager_low": pl.Float64,
     "over_eager_high": pl.Float64,
     "ready_seconds": pl.Float64,  # preparation and first call
-    "break_even_calls": pl.Float64,  # infinite if it never pays
+    "break_even_calls": pl.Float64,  # infinite if it never pays, null if it is not shown to save anything
     "max_difference": pl.Float64,
 }
 
 
 def calls(results: Results, *, confidence: float = 0.95, resamples: int = bootstrap.RESAMPLES) -> pl.DataFrame:
-    """Columns SCHEMA; intervals are over launches, null for a single one. Factors beside the execution
-    make rows of their own only if a study varies them, which its table then cannot tell apart: none does."""
+    """Columns SCHEMA; intervals are over launches, null for a single one."""
     ok = results.trials.filter(status="ok")
     if "workload" not in ok.columns:
         return pl.DataFrame(schema=SCHEMA)
@@ -55,20 +54,26 @@ def calls(results: Results, *, confidence: float = 0.95, resamples: int = bootst
         (pl.col("train_seconds") / pl.col("samples")).alias("cost"),
     )
     points: dict[tuple[Any, ...], dict[str, bootstrap.Mean]] = {}
-    for part in ok.partition_by("strategy", "execution", "global_batch", maintain_order=True) if len(ok) else []:
+    varied = [
+        f for f in results.factors if f not in ("execution", "steps_per_call") and len(ok) and ok[f].n_unique() > 1
+    ]
+    keys = ("strategy", "execution", "global_batch", *varied)
+    for part in ok.partition_by(*keys, maintain_order=True) if len(ok) else []:
         values = part.select("cost", *QUANTITIES).cast(pl.Float64).fill_null(math.nan).to_numpy()
         means = bootstrap.resampled(values, resamples, 0, part["point"][0])
-        key = (part["framework"][0], part["strategy"][0], part["execution"][0], part["global_batch"][0])
+        factors = ", ".join(f"{name} {part[name][0]}" for name in varied)
+        key = (part["framework"][0], part["strategy"][0], part["execution"][0], part["global_batch"][0], factors)
         points[key] = dict(zip(("cost", *QUANTITIES), means, strict=True))
     rows = [_row(key, points, confidence) for key in points]
     order = pl.col("execution").replace_strict({"eager": 0, "graph": 1}, default=2)
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row").sort("framework", "strategy", "batch", order, "execution")
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    return frame.sort("framework", "strategy", "factors", "batch", order, "execution")
 
 
 def _row(
     key: tuple[Any, ...], points: dict[tuple[Any, ...], dict[str, bootstrap.Mean]], confidence: float
 ) -> list[Any]:
-    here, eager = points[key], points.get((*key[:2], "eager", key[3]))
+    here, eager = points[key], points.get((*key[:2], "eager", *key[3:]))
     cost = here["cost"]
     low, high = cost.log_interval(confidence)
     ratio: tuple[float, float, float] = (math.nan,) * 3
@@ -77,7 +82,10 @@ def _row(
         ratio = (eager["cost"].value / cost.value, *bootstrap.ratio_interval([eager["cost"]], [cost], confidence))
         saved = key[3] * (eager["cost"].value - cost.value)
         later = here["ready_seconds"].value - eager["ready_seconds"].value
-        break_even = max(0.0, later) / saved if saved > 0 else math.inf
+        if saved <= 0:
+            break_even = math.inf
+        elif not ratio[1] <= 1:  # a single launch has no interval, and is taken at its word
+            break_even = max(0.0, later) / saved
     found = [
         *(1 / cost.value, 1 / high, 1 / low),
         *(here[name].value for name in ("step_p50", "step_p95", "step_p99")),
@@ -96,19 +104,22 @@ def render(frame: pl.DataFrame) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left")
-    for name in ("strategy", "execution"):
+    varied = ("factors",) if (frame["factors"] != "").any() else ()
+    for name in ("strategy", *varied, "execution"):
         table.add_column(name, no_wrap=True)
     for name in ("batch", "n", "images/s", "p50 ms", "p99 ms", "over eager", "ready s", "pays after"):
         table.add_column(name, justify="right", no_wrap=True)
     last = None
     for row in frame.iter_rows(named=True):
-        if last is not None and (row["strategy"], row["batch"]) != last:
+        here = row["strategy"], row["factors"], row["batch"]
+        if last is not None and here != last:
             table.add_section()
-        last = row["strategy"], row["batch"]
-        table.add_row(*map(Text, _cells(row)), style="bold" if row["execution"] == "eager" else "")
+        last, cells = here, _cells(row)
+        cells[1:1] = [row[name] for name in varied]
+        table.add_row(*map(Text, cells), style="bold" if row["execution"] == "eager" else "")
     table.caption = Text(
         "n launches; [95% interval over launches]. ready: making the callable, and its first call. pays after: "
-        "calls until that is earned back from eager execution.",
+        "calls until that is earned back from eager execution, where any saving is shown.",
         style="not italic dim",
     )
     return table
@@ -125,5 +136,5 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{1e3 * row['p99']:.3g}",
         "" if ratio is None else f"{ratio:.2f} {bounds}",
         f"{row['ready_seconds']:.2f}",
-        "" if calls is None else "never" if math.isinf(calls) else f"{calls:,.0f} calls",
+        ("" if ratio is None else "not shown") if calls is None else "never" if math.isinf(calls) else f"{calls:,.0f}",
     ]

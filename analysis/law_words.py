@@ -22,7 +22,9 @@ def of(law: str, parameter: Parameter, largest: int, reach: int) -> str:
         return _peak(value, low, high, largest, reach)
     said = f"{_percent(value)}{_range(low, high)}"
     if law == "Amdahl":
-        limit = f"at most {1 / value:.3g} times one worker, extrapolated to any N" if value > 0 else "no limit seen"
+        limit = "no limit is shown"
+        if value > 0 and not low <= 0:
+            limit = f"at most {1 / value:.3g} times one worker, extrapolated to any N"
         return f"{said} of one worker's time does not shrink with more workers: {limit}"
     if law == "Gustafson":
         return f"{said} of a worker's time adds nothing when the work grows with the workers"
@@ -39,6 +41,8 @@ def _peak(value: float, low: float, high: float, largest: int, reach: int) -> st
             f"no peak of throughput up to {reach * largest} workers ({reach} times the largest measured), extrapolated"
         )
     beyond = "" if value <= largest else " (extrapolated)"
+    if high == math.inf:
+        return f"no peak of throughput is shown: the interval reaches to none (estimate: {value:.0f} workers{beyond})"
     top = f"{high:.0f}" if high <= reach * largest else f"more than {reach * largest}"
     span = "" if math.isnan(low) else f" [{low:.0f}, {top}]"
     return f"throughput peaks at {value:.0f}{span} workers{beyond} and falls beyond"

@@ -27,7 +27,7 @@ DOTS_PER_BOX = 64  # with more ranks than this only the furthest are drawn as do
 
 def steps(distribution: pl.DataFrame, estimates: pl.DataFrame, results: Results) -> Figure:
     """Per point a box (quartiles) with whiskers (5th and 95th percentile), 99th percentile and longest
-    step, in multiples of the point's median; pooled over its launches."""
+    step, in multiples of the median of the step's own launch; all launches of the point together."""
     legend: list[list[Any]] = [
         [Patch(facecolor=BOX, edgecolor=style.INK, lw=0.8, label="25th to 75th percentile, median")],
         [Line2D([], [], color=style.INK, lw=1.1, label="5th to 95th percentile")],
@@ -35,12 +35,12 @@ def steps(distribution: pl.DataFrame, estimates: pl.DataFrame, results: Results)
     ]
 
     def draw(ax: Axes, rows: pl.DataFrame, x: Floats) -> list[tuple[float, ...]]:
-        ax.scatter(x, (rows["p99"] / rows["p50"]).to_numpy(), s=42, marker="_", color=style.INK, lw=1.2)
-        ax.scatter(x, (rows["longest"] / rows["p50"]).to_numpy(), s=8, color=style.INK, lw=0, alpha=0.7)
-        return rows.select(pl.col("p5", "p25", "p50", "p75", "p95") / pl.col("p50")).rows()
+        ax.scatter(x, rows["within_p99"].to_numpy(), s=42, marker="_", color=style.INK, lw=1.2)
+        ax.scatter(x, rows["within_longest"].to_numpy(), s=8, color=style.INK, lw=0, alpha=0.7)
+        return rows.select(f"within_p{p}" for p in (5, 25, 50, 75, 95)).rows()
 
     title, label = "Step times within launches", "step time / median"
-    note = "slowest rank of each measured step, all launches of a point together"
+    note = "slowest rank of each measured step over the median of its own launch, all launches of a point together"
     return _grid(title, note, label, distribution, estimates, results, legend, draw, "×")
 
 

@@ -1,6 +1,7 @@
 """Inference: throughput and 99th percentile of the latency against images per call.
 
-One column per framework, since each way to execute is set against its own framework's eager execution.
+One column per framework and setting of the other factors, as each way to execute is set against eager
+execution of just these.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ WAYS = {"eager": ("o", style.INK), "graph": ("s", "#D55E00"), "xla": ("^", "#009
 
 def inference(frame: pl.DataFrame, results: Results) -> Figure:
     """`frame` is that of analysis.inference.calls, with at least one row."""
-    frameworks = frame["framework"].unique(maintain_order=True).to_list()
+    panels = frame.select("framework", "factors").unique(maintain_order=True).rows()
     ways = [way for way in WAYS if way in frame["execution"].to_list()]
     study, device = str(results.study.get("name", results.folder.name)), results.trials["device"].drop_nulls()
     counts = sorted(frame["n_launches"].unique().to_list())
@@ -31,9 +32,9 @@ def inference(frame: pl.DataFrame, results: Results) -> Figure:
     legend = [[Line2D([], [], color=WAYS[w][1], marker=WAYS[w][0], ms=6, label=w)] for w in ways]
     title = f"Inference · {style.plain(study, 60)}"
     with style.theme():
-        made = style.sheet(title, notes, 2, len(frameworks), panel=(4.2, 2.7), legend=legend, above=0.25, left=0.85)
-        for column, framework in enumerate(frameworks):
-            rows = frame.filter(framework=framework)
+        made = style.sheet(title, notes, 2, len(panels), panel=(4.2, 2.7), legend=legend, above=0.25, left=0.85)
+        for column, (framework, factors) in enumerate(panels):
+            rows = frame.filter(framework=framework, factors=factors)
             for line, (name, label) in enumerate((("throughput", "images per second"), ("p99", "99th percentile, ms"))):
                 ax = made.axes[line][column]
                 for way in ways:
@@ -58,5 +59,6 @@ def inference(frame: pl.DataFrame, results: Results) -> Figure:
                 ax.set_ylabel(label if column == 0 else "")
                 if line == 0:
                     graph = CALLED.get((framework, "graph"), "graph")
-                    ax.set_title(f"{framework}: graph is {graph}")
+                    also = f"\n{style.plain(factors, 48)}" if factors else ""
+                    ax.set_title(f"{framework}: graph is {graph}{also}")
     return made.figure

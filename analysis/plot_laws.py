@@ -82,7 +82,8 @@ def _panel(ax: Axes, rows: pl.DataFrame, fits: Sequence[LawFit], look: style.Loo
     if bases:
         ax.axhline(bases[0], color=style.INK, ls=style.DOTS, lw=1.1, zorder=2)
     fitted = [fit for fit in fits if fit.fitted]
-    said = [_said(fit) for fit in fits]
+    compared = sum(math.isfinite(fit.delta_aicc) for fit in fits) > 1
+    said = [_said(fit, compared) for fit in fits]
     for fit in fitted:
         _law(ax, fit, counts)
     style.worker_axis(ax, [*counts, REACH * counts[-1]] if fitted else counts, 0.3, apart=0.1)
@@ -113,13 +114,14 @@ def _bounds(predicted: Sequence[Prediction]) -> tuple[list[float], list[float]]:
     return [p.low for p in predicted], [p.high for p in predicted]
 
 
-def _said(fit: LawFit) -> str:
+def _said(fit: LawFit, compared: bool) -> str:
+    """Which law is best is said where several were fitted."""
     if not fit.fitted:
         return f"{fit.law}: too few worker counts"
     shares = {"serial share": "s", "contention": "σ", "coherency": "κ"}
     values = [f"{shares[p.name]} {_number(p.value)}" for p in fit.parameters if p.name in shares]
     best = " · best" if fit.delta_aicc == 0 else f" · ΔAICc {fit.delta_aicc:.1f}" if fit.delta_aicc > 0 else ""
-    return f"{fit.law}: {', '.join(values)}{best}"
+    return f"{fit.law}: {', '.join(values)}{best if compared else ''}"
 
 
 def _number(value: float) -> str:

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 
+from analysis.bootstrap import exp
+
 
 @dataclass(frozen=True)
 class LogRate:
@@ -60,11 +62,11 @@ class LogRatio:
 
     def low(self, alpha: float) -> float:
         """Lower bound of the ratio which the truth undercuts with probability at most `alpha`."""
-        return math.exp(self.log - self._reach(alpha))
+        return exp(self.log - self._reach(alpha))
 
     def high(self, alpha: float) -> float:
         """Upper bound of the ratio which the truth exceeds with probability at most `alpha`."""
-        return math.exp(self.log + self._reach(alpha))
+        return exp(self.log + self._reach(alpha))
 
     def _tail(self, log: float) -> float:
         if math.isnan(self.error):

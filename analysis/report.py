@@ -15,6 +15,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -101,8 +102,13 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         constant=facts.constant_factors(results),
         varied=facts.varied_factors(results),
         study_file=_study_file(results),
-        rules=rules.answers(results, estimates, study.fits, study.roofline),
+        rules=rules.answers(results, estimates, _untrained(study), study.fits, study.roofline),
     )
+
+
+def _untrained(study: Study) -> pl.DataFrame:
+    """How many launches each point has that is no training."""
+    return pl.concat([study.calls.select("n_launches"), study.files.select("n_launches")])
 
 
 def _records(verdict: claims.Verdict) -> list[str]:

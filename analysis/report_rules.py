@@ -30,9 +30,15 @@ class Rule:
     answer: str
 
 
-def answers(results: Results, estimates: pl.DataFrame, fits: Sequence[LawFit], roof: Roofline) -> list[Rule]:
-    """All twelve, in order; what the study lacks makes a rule partly met or not met, and says so."""
-    found = [_base_case(estimates), _subsets(results)]
+def answers(
+    results: Results, estimates: pl.DataFrame, others: pl.DataFrame, fits: Sequence[LawFit], roof: Roofline
+) -> list[Rule]:
+    """All twelve, in order; what the study lacks makes a rule partly met or not met, and says so.
+
+    `others` are the points that are no training, calls of the model and files that are read.
+    """
+    trained = bool(len(estimates)) or not len(others)
+    found = [_base_case(estimates) if trained else NOT_TRAINED[0], _subsets(results)]
     found += [
         Rule(
             3,
@@ -48,7 +54,7 @@ def answers(results: Results, estimates: pl.DataFrame, fits: Sequence[LawFit], r
             "Speedup and efficiency are ratios of summarized throughputs. No ratio is averaged anywhere; dots in the "
             "figures are single launches.",
         ),
-        _intervals(estimates),
+        _intervals(pl.concat([estimates.select("n_launches"), others.select("n_launches")])),
         Rule(
             6,
             "Do not assume normality without checking it.",
@@ -63,7 +69,8 @@ def answers(results: Results, estimates: pl.DataFrame, fits: Sequence[LawFit], r
             "Ask whether a mean or median is what matters; some questions need percentiles.",
             "met",
             "Throughput answers for the whole run. Beside it stand the median, 95th and 99th percentile and the "
-            "longest step of every point, and the ranks that were furthest behind.",
+            "longest step of every point, and the ranks that were furthest behind; of calls of the model the "
+            "percentiles of their latency. Reading files is judged by its rate alone.",
         ),
         _factors(results),
         Rule(
@@ -75,7 +82,7 @@ def answers(results: Results, estimates: pl.DataFrame, fits: Sequence[LawFit], r
             "step by step. Warm-up steps are kept in the records and left out of every number here; start-up, first "
             "step and input wait are columns of their own.",
         ),
-        _bounds(estimates, fits, roof),
+        _bounds(estimates, fits, roof) if trained else NOT_TRAINED[1],
         Rule(
             12,
             "Plot as much as is needed, and connect points only where between them lies a trend.",
@@ -85,6 +92,24 @@ def answers(results: Results, estimates: pl.DataFrame, fits: Sequence[LawFit], r
         ),
     ]
     return found
+
+
+# Of a study that trains nothing.
+NOT_TRAINED = (
+    Rule(
+        1,
+        "Say what the base case of a speedup is, and give its absolute performance.",
+        "met",
+        "Nothing is trained here, so there is no speedup over workers. Ways to call the model are set against eager "
+        "execution, and readers against one reader, whose own rates stand in the same table.",
+    ),
+    Rule(
+        11,
+        "Show upper bounds of performance where possible.",
+        "not met",
+        "No upper bound is measured for calls of the model or for reading files.",
+    ),
+)
 
 
 def _base_case(estimates: pl.DataFrame) -> Rule:
@@ -130,15 +155,15 @@ def _intervals(estimates: pl.DataFrame) -> Rule:
 
 
 def _comparisons(results: Results) -> Rule:
+    asks = "Compare nondeterministic data in a statistically sound way."
     margin = results.study.get("margin")
-    before = f"The margin ({margin:.0%}) was fixed" if isinstance(margin, float) else "The margin is fixed"
-    return Rule(
-        7,
-        "Compare nondeterministic data in a statistically sound way.",
-        "met",
-        f"{before} in the study file before the run. Claims are judged by ratios with intervals over launches, "
-        "corrected for the number of comparisons by Holm's method; overlap of bars is not used as a test.",
+    said = (
+        "Claims are judged by ratios with intervals over launches, corrected for the number of comparisons by Holm's "
+        "method; overlap of bars is not used as a test."
     )
+    if not isinstance(margin, float):
+        return Rule(7, asks, "partly met", f"{said} No study file says which margin was fixed before the run.")
+    return Rule(7, asks, "met", f"{said} The margin ({margin:.0%}) is the study file's, fixed before the run.")
 
 
 def _factors(results: Results) -> Rule:

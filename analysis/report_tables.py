@@ -6,6 +6,7 @@ A table of many rows shows the ones that matter and says how many are in the dat
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -126,13 +127,13 @@ def steps(distribution: pl.DataFrame, results: Results) -> Table:
     factors = varied(distribution, results)
     shown = ("p5", "p50", "p95", "p99", "longest")
     columns = [*point_columns(factors), Column("steps", True)]
-    columns += [Column(f"{name}, ms", True) for name in shown] + [Column("p99 / median", True)]
+    columns += [Column(f"{name}, ms", True) for name in shown] + [Column("p99 / median", True, "of each launch's own")]
     rows = [
         [
             *point_cells(row, factors),
             whole(row["steps"]),
             *(number(row[name], unit="ms") for name in shown),
-            Cell(f"{row['p99'] / row['p50']:.2f}", row["p99"] / row["p50"]),
+            Cell(f"{row['within_p99']:.2f}", row["within_p99"]),
         ]
         for row in distribution.iter_rows(named=True)
     ]
@@ -258,25 +259,29 @@ def _parameter(parameter: Parameter) -> Cell:
 
 def calls(frame: pl.DataFrame) -> Table:
     """Inference: each way to call the model."""
+    apart = bool((frame["factors"] != "").any())
     columns = [
-        *(Column("strategy"), Column("execution"), Column("batch", True, "images per call"), Column("launches", True)),
+        *(Column("strategy"), *([Column("factors")] if apart else []), Column("execution")),
+        *(Column("batch", True, "images per call"), Column("launches", True)),
         Column("images/s", True),
         *(Column(f"{name}, ms", True, "of one call") for name in ("p50", "p95", "p99")),
         Column("over eager", True, "throughput over eager execution's"),
         Column("ready, s", True, "making the callable, and its first call"),
-        Column("pays after", True, "calls until that is earned back from eager execution"),
+        Column("pays after", True, "calls until that is earned back from eager execution, where any saving is shown"),
         Column("difference", True, "largest, of the logits from eager execution's"),
     ]
     rows = []
     for row in frame.iter_rows(named=True):
         pays = row["break_even_calls"]
+        unshown = Cell("not shown" if row["over_eager"] is not None else "–")
         rows.append([
-            *(text(row["strategy"]), text(row["execution"]), whole(row["batch"]), whole(row["n_launches"])),
+            *(text(row["strategy"]), *([text(row["factors"])] if apart else []), text(row["execution"])),
+            *(whole(row["batch"]), whole(row["n_launches"])),
             number(*three(row, "throughput")),
             *(number(row[name], unit="ms") for name in ("p50", "p95", "p99")),
             number(*three(row, "over_eager")),
             number(row["ready_seconds"]),
-            Cell("never", math.inf) if pays == math.inf else number(pays),
+            Cell("never", sys.float_info.max) if pays == math.inf else number(pays) if pays is not None else unshown,
             Cell("–") if row["max_difference"] is None else Cell(f"{row['max_difference']:.0e}", row["max_difference"]),
         ])  # fmt: skip
     return Table("calls", "Inference: calls of the model", columns, rows, "inference")
@@ -289,7 +294,7 @@ def files(frame: pl.DataFrame) -> Table:
         *(Column("readers", True), Column("launches", True)),
         *(Column("samples/s", True), Column("over one reader", True)),
         Column("CPU ms/sample", True, "of all readers together"),
-        Column("memory, MB", True, "resident, of all processes"),
+        Column("memory, MB", True, "of all processes; what they share counts once"),
     ]
     rows = [
         [

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from analysis import plot_distribution
+from analysis.efficiency import adds_launches, launch_warnings
 from analysis.ingest import SOURCES
 from analysis.laws import LawFit
 from analysis.load import Results
@@ -78,11 +79,11 @@ def breakdown(estimates: pl.DataFrame) -> str:
 
 
 def steps(distribution: pl.DataFrame) -> str:
-    ratio = distribution.with_columns(ratio=pl.col("p99") / pl.col("p50"))
+    ratio = distribution.with_columns(ratio=pl.col("within_p99"))
     worst = ratio.sort("ratio", descending=True).row(0, named=True)
     typical = float(np.median(ratio["ratio"].to_numpy()))
     return (
-        f"The 99th percentile of the step time is {typical:.2f} times the median at the typical "
+        f"Within launches the 99th percentile of the step time is {typical:.2f} times the median at the typical "
         f"point and {worst['ratio']:.2f} times at the worst ({worst['strategy']} at {_workers(worst['workers'])}, "
         f"{worst['scaling']} scaling)."
     )
@@ -136,22 +137,34 @@ def cautions(results: Results, estimates: pl.DataFrame) -> list[str]:
     """What a reader must know before the first number; points are counted, not listed."""
     found = []
     counts: dict[str, int] = {}
-    for warning in estimates["warning"]:
-        for part in filter(None, warning.split("; ")):
-            kind = _kind(part)
+    points = [list(filter(None, warning.split("; "))) for warning in estimates["warning"]] + _beside_training(results)
+    for warnings in points:
+        for warning in warnings:
+            kind = _kind(warning)
             counts[kind] = counts.get(kind, 0) + 1
-    total = len(estimates)
+    total = len(points)
     for kind, count in sorted(counts.items(), key=lambda item: -item[1]):
         where = "all points" if count == total else f"{count} of {total} points"
         found.append(f"{kind}: {where}")
     if above := int((estimates["efficiency"] > SUSPICIOUS).sum()):
-        found.append(f"efficiency above {SUSPICIOUS:.0%}: {above} of {total} points; the base case deserves a look")
+        found.append(
+            f"efficiency above {SUSPICIOUS:.0%}: {above} of {len(estimates)} points; the base case deserves a look"
+        )
     lost = len(results.trials) - int((results.trials["status"] == "ok").sum())
     if lost:
         found.append(f"{lost} of {len(results.trials)} launches did not succeed; see Missing")
     if results.set_aside:
         found.append(f"{len(results.set_aside)} files or folders set aside; see Missing")
     return found
+
+
+def _beside_training(results: Results) -> list[list[str]]:
+    """The warnings of each point that is no training: calls of the model, files that are read."""
+    trials = results.trials
+    others = trials.filter(pl.col("workload") != "train") if "workload" in trials.columns else trials.clear()
+    added = adds_launches(results)
+    points = others.partition_by("point", maintain_order=True) if len(others) else []
+    return [launch_warnings(point, added) for point in points if (point["status"] == "ok").any()]
 
 
 def _kind(warning: str) -> str:
@@ -202,7 +215,8 @@ def calls(frame: pl.DataFrame) -> str:
     said = []
     for word, at in (("fastest", 0), ("slowest", -1)):
         row = faster.row(at, named=True)
-        way = f"{row['strategy']} {row['execution']} at {row['batch']} images per call"
+        also = f" ({row['factors']})" if row["factors"] else ""
+        way = f"{row['strategy']} {row['execution']}{also} at {row['batch']} images per call"
         ratio = f"{digits(row['over_eager'])} times{_range(row, 'over_eager')}"
         said.append(f"{word} against eager execution is {way}, {ratio}")
     return f"The {'; the '.join(said)}."

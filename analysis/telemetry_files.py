@@ -135,20 +135,32 @@ def window(node: Node, ranks: Any, train_seconds: float | None) -> Window | None
 
 
 def summarize(
-    nodes: Sequence[Node], ranks: Any, train_seconds: float | None, samples: int | None, steps: int | None
+    nodes: Sequence[Node],
+    ranks: Any,
+    train_seconds: float | None,
+    samples: int | None,
+    steps: int | None,
+    gpus: int = 0,
 ) -> dict[str, Any]:
     """The columns SUMMARY of one trial that has ended well; {} if its telemetry tells nothing.
 
-    `ranks` are the reports in its outcome; `samples` and `steps` are those measured, over all ranks.
+    `ranks` are the reports in its outcome; `samples` and `steps` are those measured, over all ranks; `gpus`
+    is how many GPUs it had. Where not all of them were seen, there is no total of them.
     """
     seen = [found for node in nodes if (found := _Seen.of(node, window(node, ranks, train_seconds)))]
     if not seen:
         return {}
     others, stolen = (_worst(s.mean("node", key) for s in seen) for key in ("others_cores", "stolen_cores"))
     worst = _worst(s.taken() for s in seen)
-    energy, source = _gpu_energy(seen)
+    subjects = {(s.node.host, uuid) for s in seen for uuid in s.subjects("gpus")}
+    has_gpus, all_seen = bool(gpus or subjects), len(subjects) >= gpus
+
+    def total(values: Iterable[float | None]) -> float | None:
+        return _sum(values) if all_seen else None
+
+    joules_of_gpus, source = _gpu_energy(seen)
+    energy = total([joules_of_gpus])
     cpu = _sum(s.counter("node", "cpu_energy_joules") for s in _hosts(seen))
-    has_gpus = any(s.subjects("gpus") for s in seen)
     joules = energy if has_gpus else cpu
     return {
         "telemetry_samples": min(len(s.inside) for s in seen),
@@ -159,7 +171,7 @@ def summarize(
         "noisy_neighbour": None if worst is None else worst > NOISY_CORES,
         "gpu_sm_percent": _mean(v for s in seen for v in s.means("gpus", "sm_percent")),
         "gpu_memory_peak_bytes": _worst(v for s in seen for v in s.peaks("gpus", "memory_bytes")),
-        "gpu_power_watts": _sum(v for s in seen for v in s.means("gpus", "power_watts")),
+        "gpu_power_watts": total(v for s in seen for v in s.means("gpus", "power_watts")),
         "gpu_energy_joules": energy,
         "cpu_energy_joules": cpu,
         "energy_joules": joules,
@@ -167,10 +179,10 @@ def summarize(
         "joules_per_sample": joules / samples if joules is not None and samples else None,
         "throttled_share": _mean(v for s in seen for v in s.means("gpus", "throttled")),
         "network_bytes_per_step": _per(_sum(s.counter("node", "sent_bytes") for s in _hosts(seen)), steps),
-        "pcie_bytes_per_second": _sum(
+        "pcie_bytes_per_second": total(
             v for s in seen for key in ("sent", "received") for v in s.means("gpus", f"pcie_{key}_bytes_per_second")
         ),
-        "nvlink_bytes_per_step": _per(_sum(v for s in seen for v in s.counters("gpus", "nvlink_sent_bytes")), steps),
+        "nvlink_bytes_per_step": _per(total(v for s in seen for v in s.counters("gpus", "nvlink_sent_bytes")), steps),
     }
 
 

@@ -129,7 +129,8 @@ def _telemetry(home: Path, outcome: dict[str, Any], row: dict[str, Any], set_asi
     nodes, faults = telemetry_files.read(home)
     set_aside += [SetAside(path, reason) for path, reason in faults]
     steps = round(row["samples"] / row["global_batch"])
-    return telemetry_files.summarize(nodes, outcome.get("ranks"), row["train_seconds"], row["samples"], steps)
+    gpus = row["workers"] * (_whole(row.get("gpus_per_worker"), 0) or 0)
+    return telemetry_files.summarize(nodes, outcome.get("ranks"), row["train_seconds"], row["samples"], steps, gpus)
 
 
 def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:

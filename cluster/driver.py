@@ -74,7 +74,7 @@ def plan(study: Study, launcher: Launcher) -> Plan:
     else:
         largest = launcher.largest(study.resources.threads_per_worker, study.resources.most_gpus)
     grid = study_grid(study, possible, largest)
-    unfit = {point.point: why for point in grid.points if (why := launcher.unfit(point))}
+    unfit = {point.point: why for point in grid.points if (why := launcher.unfit(point) or _unfit_mesh(point, largest))}
     left_out = [f"{p.strategy} at {p.workers} workers: {unfit[p.point]}" for p in grid.points if p.point in unfit]
     grid = Grid([p for p in grid.points if p.point not in unfit], grid.left_out + list(dict.fromkeys(left_out)))
     faults = launcher.refuse(grid.points)
@@ -83,6 +83,13 @@ def plan(study: Study, launcher: Launcher) -> Plan:
     if faults:
         raise StudyError(faults)
     return Plan(study, grid, not_available)
+
+
+def _unfit_mesh(point: Trial, devices: int) -> str | None:
+    """Why PyTorch/XLA cannot lay its mesh over as many of a TPU's devices."""
+    if point.strategy == "torch-xla" and point.tpu == "real" and 1 < point.workers < devices:
+        return f"PyTorch/XLA's mesh spans all {devices} devices there are; it runs on 1 or {devices}"
+    return None
 
 
 def _tpu_cores(launcher: Launcher) -> int:

@@ -25,7 +25,7 @@ from jobs.results import FORMAT, Outcome, UnreadableOutcome, read_outcome, read_
 from jobs.trial import Trial
 
 # A study may grow in these and still own what was measured before; anything else makes it another.
-MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "telemetry", "launcher", "margin")
+MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "telemetry", "launcher")
 # What may be there before the study's own file is: a launcher's scripts that were refused, or what a
 # command left that was killed in its first moments.
 OWN = (".lock", ".cancel", ".importing", "machine.json", "slurm")

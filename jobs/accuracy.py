@@ -28,7 +28,9 @@ def train_until(
     assert wanted is not None
     assert steps.at_most is not None
     samples = len(strategy.context.dataset.train_labels)
-    order = data.batch_indices(samples, trial.global_batch, steps.at_most, trial.seed)
+    # Launches of a point begin with the same weights and see the images in different orders, so their spread is
+    # that of training too. The same repeat has the same order under every strategy.
+    order = data.batch_indices(samples, trial.global_batch, steps.at_most, trial.seed + trial.repeat)
     mine = data.rank_slice(order, place.rank, place.world_size)
     strategy.start_over()
     curve: list[AccuracyPoint] = []

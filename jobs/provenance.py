@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,14 @@ def numa(root: Path = Path("/sys/devices/system/node")) -> dict[str, str]:
 
 def gpus() -> list[dict[str, Any]]:
     """Name, UUID, memory, driver and CUDA version of each NVIDIA GPU of the node, by NVML, and how each
-    is linked to the others; empty without a driver."""
+    is linked to the others; empty without a driver. What a device cannot tell is None."""
     import pynvml as nvml
+
+    def told(read: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return read(*arguments)
+        except nvml.NVMLError:
+            return None
 
     try:
         nvml.nvmlInit()
@@ -106,29 +112,36 @@ def gpus() -> list[dict[str, Any]]:
     try:
         driver, cuda = nvml.nvmlSystemGetDriverVersion(), nvml.nvmlSystemGetCudaDriverVersion_v2()
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-        return [
-            {
-                "name": nvml.nvmlDeviceGetName(handle),
-                "uuid": nvml.nvmlDeviceGetUUID(handle),
-                "memory_bytes": nvml.nvmlDeviceGetMemoryInfo(handle).total,
-                "driver": driver,
-                "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
-                # NVML's level of the nearest common ancestor: 0 on one board … 50 across sockets.
-                "topology": [_ancestor(nvml, handle, other) for other in handles if other is not handle],
-            }
-            for handle in handles
-        ]
+        uuids = [told(nvml.nvmlDeviceGetUUID, handle) for handle in handles]
+        nvlink = nvml.NVML_P2P_CAPS_INDEX_NVLINK
+        found = []
+        for handle, uuid in zip(handles, uuids, strict=True):
+            memory = told(nvml.nvmlDeviceGetMemoryInfo, handle)
+            links = [
+                {
+                    "uuid": its,
+                    # NVML's level of the nearest common ancestor over PCIe: 0 on one board … 50 across sockets.
+                    "ancestor": told(nvml.nvmlDeviceGetTopologyCommonAncestor, handle, other),
+                    "nvlink": None if (status := told(nvml.nvmlDeviceGetP2PStatus, handle, other, nvlink)) is None
+                    else status == nvml.NVML_P2P_STATUS_OK,
+                }
+                for other, its in zip(handles, uuids, strict=True) if other is not handle
+            ]  # fmt: skip
+            found.append(
+                {
+                    "name": told(nvml.nvmlDeviceGetName, handle),
+                    "uuid": uuid,
+                    "memory_bytes": None if memory is None else memory.total,
+                    "driver": driver,
+                    "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
+                    "topology": links,
+                }
+            )
+        return found
     except nvml.NVMLError:
         return []
     finally:
         nvml.nvmlShutdown()
-
-
-def _ancestor(nvml: Any, one: Any, other: Any) -> int | None:
-    try:
-        return int(nvml.nvmlDeviceGetTopologyCommonAncestor(one, other))
-    except nvml.NVMLError:
-        return None
 
 
 def environment(variables: Mapping[str, str] = os.environ) -> dict[str, str]:

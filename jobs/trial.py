@@ -177,6 +177,10 @@ class Trial(Part):
             raise ValueError(f"workload ingest: {self.strategy} has no input pipeline of its own; use torch and tf")
         if self.workload != "train" and (self.steps.compute_only or self.steps_per_call > 1):
             raise ValueError(f"workload {self.workload}: has no compute-only steps and one step per call")
+        if self.workload != "train" and self.optimizer != "adam":
+            raise ValueError(f"workload {self.workload}: has no optimizer; leave it out")
+        if self.workload == "ingest" and (self.precision != "float32" or self.layout != "default"):
+            raise ValueError("precision and layout: ingest trials run no model; leave them out")
         if self.workload != "ingest" and (self.readers > 1 or self.source != "png" or self.files != Files()):
             raise ValueError("readers, source and files: belong to workload ingest")
         if self.execution == "eager" and self.steps_per_call > 1:

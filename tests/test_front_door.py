@@ -113,6 +113,15 @@ def test_a_folder_that_holds_no_study_is_said(command: str, tmp_path: Path) -> N
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["report", "plot"])
+def test_a_place_that_cannot_be_written_is_said(command: str, finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = scaling(command, finished, "--to", tmp_path / "file")
+    assert done.returncode == 2
+    assert done.stderr.startswith(str(tmp_path / "file"))
+    assert (done.stderr.count("\n"), "Traceback" in done.stderr) == (1, False)
+
+
 def test_an_unknown_launcher_on_the_command_line_is_said(tmp_path: Path) -> None:
     done = scaling("run", study(tmp_path), "--on", "moon")
     assert done.returncode == 2

@@ -36,10 +36,14 @@ TINY = {
 PARAMETERS = 'PROJECT, STUDY, CORES, BATCH, REPEATS, STEPS = "project.zip", "../../tiny.yaml", "1, 2", 16, 2, 6'
 # A disconnected runtime: what was kept comes back into a folder that has nothing.
 AGAIN = """
+import shutil
 drive = pathlib.Path("drive")
 drive.mkdir()
 cells.measure(study, drive)
 results.rename("before")
+cells.measure(study, drive)
+# What was kept and is not here comes back, whatever else is here.
+shutil.rmtree(next((results / "trials").iterdir()))
 cells.measure(study, drive)
 """
 
@@ -153,7 +157,8 @@ def test_its_zip_comes_home_and_a_new_runtime_goes_on(executed: tuple[dict[str, 
     assert next(v for v in judge(results) if v.claim.id == "tf-suits-tpu").verdict == "untested"
     again = said(cells["again"])
     assert "6 launches (jax 2, tf-tpu 4)" in again
-    assert again.count("6 launches are measured already") == 2
+    assert again.count("6 launches are measured already") == 3
+    assert "there already, the same: 5 launches" in again
 
 
 def plan(tpu: scaling_notebook.Tpu, tmp_path: Path, content: dict[str, Any] = TINY, **fields: Any) -> Any:

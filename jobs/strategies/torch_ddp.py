@@ -22,8 +22,6 @@ class TorchDDP(TorchLoop):
         on_gpu = self.device.type == "cuda"
         # c10d and Gloo would otherwise choose by host name, and listen on every interface.
         os.environ["GLOO_SOCKET_IFNAME"] = interface_of(meeting.address)
-        if on_gpu:  # where NCCL's ranks find each other; what carries the data it chooses itself
-            os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface_of(meeting.address)}")
         listener = None
         if place.rank == 0:
             meeting.held.listen(socket.SOMAXCONN)

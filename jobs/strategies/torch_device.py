@@ -33,6 +33,8 @@ def settle(trial: Trial) -> Any:
     # PyTorch rounds the products of convolutions to TF32 unless told not to, those of matrices not.
     torch.backends.cuda.matmul.allow_tf32 = trial.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = trial.precision == "tf32"
+    # As TensorFlow and XLA do: each convolution's algorithm is chosen by trying, in the first steps.
+    torch.backends.cudnn.benchmark = True
     device = torch.device("cuda", 0)
     torch.cuda.set_device(device)
     return device

@@ -42,21 +42,23 @@ def drawn(
     rng = np.random.default_rng(seed)
     rows = []
     for strategy, (framework, communication) in WAYS.items():
-        for n in (1,) if communication == "none" else workers:
+        plain = communication == "none"
+        # The batches of both modes are equal at one worker only.
+        for n, modes in ((n, modes) for n in ((1,) if plain else workers) for modes in (["sw"] if plain else "sw")):
             factor = tf if framework == "TensorFlow" and communication != "none" else 1.0
             for repeat in range(launches):
                 seconds = rng.lognormal(0.0, cv) / (1000 * n * factor)
                 rows.append(
                     {
-                        "trial_id": f"{strategy}-n{n}-r{repeat}",
+                        "trial_id": f"{strategy}-n{n}-{modes}-r{repeat}",
                         "strategy": strategy,
                         "framework": framework,
                         "communication": communication,
                         "workers": n,
                         "status": "ok",
                         "throughput": 1 / seconds,
-                        "strong": True,
-                        "weak": n == 1,
+                        "strong": "s" in modes,
+                        "weak": "w" in modes,
                         "emulated": False,
                     }
                 )
@@ -156,9 +158,18 @@ def test_tpu_trials_are_judged_on_their_throughput(empty: Results) -> None:
         throughput=pl.when(framework="TensorFlow").then(2 * pl.col("throughput")).otherwise("throughput"),
     )
     found = claims.suits_tpu(replace(results, trials=faster), 0.05)
-    assert found
-    assert {c.verdict for c in found} == {"supported"}
+    # Twice as fast at any number of cores: better throughput, the same efficiency.
+    said = {(c.name.partition(" ")[0], c.verdict) for c in found}
+    assert said == {("throughput", "supported"), ("efficiency", "no difference")}
+    assert {c.workers for c in found if c.name.startswith("efficiency")} == {2, 4}
     assert claims.suits_tpu(replace(results, trials=faster.with_columns(device=pl.lit("cpu"))), 0.05) == []
+
+
+def test_no_verdict_rests_on_stand_ins(empty: Results) -> None:
+    results = drawn(empty, 8, 0.01, 0, tf=2.0)
+    emulated = replace(results, trials=results.trials.with_columns(emulated=pl.lit(True), device=pl.lit("TPU v5e")))
+    assert claims.scales_better(emulated, 0.05) == []
+    assert claims.suits_tpu(emulated, 0.05) == []
 
 
 def test_json_and_terminal_say_the_same(study: Path) -> None:
@@ -187,7 +198,10 @@ def test_holm_is_the_textbooks() -> None:
 
 def test_a_claim_is_as_its_comparisons_say() -> None:
     assert overall([]) == "untested"
-    assert overall(["supported", "no difference", "inconclusive"]) == "supported"
+    assert overall(["supported", "supported"]) == "supported"
+    # The hypotheses speak of each: one that is not confirmed leaves it open, one counterexample ends it.
+    assert overall(["supported", "no difference", "inconclusive"]) == "inconclusive"
+    assert overall(["contradicted", "no difference", "inconclusive"]) == "contradicted"
     assert overall(["supported", "contradicted"]) == "inconclusive"
     assert overall(["no difference", "no difference"]) == "no difference"
     assert overall(["no difference", "inconclusive"]) == "inconclusive"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner, Result
 
 from analysis.compare import compare, render
 from analysis.load import load
+from analysis.ratios import LogRate, log_ratio
+from scaling import app
 from tests.analysis import generate
 
 
@@ -47,3 +51,34 @@ def test_points_without_counterpart_are_listed(tmp_path: Path) -> None:
 def test_the_same_folder_has_no_regression(percent: float, tmp_path: Path) -> None:
     results = load(folder(tmp_path / "a"))
     assert compare(results, results).regressions(percent) == []
+    assert compare(results, results).unknown() == []
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["compare", *map(str, arguments)])
+
+
+def test_the_command_fails_on_a_regression_and_on_what_cannot_be_told(tmp_path: Path) -> None:
+    a, b = folder(tmp_path / "a"), folder(tmp_path / "b", rate=800.0, seed=1)
+    assert command(a, b).exit_code == 0
+    assert command(a, b, "--fail-on-regression", 30).exit_code == 0
+    slower = command(a, b, "--fail-on-regression", 10)
+    assert slower.exit_code == 1
+    assert "slower by 2" in slower.stderr
+    for outcome in b.glob("trials/torch-ddp-*/outcome.json"):  # everything of a strategy is gone
+        outcome.unlink()
+    broken = command(a, b, "--fail-on-regression", 30)
+    assert broken.exit_code == 1
+    assert broken.stderr.count("has no launch in B that is ok") == len({p.name[:-4] for p in a.glob("trials/*ddp*")})
+    ways = [generate.Way("torch", rate=1000.0)]
+    lonely = generate.study(tmp_path / "c", ways=ways, workers=(1,), repeats=1)
+    once = command(lonely, lonely, "--fail-on-regression", 10)
+    assert (once.exit_code, "one launch on a side tells no change" in once.stderr) == (1, True)
+    other = generate.study(tmp_path / "d", ways=[generate.Way("tf", rate=1000.0)], workers=(1,), repeats=2)
+    assert "has no launch in B" in command(lonely, other, "--fail-on-regression", 10).stderr
+
+
+def test_bounds_beyond_what_a_float_holds_are_infinite() -> None:
+    ratio = log_ratio([LogRate.of([100.0, 20.0])], [LogRate.of([100.0, 101.0])])
+    assert ratio.high(1e-5) == math.inf
+    assert ratio.low(1e-5) == 0.0

@@ -213,6 +213,11 @@ def test_launches_that_ran_beside_others_are_warned_of() -> None:
     beside = results.trials.with_columns(concurrent=pl.col("repeat") < 2)
     (warning,) = estimate(replace(results, trials=beside))["warning"]
     assert "2 of 3 launches ran beside other trials, which disturb" in warning
+    (stands_in,) = estimate(replace(results, trials=results.trials.with_columns(emulated=pl.lit(True))))["warning"]
+    assert stands_in.startswith("EMULATED: CPU devices stood in")
+    growing = replace(results, study=results.study | {"repeats": {"min": 3, "max": 9, "until_ci": 0.05}})
+    assert "added until the interval was narrow" in estimate(growing)["warning"][0]
+    assert "added until" not in estimate(results)["warning"][0]
     assert "beside" not in estimate(results)["warning"][0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from analysis import claims, inference, plots
+from analysis import claims, inference, plots, report_rules, report_tables, report_words
 from analysis.load import Results
 from analysis.trial_folder import COLUMNS
 
@@ -64,6 +65,37 @@ def test_the_numbers_of_calls() -> None:
     assert tf["over_eager"].to_list() == [None, pytest.approx(2.0)]
 
 
+def test_what_else_varies_makes_rows_of_its_own(tmp_path: Path) -> None:
+    single = results("infer", FASTER, noise=0.0)
+    both = [
+        single.trials.with_columns(precision=pl.lit(name), train_seconds=pl.col("train_seconds") * factor)
+        for name, factor in (("float32", 1.0), ("bfloat16", 3.0))
+    ]
+    found = replace(single, trials=pl.concat(both), factors=(*single.factors, "precision"))
+    frame = inference.calls(found).filter(strategy="torch", execution="graph").sort("factors")
+    assert frame["factors"].to_list() == ["precision bfloat16", "precision float32"]
+    assert frame["throughput"].to_list() == [pytest.approx(200.0 / 3), pytest.approx(200.0)]
+    assert frame["over_eager"].to_list() == [pytest.approx(2.0)] * 2
+    assert frame["n_launches"].to_list() == [5, 5]
+    console = Console(width=140, record=True)
+    console.print(inference.render(inference.calls(found)))
+    assert "precision bfloat16" in console.export_text()
+    assert "factors" in [column.name for column in report_tables.calls(inference.calls(found)).columns]
+    plots.write_all(found, tmp_path)
+    assert "precision bfloat16" in (tmp_path / "inference.svg").read_text()
+
+
+def test_a_saving_that_is_not_shown_has_no_number_of_calls() -> None:
+    close = {("torch", "default", 1): 0.0101, ("torch", "graph", 1): 0.0100}
+    frame = inference.calls(results("infer", close, repeats=3, noise=0.2))
+    graph = frame.row(1, named=True)
+    assert graph["over_eager_low"] < 1 < graph["over_eager_high"]
+    assert graph["break_even_calls"] in (None, float("inf"))
+    console = Console(width=110, record=True)
+    console.print(inference.render(frame.with_columns(break_even_calls=pl.lit(None, pl.Float64))))
+    assert "not shown" in console.export_text()
+
+
 def test_a_way_that_is_slower_never_pays() -> None:
     slower = {("torch", "default", 1): 0.005, ("torch", "graph", 1): 0.006}
     frame = inference.calls(results("infer", slower))
@@ -91,6 +123,23 @@ def test_graphs_are_judged_against_their_own_framework() -> None:
     assert all(c.ratio == pytest.approx(2.0, rel=0.05) for c in found.comparisons)
     opposed = FASTER | {("torch", "graph", 1): 0.020}
     assert verdict(results("train", opposed), "static-graph-faster").verdict == "inconclusive"
+
+
+def test_whether_a_graph_changes_how_training_scales_is_told_beside() -> None:
+    """Twice as fast on one worker, but no faster on four: half the efficiency."""
+    rows = results("train", FASTER | {("torch", "graph", 4): 0.01, ("torch", "default", 4): 0.01}).trials
+    four = (pl.col("strategy") == "torch") & (pl.col("global_batch") == 4)
+    ddp = rows.with_columns(
+        strategy=pl.when(four).then(pl.lit("torch-ddp")).otherwise("strategy"),
+        communication=pl.when(four).then(pl.lit("native")).otherwise("communication"),
+        workers=pl.when(four).then(4).otherwise("workers"),
+        strong=pl.lit(True),
+    )
+    found = replace(results("train", FASTER), trials=ddp)
+    (scaling,) = [c for c in claims.graph_faster(found, 0.05) if "efficiency" in c.name]
+    assert scaling.name == "torch-ddp: efficiency, torch.compile / eager"
+    assert (scaling.workers, scaling.verdict, scaling.primary) == (4, "contradicted", False)
+    assert scaling.ratio == pytest.approx(0.5, rel=0.05)
 
 
 def test_xla_is_told_beside_and_decides_nothing() -> None:
@@ -126,3 +175,8 @@ def test_the_report_of_calls_and_of_files_shows_them_and_no_empty_curves(tmp_pat
     pictures = report.draw(study, tmp_path)
     assert list(pictures) == ["inference"]
     assert "torch graph" in pictures["inference"].finding
+    rules = report_rules.answers(found, study.estimates, study.calls.select("n_launches"), [], study.roofline)
+    assert [rules[n - 1].status for n in (1, 5, 11)] == ["met", "met", "not met"]
+    assert "Nothing is trained here" in rules[0].answer
+    few = results("infer", seconds, repeats=3)
+    assert "fewer than 5 launches: all points" in report_words.cautions(few, estimate(few))

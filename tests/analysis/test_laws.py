@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from analysis import laws
-from analysis.laws import LawFit
+from analysis import law_words, laws, plot_laws
+from analysis.laws import LawFit, Parameter
 from tests.analysis import generate, simulate
 
 
@@ -121,3 +121,22 @@ def test_the_frame_has_a_row_per_parameter_and_per_law_not_fitted() -> None:
     found = laws.frame(laws.fit(simulate.study([way], workers=(1, 2, 4, 8), repeats=3, rng=rng)))
     assert found.select("law", "parameter").rows() == [("Amdahl", "serial share"), ("USL", None)]
     assert found["words"].str.contains("serial|does not shrink|not fitted").all()
+
+
+def test_words_claim_no_peak_and_no_limit_that_the_interval_does_not_show() -> None:
+    shown = law_words.of("USL", Parameter("peak", 40.0, 20.0, 60.0, ""), 16, 4)
+    assert shown == "throughput peaks at 40 [20, 60] workers (extrapolated) and falls beyond"
+    open_ended = law_words.of("USL", Parameter("peak", 40.0, 20.0, math.inf, ""), 16, 4)
+    assert "no peak of throughput is shown" in open_ended
+    assert "estimate: 40" in open_ended
+    assert "at most 20 times" in law_words.of("Amdahl", Parameter("serial share", 0.05, 0.04, 0.06, ""), 16, 4)
+    unsure = law_words.of("Amdahl", Parameter("serial share", 0.003, 0.0, 0.012, ""), 16, 4)
+    assert "no limit is shown" in unsure
+    assert "at most" not in unsure
+
+
+def test_the_only_law_that_was_fitted_is_not_called_the_best() -> None:
+    share = Parameter("serial share", 0.1, 0.05, 0.2, "")
+    one = LawFit("Amdahl", "strong", "torch-ddp", "PyTorch", {}, COUNTS, 5, parameters=(share,), delta_aicc=0.0)
+    assert "best" in plot_laws._said(one, compared=True)
+    assert "best" not in plot_laws._said(one, compared=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -176,15 +176,27 @@ def test_emulated_results_say_so_first(tmp_path: Path) -> None:
     assert "Emulated: these times were simulated" in Parsed.page(report.write(folder)).text
 
 
+NO_OTHERS = pl.DataFrame(schema={"n_launches": pl.Int64})
+
+
 def test_the_twelve_rules_are_answered_from_the_results(hostile: Path, tmp_path: Path) -> None:
     results = load(hostile)
-    rules = report_rules.answers(results, estimate(results), [], roofline(results, estimate(results)))
+    rules = report_rules.answers(results, estimate(results), NO_OTHERS, [], roofline(results, estimate(results)))
     assert [rule.number for rule in rules] == list(range(1, 13))
     assert rules[0].status == "met"
     assert "samples/s" in rules[0].answer
     lonely = load(generate.study(tmp_path / "a", ways=generate.TWO_BY_TWO[1:2], workers=(2,), repeats=1, measured=5))
-    rules = report_rules.answers(lonely, estimate(lonely), [], roofline(lonely, estimate(lonely)))
+    rules = report_rules.answers(lonely, estimate(lonely), NO_OTHERS, [], roofline(lonely, estimate(lonely)))
     assert [rules[0].status, rules[4].status, rules[10].status] == ["not met", "partly met", "not met"]
+
+
+def test_the_margin_was_fixed_where_a_study_file_says_so(hostile: Path) -> None:
+    results = load(hostile)
+    for study, status in ((results.study | {"margin": 0.1}, "met"), ({}, "partly met")):
+        told = replace(results, study=study)
+        rules = report_rules.answers(told, estimate(told), NO_OTHERS, [], roofline(told, estimate(told)))
+        assert rules[6].status == status
+        assert ("10%" in rules[6].answer) == bool(study)
 
 
 def test_a_drift_over_the_study_is_said(tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ def test_the_figure_and_the_page_show_roof_and_base_case(tmp_path: Path) -> None
     figure = plot_roofline.roofline(roofline(results, estimates), estimates, results)
     roof = list(figure.axes[0].lines[0].get_ydata())  # type: ignore[arg-type]
     assert max(roof) == pytest.approx(observed.FLOP_PER_SECOND / 1e9)
-    bounds = report_rules.answers(results, estimates, [], roofline(results, estimates))[10]
+    others = pl.DataFrame(schema={"n_launches": pl.Int64})
+    bounds = report_rules.answers(results, estimates, others, [], roofline(results, estimates))[10]
     assert (bounds.status, "measured roof" in bounds.answer) == ("met", True)
     page = report.write(folder)
     assert 'id="figure-roofline"' in page.read_text()

@@ -235,6 +235,22 @@ def test_nodes_add_up_and_one_machine_is_counted_once(folder: Path) -> None:
     assert set(telemetry.samples(load(folder))["node_rank"]) == {0, 1}
 
 
+def test_a_gpu_that_was_not_seen_leaves_no_total(folder: Path) -> None:
+    """Two workers with a GPU each, of which the sampler saw one: a part of the energy is not the energy."""
+    (home,) = (folder / "trials").iterdir()
+    write(folder, text(start(), *samples()))
+    assert summary(folder)["energy_source"] == "GPU energy counters"
+    trial = json.loads((home / "trial.json").read_text())
+    (home / "trial.json").write_text(json.dumps(trial | {"gpus_per_worker": 1}))
+    part = summary(folder)
+    for name in ("gpu_energy_joules", "gpu_power_watts", "pcie_bytes_per_second", "joules_per_sample", "energy_source"):
+        assert part[name] is None
+    assert part["gpu_sm_percent"] == 80.0
+    none = [row | {"gpus": []} for row in samples()]  # no driver: the packages' joules are not the trial's
+    write(folder, text(start(), *none))
+    assert (summary(folder)["joules_per_sample"], summary(folder)["cpu_energy_joules"] is None) == (None, False)
+
+
 def test_notes_say_what_could_not_be_read(folder: Path) -> None:
     note = {"kind": "note", "unix": STARTED, "what": "cpu_energy_joules", "why": "Permission denied"}
     write(folder, text(start(), note, *samples()))

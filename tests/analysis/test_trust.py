@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from analysis import laws
+from analysis import bootstrap, laws
 from analysis.efficiency import estimate
 from tests.analysis import generate, simulate
 
@@ -74,3 +74,20 @@ def test_equal_strategies_differ_significantly_in_at_most_seven_percent_of_studi
         row = estimate(results, resamples=399, seed=seed).filter(strategy="torch-ddp").row(0, named=True)
         wrong += not row["speedup_low"] <= 1.0 <= row["speedup_high"]
     assert wrong / STUDIES <= 0.07
+
+
+@pytest.mark.parametrize("cv", [0.05, 0.10])
+def test_launches_that_are_added_until_the_interval_is_narrow_cost_little_coverage(cv: float) -> None:
+    """The driver's rule, `repeats: {min: 5, max: 15, until_ci: 0.05}`: docs/methodology.md has the rates."""
+    rng = np.random.default_rng(0)
+    covers = []
+    for seed in range(1000):
+        costs = rng.normal(1.0, cv, 5).tolist()
+        while True:
+            (mean,) = bootstrap.resampled(np.array(costs)[:, None], 399, seed, "point")
+            low, high = mean.log_interval(0.95)
+            if high / mean.value - 1 <= 0.05 or len(costs) == 15:
+                break
+            costs.append(rng.normal(1.0, cv))
+        covers.append(low <= 1.0 <= high)
+    assert 0.915 <= np.mean(covers) <= 0.965

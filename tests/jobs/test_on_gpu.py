@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis import trial_folder
 from cluster import horovod_nccl
 from cluster.launcher import lacking
 from jobs import gpus
@@ -107,7 +108,47 @@ def test_the_steps_of_events_sum_to_what_the_host_waited(tmp_path: Path) -> None
     assert len({row["seconds"] for row in rows[20:]}) > 20
 
 
-def test_tensorflow_holds_the_images_on_the_gpu_and_lets_its_memory_grow(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "execution"),
+    [("torch", "default"), ("torch", "graph"), ("tf", "default"), ("tf", "xla"), ("jax", "default")],
+)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_calls_of_the_model_give_the_logits_of_eager_execution(
+    strategy: str, execution: str, precision: str, tmp_path: Path
+) -> None:
+    steps = Steps(warmup=5, measured=50, compute_only=0)
+    found = done(trial(strategy, workload="infer", execution=execution, precision=precision, steps=steps), tmp_path)
+    (report,) = found.outcome.ranks
+    assert report.device.startswith("gpu ")
+    assert report.max_difference is not None
+    assert report.max_difference < {"float32": 1e-3, "bfloat16": 0.1}[precision]
+
+
+@pytest.mark.parametrize("strategy", ["torch", "tf"])
+def test_resnet50_trains_and_the_energy_of_its_samples_is_known(strategy: str, tmp_path: Path) -> None:
+    steps = Steps(warmup=5, measured=60, compute_only=0)
+    what = trial(strategy, model="resnet50", data={"kind": "synthetic"}, steps=steps, telemetry={"hertz": 5})
+    found = done(what, tmp_path)
+    losses = found.losses()
+    assert np.isfinite(losses).all()
+    row: dict[str, Any] = trial_folder.read(found.folder, [], True) or {}
+    assert row["gpu_sm_percent"] > 5
+    assert row["joules_per_sample"] > 0
+    assert row["energy_source"].startswith("GPU")
+
+
+@pytest.mark.parametrize(("strategy", "precision"), [("torch", "float32"), ("torch", "float16"), ("tf", "float32")])
+def test_training_until_an_accuracy_starts_over_on_the_gpu(strategy: str, precision: str, tmp_path: Path) -> None:
+    steps = Steps(warmup=2, measured=8, compute_only=0, at_most=300)
+    found = done(trial(strategy, precision=precision, until_accuracy=0.9, steps=steps), tmp_path)
+    assert found.outcome.accuracy_reached is not None
+    assert found.outcome.accuracy_reached.step > 0
+
+
+def test_tensorflow_holds_the_images_on_the_gpu_and_lets_its_memory_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(gpus.VISIBLE, VISIBLE[0])  # as a worker does, before TensorFlow is imported
     import tensorflow as tf
 
     from jobs import data, strategies

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,30 @@ def test_a_node_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(pynvml, "nvmlInit", no_driver)
     assert provenance.gpus() == []
+
+
+def test_links_between_gpus_are_told_and_what_one_cannot_tell_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pynvml
+
+    def refuse(*_: object) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    def status(one: int, other: int, _: int) -> int:
+        return int(pynvml.NVML_P2P_STATUS_OK if {one, other} == {0, 1} else pynvml.NVML_P2P_STATUS_NOT_SUPPORTED)
+
+    answers: dict[str, Callable[..., object]] = {
+        "nvmlInit": lambda: None, "nvmlShutdown": lambda: None, "nvmlDeviceGetCount": lambda: 3,
+        "nvmlSystemGetDriverVersion": lambda: "580.1", "nvmlSystemGetCudaDriverVersion_v2": lambda: 13010,
+        "nvmlDeviceGetHandleByIndex": int, "nvmlDeviceGetUUID": lambda i: f"GPU-{i}",
+        "nvmlDeviceGetName": lambda i: "Some GPU", "nvmlDeviceGetMemoryInfo": refuse,
+        "nvmlDeviceGetTopologyCommonAncestor": lambda one, other: 40, "nvmlDeviceGetP2PStatus": status,
+    }  # fmt: skip
+    for name, answer in answers.items():
+        monkeypatch.setattr(pynvml, name, answer)
+    first, _, third = provenance.gpus()
+    assert (first["name"], first["memory_bytes"], first["cuda"]) == ("Some GPU", None, "13.1")
+    assert first["topology"] == [
+        {"uuid": "GPU-1", "ancestor": 40, "nvlink": True},
+        {"uuid": "GPU-2", "ancestor": 40, "nvlink": False},
+    ]
+    assert [link["nvlink"] for link in third["topology"]] == [False, False]

@@ -122,6 +122,17 @@ def test_workers_are_the_tpus_cores(tmp_path: Path) -> None:
         plan(study_file.check(STUDY | {"workers": [1, 16]}), eight)
 
 
+def test_pytorch_xla_is_planned_on_one_device_and_on_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Eight, "unavailable", lambda *_: None)
+    planned = plan(
+        study_file.check(STUDY | {"strategies": ["jax", "torch-xla"]}), Eight({"oversubscribe": True}, tmp_path)
+    )
+    assert [p.workers for p in planned.grid.points if p.strategy == "torch-xla"] == [1, 8]
+    assert (
+        "torch-xla at 4 workers: PyTorch/XLA's mesh spans all 8 devices there are; it runs on 1 or 8" in planned.notes()
+    )
+
+
 class Without(LocalLauncher):
     def tpu_cores(self) -> int:
         raise tpu.TpuError("none found")

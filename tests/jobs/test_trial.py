@@ -6,6 +6,8 @@ from pydantic import ValidationError
 from jobs.strategies import STRATEGIES
 from jobs.trial import Limits, Steps, Trial
 
+CALLS = {"strategy": "torch", "workers": 1, "steps": Steps(compute_only=0)}
+
 
 def trial(**changes: object) -> Trial:
     return Trial.model_validate({"strategy": "torch-ddp", "workers": 2, "global_batch": 64} | changes)
@@ -77,6 +79,8 @@ def test_repeats_share_their_point_and_limits_do_not_count() -> None:
         ({"reference_batch": 64}, "reference_batch: go together"),
         ({"until_accuracy": 0.9}, "steps.at_most: is missing"),
         ({"steps": Steps(at_most=9)}, "belong to until_accuracy"),
+        (CALLS | {"workload": "infer", "optimizer": "framework-default"}, "workload infer: has no optimizer"),
+        (CALLS | {"workload": "ingest", "precision": "bfloat16"}, "ingest trials run no model"),
         ({"steps": Steps(evaluate_every=9)}, "belong to until_accuracy"),
         ({"until_accuracy": 1.0, "steps": Steps(at_most=9)}, "less than 1"),
         ({"until_accuracy": 0.9, "steps": Steps(at_most=9), "data": {"kind": "synthetic"}}, "are noise"),
