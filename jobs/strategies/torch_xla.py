@@ -1,9 +1,9 @@
 """torch-xla: PyTorch/XLA over all devices of one process in its SPMD mode; one device is plain PyTorch/XLA.
 
 It needs an environment of its own (`make setup-xla`), as it is tied to PyTorch 2.9. The devices are the
-cores of a TPU, or XLA's CPU devices. Every batch is uploaded: to index with what lies on the device would
-compile each step anew. A step is only recorded until `torch_xla.sync`, so with several steps per call the
-host records the next while the device computes.
+cores of a TPU, or XLA's CPU devices. The images lie on each device, as in the other frameworks; a step uploads
+the indices of its batch. It is only recorded until `torch_xla.sync`, so with several steps per call the host
+records the next while the device computes.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class TorchXLA(TorchLoop):
             raise RuntimeError(f"PyTorch/XLA's mesh spans all {there} devices there are; use 1 or {there} workers")
         self.mesh = spmd.Mesh(np.arange(there), (there,), ("data",)) if self.devices > 1 else None
         self.place = torch_xla.device()
+        self.images, self.labels = self.images.to(self.place), self.labels.to(self.place)
         self.net = self.net.to(self.place)
         self.optimizer = self.new_optimizer(self.net)
         self.steps = 0
@@ -84,9 +85,9 @@ class TorchXLA(TorchLoop):
         import torch_xla
         from torch.nn.functional import cross_entropy
 
-        chosen = torch.from_numpy(indices)
-        images = self._uploaded(self.images[chosen], mesh).to(self.dtype).div_(255.0)
-        labels = self._uploaded(self.labels[chosen], mesh)
+        chosen = self._laid_out(torch.from_numpy(indices).to(self.place), mesh)
+        images = self._laid_out(self.images.index_select(0, chosen), mesh).to(self.dtype).div(255.0)
+        labels = self._laid_out(self.labels.index_select(0, chosen), mesh)
         optimizer.zero_grad()
         with self._arithmetic():
             logits = net(images)
@@ -96,13 +97,13 @@ class TorchXLA(TorchLoop):
         torch_xla.sync()
         return loss.detach()
 
-    def _uploaded(self, host: Any, mesh: Any | None) -> Any:
+    def _laid_out(self, batch: Any, mesh: Any | None) -> Any:
+        """`batch` with a part of its samples on each device of the mesh."""
         import torch_xla.distributed.spmd as spmd
 
-        there = host.to(self.place)
         if mesh is not None:
-            spmd.mark_sharding(there, mesh, ("data", *[None] * (there.dim() - 1)))
-        return there
+            spmd.mark_sharding(batch, mesh, ("data", *[None] * (batch.dim() - 1)))
+        return batch
 
     def _arithmetic(self) -> Any:
         import torch

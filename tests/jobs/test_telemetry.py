@@ -122,9 +122,10 @@ def test_what_a_rank_has_started_counts_as_its_own(tmp_path: Path) -> None:
     finally:
         os.killpg(parent.pid, signal.SIGKILL)
         parent.wait()
-    last = read(tmp_path / "t.jsonl", "sample")[-1]
-    assert last["ranks"][0]["rss_bytes"] > 200e6
-    assert last["ranks"][0]["cpu_percent"] > 5
+    seen = [sample["ranks"][0] for sample in read(tmp_path / "t.jsonl", "sample")]
+    assert seen[-1]["rss_bytes"] > 200e6
+    # A sample that comes late leaves the next a time too short to tell.
+    assert max(rank["cpu_percent"] or 0.0 for rank in seen) > 5
 
 
 def test_the_sampler_leaves_the_cores_of_the_workers_where_there_are_others(tmp_path: Path) -> None:
