@@ -23,11 +23,13 @@ import polars as pl
 from analysis import bootstrap
 from analysis.bootstrap import Mean
 from analysis.efficiency import KEY, MODES, ORDER
-from analysis.load import Results
+from analysis.load import Results, varied
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+HEADS = {"until_accuracy": "goal", "learning_rate_rule": "rule", "learning_rate_warmup": "warm-up",
+         "reference_batch": "reference", "learning_rate": "rate"}  # fmt: skip
 RULE = ("learning_rate_rule", "learning_rate_warmup", "reference_batch", "learning_rate")  # said beside the goal
 QUANTITIES = ("seconds", "steps", "joules")
 MEASURED: dict[str, Any] = {
@@ -132,30 +134,37 @@ def _row(point: _Point, base: _Point | None, confidence: float) -> list[Any]:
     ]
 
 
+def settings(frame: pl.DataFrame) -> list[str]:
+    """What of the goal and of the learning rate's rule takes several values."""
+    return varied(frame, [name for name in ("until_accuracy", *RULE) if name in frame.columns])
+
+
 def render(frame: pl.DataFrame) -> Table:
     """For a terminal of 100 columns."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    varied = [name for name in RULE if name in frame.columns and frame[name].n_unique() > 1]
-    rules = ["until_accuracy", *varied]
+    rules = settings(frame)
+    modes = ["scaling"] if frame["scaling"].n_unique() > 1 else []
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left")
-    for name in ("scaling", "strategy", *rules):
-        table.add_column(name.replace("_", " "))
+    for name in (*modes, "strategy", *rules):
+        table.add_column(HEADS.get(name, name), no_wrap=True)
     for name in ("N", "batch", "reached", "seconds", "steps", "speedup in time"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in frame.iter_rows(named=True):
         cells = [
-            *(row["scaling"], row["strategy"], *(str(row[name]) for name in rules)),
+            *(str(row[name]) for name in (*modes, "strategy", *rules)),
             *(str(row["workers"]), str(row["global_batch"]), f"{row['n_reached']} of {row['n_launches']}"),
             *(_cell(row, name) for name in ("seconds", "steps")),
             "base case" if row["strategy"] == row["base_case"] else _cell(row, "speedup"),
         ]
         table.add_row(*map(Text, cells))
+    goals = " or ".join(f"{goal:.1%}" for goal in sorted(frame["until_accuracy"].unique().to_list()))
+    mode = "" if modes else f", {frame['scaling'][0]} scaling"
     table.caption = Text(
-        "Time to accuracy, not throughput: training seconds until the held-out accuracy is reached, launches that "
-        "gave up counted; [95% interval over launches], none where a launch did not reach it.",
+        f"Time to accuracy, not throughput: training seconds until {goals} of the held-out images are right{mode}, "
+        "launches that gave up counted; [95% interval over launches], none where a launch did not reach it.",
         style="not italic dim",
     )
     return table

@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.load import Results
+from analysis.load import Results, varied
 from analysis.ratios import LogRate, LogRatio, holm, log_ratio
 
 MODES = ("strong", "weak")
@@ -113,12 +113,12 @@ class Rates:
             ok = ok.filter(pl.col("workload").fill_null("train") == "train")
         # Eager PyTorch has one step per call: more make sides within a cell, not cells.
         shared = [name for name in results.factors if name != "steps_per_call"]
-        varied = [name for name in shared if len(ok) and ok[name].n_unique() > 1]
+        apart = varied(ok, shared)
         for mode in ("strong", "weak"):
             rows = ok.filter(pl.col(mode))
-            parts = rows.partition_by(varied, maintain_order=True) if varied and len(rows) else [rows]
+            parts = rows.partition_by(apart, maintain_order=True) if apart and len(rows) else [rows]
             for part in parts:
-                factors = {name: part[name][0] for name in varied} if len(part) else {}
+                factors = {name: part[name][0] for name in apart} if len(part) else {}
                 base = pl.col("communication") == "none"
                 if "base_case" in part.columns:
                     base |= (pl.col("strategy") == pl.col("base_case")).fill_null(False)
@@ -133,10 +133,10 @@ class Rates:
         the factors `without` are what will be compared within it."""
         ok = trials.filter(status="ok")
         shared = [name for name in results.factors if name not in without]
-        varied = [name for name in shared if len(ok) and ok[name].n_unique() > 1]
-        keys = ["strategy", "workers", "global_batch", *varied]
+        apart = varied(ok, shared)
+        keys = ["strategy", "workers", "global_batch", *apart]
         for part in ok.partition_by(keys, maintain_order=True) if len(ok) else []:
-            factors = {name: part[name][0] for name in varied}
+            factors = {name: part[name][0] for name in apart}
             workers = part["workers"][0]
             here = f"batch {part['global_batch'][0]}" + (f", {workers} workers" if workers > 1 else "")
             yield Rates(here, workers, factors, part, part.clear())

@@ -16,7 +16,7 @@ import polars as pl
 
 from analysis import bootstrap
 from analysis.execution import named
-from analysis.load import Results
+from analysis.load import Results, varied
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,14 +54,12 @@ def calls(results: Results, *, confidence: float = 0.95, resamples: int = bootst
         (pl.col("train_seconds") / pl.col("samples")).alias("cost"),
     )
     points: dict[tuple[Any, ...], dict[str, bootstrap.Mean]] = {}
-    varied = [
-        f for f in results.factors if f not in ("execution", "steps_per_call") and len(ok) and ok[f].n_unique() > 1
-    ]
-    keys = ("strategy", "execution", "global_batch", *varied)
+    apart = varied(ok, [name for name in results.factors if name not in ("execution", "steps_per_call")])
+    keys = ("strategy", "execution", "global_batch", *apart)
     for part in ok.partition_by(*keys, maintain_order=True) if len(ok) else []:
         values = part.select("cost", *QUANTITIES).cast(pl.Float64).fill_null(math.nan).to_numpy()
         means = bootstrap.resampled(values, resamples, 0, part["point"][0])
-        factors = ", ".join(f"{name} {part[name][0]}" for name in varied)
+        factors = ", ".join(f"{name} {part[name][0]}" for name in apart)
         key = (part["framework"][0], part["strategy"][0], part["execution"][0], part["global_batch"][0], factors)
         points[key] = dict(zip(("cost", *QUANTITIES), means, strict=True))
     rows = [_row(key, points, confidence) for key in points]
@@ -104,8 +102,8 @@ def render(frame: pl.DataFrame) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left")
-    varied = ("factors",) if (frame["factors"] != "").any() else ()
-    for name in ("strategy", *varied, "execution"):
+    apart = ("factors",) if (frame["factors"] != "").any() else ()
+    for name in ("strategy", *apart, "execution"):
         table.add_column(name, no_wrap=True)
     for name in ("batch", "n", "images/s", "p50 ms", "p99 ms", "over eager", "ready s", "pays after"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -115,7 +113,7 @@ def render(frame: pl.DataFrame) -> Table:
         if last is not None and here != last:
             table.add_section()
         last, cells = here, _cells(row)
-        cells[1:1] = [row[name] for name in varied]
+        cells[1:1] = [row[name] for name in apart]
         table.add_row(*map(Text, cells), style="bold" if row["execution"] == "eager" else "")
     table.caption = Text(
         "n launches; [95% interval over launches]. ready: making the callable, and its first call. pays after: "

@@ -14,7 +14,7 @@ import polars as pl
 
 from analysis.efficiency import KEY
 from analysis.limits import CAUSES, THRESHOLD, Limit, Part
-from analysis.load import Results
+from analysis.load import Results, varied
 from analysis.report_cells import digits, percent
 from analysis.telemetry_files import NOISY_CORES
 
@@ -127,6 +127,12 @@ def frame(found: Sequence[Limit], results: Results) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
+def varied_settings(limits: Sequence[Limit]) -> list[str]:
+    """The factors that differ among these points."""
+    settings = pl.DataFrame([limit.point for limit in limits], infer_schema_length=None)
+    return varied(settings, [name for name in settings.columns if name not in KEY])
+
+
 def render(found: Sequence[Limit]) -> Table:
     """One line per point shown, without those of one worker where nothing is named."""
     from rich import box
@@ -134,16 +140,15 @@ def render(found: Sequence[Limit]) -> Table:
     from rich.text import Text
 
     shown = [limit for limit in found if limit.shown and (limit.named or limit.point["workers"] > 1)]
-    factors = [name for name in shown[0].point if name not in KEY] if shown else []
-    varied = [name for name in factors if len({str(limit.point[name]) for limit in shown}) > 1]
+    apart = varied_settings(shown)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left")
-    for name in ("scaling", "strategy", *varied):
+    for name in ("scaling", "strategy", *apart):
         table.add_column(name, no_wrap=name == "strategy")
     table.add_column("N", justify="right")
     table.add_column("what limits it")
     for limit in shown:
         point = limit.point
-        cells = [point["scaling"], point["strategy"], *(str(point[name]) for name in varied), str(point["workers"])]
+        cells = [point["scaling"], point["strategy"], *(str(point[name]) for name in apart), str(point["workers"])]
         table.add_row(*map(Text, (*cells, says(limit))))
     table.caption = Text(
         f"[95% interval over launches]. Named is what takes at least {THRESHOLD:.0%} of the worker time and whose "

@@ -126,6 +126,14 @@ def load(folder: Path, *, check_steady: bool = True) -> Results:
     return Results(folder, study, _frame(rows, factors), set_aside, plan, factors)
 
 
+def varied(frame: pl.DataFrame, factors: Iterable[str]) -> list[str]:
+    """The factors that take several values in `frame`. A reference batch is given with a rule of the learning
+    rate and with no other, so one that only says which trials have a rule is none of them."""
+    found = [name for name in factors if len(frame) and frame[name].n_unique() > 1]
+    implied = "learning_rate_rule" in found and frame["reference_batch"].drop_nulls().n_unique() < 2
+    return [name for name in found if name != "reference_batch" or not implied]
+
+
 def _study(folder: Path, set_aside: list[SetAside]) -> dict[str, Any]:
     path = folder / "study.yaml"
     try:

@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from analysis import plot_style as style
-from analysis.accuracy import RULE, asked
+from analysis.accuracy import asked
+from analysis.accuracy import settings as apart
 from analysis.load import Results
 from analysis.trial_folder import accuracy_curve
 
@@ -21,7 +22,7 @@ def accuracy(frame: pl.DataFrame, estimates: pl.DataFrame, results: Results) -> 
     """`frame` is that of analysis.accuracy.times, with at least one row."""
     looks = {name: look for name, look in style.looks(estimates).items() if name in frame["strategy"]}
     trials = asked(results)
-    settings = ["until_accuracy", *(n for n in RULE if n in frame.columns and frame[n].n_unique() > 1)]
+    settings = ["until_accuracy", *(name for name in apart(frame) if name != "until_accuracy")]
     rows = frame.select("scaling", *settings).unique(maintain_order=True).rows(named=True)
     counts = some(sorted(frame["workers"].unique().to_list()))
     study, notes = style.describe(estimates, results.name)

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from analysis import plot_style as style
-from analysis.load import Results
+from analysis.load import Results, varied
 
 PARTS = (
     ("compute", style.COMPUTE, ""),
@@ -57,8 +57,8 @@ def breakdown(estimates: pl.DataFrame, results: Results, launches: pl.DataFrame)
     legend = [[Patch(facecolor=c, hatch=h, edgecolor="white", label=name)] for name, c, h in used]
     ideal = Line2D([], [], color=style.INK, ls=style.DOTS, lw=1.1, label="base case (ideal at any N)")
     study, notes = style.describe(estimates, results.name)
-    varied = [name for name in results.factors if estimates[name].n_unique() > 1]
-    groups = broken.unique(["scaling", *varied], maintain_order=True).select("scaling", *varied).rows(named=True)
+    apart = varied(estimates, results.factors)
+    groups = broken.unique(["scaling", *apart], maintain_order=True).select("scaling", *apart).rows(named=True)
     counts = {name: max(1, broken.filter(strategy=name)["workers"].n_unique()) for name in looks}
     most = max(counts.values())
     widths = [0.35 + 0.65 * counts[name] / most if most > 1 else 1.0 for name in looks]

@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from analysis import plot_style as style
-from analysis.load import Results
+from analysis.load import Results, varied
 
 Floats = NDArray[np.float64]
 BOX = "#9db6c9"
@@ -136,8 +136,7 @@ def _grid(
     gets the rows of a strip and the places of its worker counts, and returns the five values of each box.
     """
     looks = {k: v for k, v in style.looks(estimates).items() if k in rows["strategy"]}
-    varied = [name for name in results.factors if rows[name].n_unique() > 1]
-    groups = rows.select("scaling", *varied).unique(maintain_order=True).rows(named=True)
+    groups = rows.select("scaling", *varied(rows, results.factors)).unique(maintain_order=True).rows(named=True)
     strip = max(1.35, 0.5 + 0.2 * max(rows.filter(strategy=name)["workers"].n_unique() for name in looks))
     width = strip * len(looks)
     with style.theme():

@@ -20,7 +20,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from analysis import plot_style as style
 from analysis.laws import REACH, LawFit, Prediction
-from analysis.load import Results
+from analysis.load import Results, varied
 
 LOOKS = {"Amdahl": ("#333333", "-"), "Gustafson": ("#333333", "-"), "USL": ("#a0226b", (0, (5, 1.6)))}
 
@@ -30,8 +30,8 @@ def laws(estimates: pl.DataFrame, results: Results, fits: Sequence[LawFit]) -> F
     if not any(fit.fitted for fit in fits):
         return None
     looks = {name: look for name, look in style.looks(estimates).items() if not look.base}
-    varied = [name for name in results.factors if estimates[name].n_unique() > 1]
-    keys = list(dict.fromkeys((fit.scaling, *(fit.factors[name] for name in varied)) for fit in fits if fit.fitted))
+    apart = varied(estimates, results.factors)
+    keys = list(dict.fromkeys((fit.scaling, *(fit.factors[name] for name in apart)) for fit in fits if fit.fitted))
     study, notes = style.describe(estimates, results.name)
     names = [name for name in LOOKS if any(fit.law == name and fit.fitted for fit in fits)]
     legend = [[Line2D([], [], color=LOOKS[name][0], ls=LOOKS[name][1], lw=1.5, label=name)] for name in names]
@@ -42,13 +42,13 @@ def laws(estimates: pl.DataFrame, results: Results, fits: Sequence[LawFit]) -> F
             above=0.3, sharey="row",
         )  # fmt: skip
         for axes, key in zip(made.axes, keys, strict=True):
-            values = dict(zip(("scaling", *varied), key, strict=True))
+            values = dict(zip(("scaling", *apart), key, strict=True))
             rows = estimates.filter(*(pl.col(name).eq_missing(value) for name, value in values.items()))
             ok = results.trials.filter(pl.col("status").eq("ok") & pl.col(values["scaling"]))
-            launches = ok.filter(*(pl.col(name).eq_missing(values[name]) for name in varied))
+            launches = ok.filter(*(pl.col(name).eq_missing(values[name]) for name in apart))
             top = 0.0
             for ax, (name, look) in zip(axes, looks.items(), strict=True):
-                mine = [f for f in fits if f.strategy == name and (f.scaling, *(f.factors[v] for v in varied)) == key]
+                mine = [f for f in fits if f.strategy == name and (f.scaling, *(f.factors[v] for v in apart)) == key]
                 _dots(ax, launches.filter(strategy=name), look)
                 top = max(top, _panel(ax, rows.filter(strategy=name), mine, look))
                 if axes is made.axes[0]:

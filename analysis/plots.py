@@ -30,7 +30,7 @@ from analysis import plot_style as style
 from analysis.efficiency import estimate
 from analysis.inference import calls
 from analysis.ingest import readings
-from analysis.load import Results
+from analysis.load import Results, varied
 from analysis.plot_inference import inference
 from analysis.plot_ingest import ingest
 
@@ -157,10 +157,10 @@ def _launches(estimates: pl.DataFrame, results: Results) -> pl.DataFrame:
 
 def _rows(estimates: pl.DataFrame, factors: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """The rows of panels: each combination of the factors that vary, with its heading."""
-    varied = [name for name in factors if estimates[name].n_unique() > 1]
-    if not varied:
+    apart = varied(estimates, factors)
+    if not apart:
         return [("", {})]
-    combinations = estimates.select(varied).unique(maintain_order=True).rows(named=True)
+    combinations = estimates.select(apart).unique(maintain_order=True).rows(named=True)
     return [(", ".join(f"{k} {v}" for k, v in c.items()), c) for c in combinations]
 
 

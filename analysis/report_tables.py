@@ -15,17 +15,12 @@ import polars as pl
 from analysis.claims import Verdict
 from analysis.ingest import SOURCES
 from analysis.laws import LawFit, Parameter
-from analysis.load import Results
+from analysis.load import Results, varied
 from analysis.plot_breakdown import PARTS, parts
 from analysis.report_cells import Cell, Column, Table, number, text, whole
 
 MOST_ROWS = 200
 WORST_RANKS = 12
-
-
-def varied(frame: pl.DataFrame, results: Results) -> list[str]:
-    """The factors that take several values."""
-    return [name for name in results.factors if frame[name].n_unique() > 1]
 
 
 def point_columns(factors: Iterable[str]) -> list[Column]:
@@ -44,7 +39,7 @@ def point_cells(row: dict[str, Any], factors: Iterable[str]) -> list[Cell]:
 
 def scaling(estimates: pl.DataFrame, results: Results) -> Table:
     """Throughput, speedup and efficiency of every point."""
-    factors = varied(estimates, results)
+    factors = varied(estimates, results.factors)
     noted = any(estimates["warning"])
     columns = [
         *point_columns(factors),
@@ -79,7 +74,7 @@ def scaling(estimates: pl.DataFrame, results: Results) -> Table:
 
 def step_costs(estimates: pl.DataFrame, results: Results) -> Table:
     """Milliseconds per step and what surrounds the steps."""
-    factors = varied(estimates, results)
+    factors = varied(estimates, results.factors)
     names = {
         "step_p50": "median step",
         "step_p95": "p95",
@@ -108,7 +103,7 @@ def step_costs(estimates: pl.DataFrame, results: Results) -> Table:
 def breakdown(estimates: pl.DataFrame, results: Results) -> Table:
     """Shares of the worker time, and the worker time per sample itself."""
     broken = parts(estimates)
-    factors = varied(estimates, results)
+    factors = varied(estimates, results.factors)
     used = [name for name, _, _ in PARTS if broken[name].sum() > 0]
     columns = [*point_columns(factors), Column("µs per sample", True, "of one worker's time")]
     columns += [Column(name, True) for name in used]
@@ -124,7 +119,7 @@ def breakdown(estimates: pl.DataFrame, results: Results) -> Table:
 
 
 def steps(distribution: pl.DataFrame, results: Results) -> Table:
-    factors = varied(distribution, results)
+    factors = varied(distribution, results.factors)
     shown = ("p5", "p50", "p95", "p99", "longest")
     columns = [*point_columns(factors), Column("steps", True)]
     columns += [Column(f"{name}, ms", True) for name in shown] + [Column("p99 / median", True, "of each launch's own")]

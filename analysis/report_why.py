@@ -7,20 +7,18 @@ from collections.abc import Sequence
 import polars as pl
 
 from analysis.accuracy import RULE
-from analysis.efficiency import KEY
-from analysis.limit_words import says
+from analysis.limit_words import says, varied_settings
 from analysis.limits import THRESHOLD, Limit
-from analysis.load import Results
+from analysis.load import Results, varied
 from analysis.report_cells import Cell, Column, Table, number, text, whole
-from analysis.report_tables import point_cells, point_columns, three, varied
+from analysis.report_tables import point_cells, point_columns, three
 from analysis.roofline import Roofline
 
 
 def limits(found: Sequence[Limit]) -> Table:
     """What limits each curve at its largest worker count, and where the answer changes on the way there."""
     shown = [limit for limit in found if limit.shown]
-    settings = [{name: value for name, value in limit.point.items() if name not in KEY} for limit in shown]
-    factors = [name for name in (settings[0] if shown else ()) if len({str(s[name]) for s in settings}) > 1]
+    factors = varied_settings(shown)
     columns = [*point_columns(factors), Column("lost", True, "1 − efficiency"), Column("what limits it")]
     rows = [
         [
@@ -36,7 +34,7 @@ def limits(found: Sequence[Limit]) -> Table:
 
 def energy(frame: pl.DataFrame, results: Results) -> Table:
     """Energy per sample of every point that was counted."""
-    factors = varied(frame, results)
+    factors = varied(frame, results.factors)
     columns = [
         *point_columns(factors),
         Column("launches", True, "with energy, of those that succeeded"),
@@ -85,7 +83,9 @@ def roofline(found: Roofline) -> Table:
 
 def times(frame: pl.DataFrame, results: Results) -> Table:
     """Time to accuracy; the goal and the learning rate's rule are shown even where they do not vary."""
-    factors = list(dict.fromkeys([*(n for n in ("until_accuracy", *RULE[:1]) if n in frame), *varied(frame, results)]))
+    factors = list(
+        dict.fromkeys([*(n for n in ("until_accuracy", *RULE[:1]) if n in frame), *varied(frame, results.factors)])
+    )
     columns = [
         *point_columns(factors),
         Column("reached", True, "launches that came to the accuracy, of all"),

@@ -28,7 +28,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.load import Results
+from analysis.load import Results, varied
 from analysis.trial_folder import read_json
 from jobs.models import MODELS
 from jobs.models import load as load_model
@@ -139,7 +139,7 @@ def roofline(results: Results, estimates: pl.DataFrame) -> Roofline:
         return Roofline(None, nothing, NOT_MEASURED)
     bases = estimates.filter(pl.col("strategy") == pl.col("base_case"), pl.col("workers") == 1)
     bases = bases.unique(["strategy", "global_batch", *results.factors], maintain_order=True)
-    varied = [name for name in results.factors if bases[name].n_unique() > 1]
+    apart = varied(bases, results.factors)
     side = (results.study.get("data") or {}).get("side")
     rows, elsewhere = [], set()
     for row in bases.iter_rows(named=True):
@@ -150,7 +150,7 @@ def roofline(results: Results, estimates: pl.DataFrame) -> Roofline:
             elsewhere.add(f"{row['device']} with {row.get('threads_per_worker')} threads")
             continue
         counted = work(model, side)
-        rows.append(_point(row, counted, there, ", ".join(f"{name} {row[name]}" for name in varied)))
+        rows.append(_point(row, counted, there, ", ".join(f"{name} {row[name]}" for name in apart)))
     if rows:
         return Roofline(there, pl.DataFrame(rows, schema=POINTS, orient="row"))
     of = f"{there.cpu} with {there.threads} threads"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analysis.efficiency import KEY, base_words
+from analysis.load import varied
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,10 +28,10 @@ def render(estimates: pl.DataFrame) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    varied = _varied_factors(estimates)
+    apart = _varied_factors(estimates)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left")
-    for name in ("scaling", "strategy", *varied):
-        table.add_column(name)
+    for name in ("scaling", "strategy", *apart):
+        table.add_column(name.replace("_", " "), no_wrap=name == "strategy")
     for name in ("N", "n", "samples/s", "speedup", "efficiency"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
@@ -38,13 +39,13 @@ def render(estimates: pl.DataFrame) -> Table:
     letters, of_all = _letters(warnings)
     last = None
     for row, texts in zip(estimates.iter_rows(named=True), warnings, strict=True):
-        here = (row["scaling"], *(row[name] for name in varied))
+        here = (row["scaling"], *(row[name] for name in apart))
         if last is not None and here != last:
             table.add_section()
         last = here
         is_base = row["strategy"] == row["base_case"] and row["workers"] == 1
         cells = [
-            *(row["scaling"], row["strategy"], *(str(row[name]) for name in varied)),
+            *(row["scaling"], row["strategy"], *(str(row[name]) for name in apart)),
             *(str(row["workers"]), str(row["n_launches"])),
             _throughput(row),
             "base case" if is_base else _with_interval(row, "speedup", _three_digits),
@@ -69,7 +70,7 @@ def _letters(warnings: list[list[str]]) -> tuple[dict[str, str], list[str]]:
 def _varied_factors(estimates: pl.DataFrame) -> list[str]:
     begin = len(KEY)
     factors = estimates.columns[begin : estimates.columns.index("n_launches")]
-    return [name for name in factors if estimates[name].n_unique() > 1]
+    return varied(estimates, factors)
 
 
 def _with_interval(row: dict[str, Any], name: str, write: Callable[[float], str], unit: str = "") -> str:
@@ -98,11 +99,16 @@ def _three_digits(value: float) -> str:
     return f"{value:.{max(0, 2 - len(f'{value:.0f}') + 1)}f}" if value >= 1 else f"{value:.2f}"
 
 
+def _called(name: str, settings: list[Any]) -> str:
+    return f"{name} ({', '.join(map(str, settings))})" if settings else name
+
+
 def _base_cases(estimates: pl.DataFrame) -> list[str]:
-    lines = ["N workers, n launches; [95% interval over launches]."]
+    lines, apart = ["N workers, n launches; [95% interval over launches]."], _varied_factors(estimates)
     for (scaling,), rows in estimates.group_by("scaling", maintain_order=True):
-        pairs = rows.select("base_case", "base_throughput").drop_nulls().unique(maintain_order=True).rows()
-        if pairs:
-            said = ", ".join(f"{name} {_rate(rate)} samples/s" for name, rate in pairs)
+        columns = ("base_case", "base_throughput", *apart)
+        bases = rows.select(columns).drop_nulls(columns[:2]).unique(maintain_order=True).rows()
+        if bases:
+            said = ", ".join(f"{_called(name, settings)} {_rate(rate)} samples/s" for name, rate, *settings in bases)
             lines.append(f"Base case, {scaling}: {said} ({base_words(estimates)}).")
     return lines

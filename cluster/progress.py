@@ -15,11 +15,16 @@ from cluster.launcher import State
 from jobs.results import Outcome
 from jobs.trial import Trial
 
+# Factors whose value is told beside the strategy where it is not the default.
+TOLD = ("model", "execution", "precision", "layout", "optimizer", "learning_rate_rule")
+
 
 def describe(trial: Trial) -> str:
     """A trial in a few words."""
     workers = f"{trial.workers} worker{'s' if trial.workers > 1 else ''}"
-    how = "" if trial.execution == "default" else f" ({trial.execution})"
+    fields = Trial.model_fields
+    others = [str(getattr(trial, name)) for name in TOLD if getattr(trial, name) != fields[name].default]
+    how = f" ({', '.join(others)})" if others else ""
     readers = f"{trial.readers} reader{'s' if trial.readers > 1 else ''}"
     what = {"train": "", "infer": ", inference", "ingest": f", {trial.source}, {readers}"}[trial.workload]
     return f"{trial.strategy}{how}{what}, {workers}, batch {trial.global_batch}, launch {trial.repeat + 1}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from analysis import accuracy, plot_accuracy, report
 from analysis.accuracy import times
 from analysis.efficiency import estimate
 from analysis.load import load
+from analysis.table import render
 from tests.analysis import generate, observed
 
 WAYS = (generate.Way("torch"), generate.Way("torch-ddp"))
@@ -123,3 +125,31 @@ def test_the_report_and_the_terminal_show_it_beside_throughput(tmp_path: Path) -
     said = console.export_text()
     assert "Time to accuracy, not throughput" in said
     assert "4 of 4" in said
+
+
+def test_rules_of_the_learning_rate_are_told_apart_and_the_table_still_fits(tmp_path: Path) -> None:
+    """A reference batch says nothing beside the rule that it goes with."""
+    from rich.console import Console
+
+    found = load(study(tmp_path / "s", slower_with_repeats))
+    both = [
+        found.trials.with_columns(
+            learning_rate_rule=pl.lit(rule), reference_batch=pl.lit(batch, pl.Int64), learning_rate_warmup=pl.lit(10)
+        )
+        for rule, batch in (("none", None), ("linear", 64))
+    ]
+    factors = tuple(dict.fromkeys((*found.factors, "reference_batch", "learning_rate_warmup", "learning_rate_rule")))
+    varied = replace(found, trials=pl.concat(both), factors=factors)
+    frame = times(varied)
+    assert len(frame) == 6
+    assert accuracy.settings(frame) == ["learning_rate_rule"]
+    console = Console(width=100, record=True)
+    console.print(accuracy.render(frame))
+    said = console.export_text()
+    assert "linear" in said
+    assert "…" not in said
+    table = Console(width=110, record=True)
+    table.print(render(estimate(varied)))
+    said = table.export_text()
+    assert "…" not in said
+    assert "torch (linear)" in said
