@@ -30,7 +30,11 @@ def accuracy(frame: pl.DataFrame, estimates: pl.DataFrame, results: Results) -> 
     notes = [*notes[:-2], notes[-1].rpartition(" · ")[0], said]  # its bars and dots are of other figures
     goal = Line2D([], [], color=style.INK, ls=style.DOTS, lw=1.1, label="accuracy asked for")
     gave_up = Line2D([], [], color=style.QUIET, marker="x", ls="none", label="gave up")
-    legend = [*[[look.legend()] for look in looks.values()], [goal], [gave_up]]
+    handles = [*(look.legend() for look in looks.values()), goal]
+    if (frame["n_reached"] < frame["n_launches"]).any():
+        handles.append(gave_up)
+    each = -(-len(handles) // 3)
+    legend = [handles[i : i + each] for i in range(0, len(handles), each)]
     with style.theme():
         made = style.sheet(
             f"Time to accuracy · {study}", notes, len(rows), len(counts), panel=(3.4, 2.6), legend=legend,

@@ -27,10 +27,12 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from analysis import plot_style as style
+from analysis.accuracy import times
 from analysis.efficiency import estimate
 from analysis.inference import calls
 from analysis.ingest import readings
 from analysis.load import Results, varied
+from analysis.plot_accuracy import accuracy
 from analysis.plot_inference import inference
 from analysis.plot_ingest import ingest
 
@@ -116,6 +118,8 @@ def write_all(results: Results, folder: Path, estimates: pl.DataFrame | None = N
     """Write every figure as SVG and PNG into `folder`; nothing if no launch succeeded."""
     estimates = estimate(results) if estimates is None else estimates
     figures = {name: draw(estimates, results) for name, draw in FIGURES.items()} if len(estimates) else {}
+    if len(of_training := times(results)):
+        figures["accuracy"] = accuracy(of_training, estimates, results)
     if len(of_calls := calls(results)):
         figures["inference"] = inference(of_calls, results)
     if len(of_files := readings(results)):
