@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import queue
+import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,7 @@ class RayLauncher:
             )
         except ValueError as error:
             raise OptionsError([f"address: RAY_ADDRESS: {error}"]) from None
+        self._results = results.resolve()
         self._child: Child | None = None
         self._known: list[Node] | None = None
         self._faults: list[str] = []
@@ -236,20 +239,22 @@ class RayLauncher:
         """The child, started and connected if it is not. Raises _Refused."""
         if self._child is not None:
             return self._child
-        self._child = child = Child(own=self._address is None)
-        child.say(
-            do="connect",
-            address=self._address,
-            cpus=len(allowed_cores()),
-            temporary=str(child.folder) if child.folder else None,
-            environment=dict(os.environ),
-            cwd=os.getcwd(),
-            versions=found_here()["versions"],
-        )
-        try:
-            message = child.hear(CONNECT_SECONDS)
-        except queue.Empty:
-            message = {"is": "refused", "faults": [f"Ray did not come up within {CONNECT_SECONDS:.0f} s"]}
+        with _probe(self._results) if self._address and self._options.shared_results else nullcontext() as probe:
+            self._child = child = Child(own=self._address is None)
+            child.say(
+                do="connect",
+                address=self._address,
+                cpus=len(allowed_cores()),
+                temporary=str(child.folder) if child.folder else None,
+                environment=dict(os.environ),
+                cwd=os.getcwd(),
+                versions=found_here()["versions"],
+                probe=probe,
+            )
+            try:
+                message = child.hear(CONNECT_SECONDS)
+            except queue.Empty:
+                message = {"is": "refused", "faults": [f"Ray did not come up within {CONNECT_SECONDS:.0f} s"]}
         if message is None or message["is"] != "connected":
             why = self._drop_child()
             raise _Refused(message["faults"] if message else [f"the process that talks to Ray ended: {why}"])
@@ -260,6 +265,21 @@ class RayLauncher:
         """End the child and all that is of it; its last words."""
         child, self._child = self._child, None
         return child.end() if child is not None else ""
+
+
+@contextmanager
+def _probe(results: Path) -> Iterator[str]:
+    """A file for nodes to see if they share the results folder, or what is there of its path. Raises _Refused."""
+    folder = next(path for path in (results, *results.parents) if path.exists())
+    probe = folder / f".look.{secrets.token_hex(8)}"
+    try:
+        probe.touch()
+    except OSError as error:
+        raise _Refused([f"{folder}: cannot be written to ({error.strerror}); use --results"]) from None
+    try:
+        yield str(probe)
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _words(need: Need) -> str:

@@ -47,7 +47,8 @@ class Cluster:
         try:
             if address:
                 ray.init(address=address, **quiet)
-                return self.differences(self.nodes())
+                unlike, silent = self.differences(self.nodes(), self.hello["probe"])
+                return unlike + silent
             ray.init(
                 num_cpus=self.hello["cpus"],
                 include_dashboard=False,
@@ -79,36 +80,39 @@ class Cluster:
         parts = [f"{left.get(k, 0):g} of {total[k]:g} {k}s" for k in ("CPU", "GPU") if total.get(k)]
         return " and ".join(parts) + " are free"
 
-    def differences(self, nodes: Sequence[Node]) -> list[str]:
-        """What is not on every node as it is here: one runtime for all, or the numbers mean nothing.
+    def differences(self, nodes: Sequence[Node], probe: str | None) -> tuple[list[str], list[str]]:
+        """What is not on every node as it is here: one runtime for all, or the numbers mean nothing. Also,
+        apart from that, which nodes could not be looked at.
 
-        A node is looked at once; one that has joined since is looked at before a trial uses it.
+        A node is looked at once; one that has joined since is looked at before a trial uses it. `probe` is a
+        file that every node must see, None where the results folder need not be shared.
         """
         if self.hello["address"] is None:
-            return []  # a cluster of our own has one node, which is this machine
+            return [], []  # a cluster of our own has one node, which is this machine
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         look = ray.remote(num_cpus=0, max_retries=0)(ray_rank.look)
         asked = {
             node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
-                [*self.command, "--look"], self.variables, self.cwd
+                [*self.command, "--look"], self.variables, self.cwd, probe
             )
             for node in nodes
             if node.id not in self._alike
         }
-        faults = []
+        unlike: list[str] = []
+        silent: list[str] = []
         for node, ref in asked.items():
             try:
                 found = ray.get(ref, timeout=LOOK_SECONDS)
             except Exception as error:
-                faults.append(f"node {node.name}: could not be looked at: {in_a_line(error)}")
+                silent.append(f"node {node.name}: could not be looked at: {in_a_line(error)}")
                 continue
-            if unlike := self._compare(found):
-                faults += [f"node {node.name}: {fault}" for fault in unlike]
+            if faults := self._compare(found):
+                unlike += [f"node {node.name}: {fault}" for fault in faults]
             else:
                 self._alike.add(node.id)
-        return faults
+        return unlike, silent
 
     def _compare(self, found: Mapping[str, Any]) -> list[str]:
         if "fault" in found:

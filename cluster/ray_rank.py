@@ -71,7 +71,7 @@ class Rank:
             os.mkdir(folder)
             Path(folder, "trial.json").write_text(trial, encoding="utf-8")
         elif not os.path.exists(os.path.join(folder, "trial.json")):
-            return f"does not see {folder}; set launcher.shared_results: false, or use a folder that all nodes share"
+            return not_seen(folder)
         self._folder, self._prefix = folder, f"rank-{int(variables['RANK']):05d}."
         devices = {name: os.environ[name] for name in DEVICES if name in os.environ}
         environment = variables | devices | {PARENT: str(os.getpid())}
@@ -152,8 +152,17 @@ class Rank:
             shutil.rmtree(self._own, ignore_errors=True)
 
 
-def look(command: list[str], variables: dict[str, str], cwd: str) -> dict[str, Any]:
-    """A task: what the driver's interpreter finds on this node; {"fault": …} if it cannot be run here."""
+def not_seen(folder: str) -> str:
+    return f"does not see {folder}; set launcher.shared_results: false, or use a folder that all nodes share"
+
+
+def look(command: list[str], variables: dict[str, str], cwd: str, probe: str | None) -> dict[str, Any]:
+    """A task: what the driver's interpreter finds on this node; {"fault": …} if it cannot be run here.
+
+    `probe` is a file of the driver's that must be seen; None where no folder need be shared.
+    """
+    if probe is not None and not os.path.exists(probe):
+        return {"fault": not_seen(os.path.dirname(probe))}
     try:
         done = subprocess.run(
             command, env=variables, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
@@ -191,33 +200,6 @@ def _settle() -> int:
     return os.getpriority(os.PRIO_PROCESS, 0)
 
 
-def claim(cores: list[int], first: int, wanted: int) -> tuple[list[int], list[socket.socket]]:
-    """Take `wanted` of `cores` that no other rank on this machine has, from place `first` on.
-
-    Ray counts CPUs but does not number them, so ranks of two trials, or of two studies, side by side
-    would pin themselves to the same ones. A claim is a name in the kernel that ends with its process.
-    Returns no cores if there are not enough: then they are shared, and the rank's report shows it.
-    """
-    held: list[socket.socket] = []
-    taken: list[int] = []
-    for core in cores[first:] + cores[:first]:
-        if len(taken) == wanted:
-            break
-        name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            name.bind(f"\0scaling-core-{core}")
-        except OSError:
-            name.close()
-            continue
-        held.append(name)
-        taken.append(core)
-    if len(taken) == wanted:
-        return sorted(taken), held
-    for name in held:
-        name.close()
-    return [], []
-
-
 def main(arguments: list[str]) -> None:
     if arguments == ["--look"]:
         print(json.dumps(found_here()))
@@ -234,10 +216,7 @@ def main(arguments: list[str]) -> None:
 
     folder, place = Path(arguments[0]), RankEnvironment.from_variables(os.environ)
     trial = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
-    wanted, allowed = cores.needed(trial, place.world_size), cores.allowed_cores()
-    mine, held = claim(allowed, place.local_rank * wanted % len(allowed), wanted)
-    if mine:
-        os.sched_setaffinity(0, mine)
+    held = cores.claim_share(trial, place.world_size, place.local_rank)
     guard.main(folder, rank_variables(place))
     del held  # not reached: the claims are this process's for as long as it lives
 

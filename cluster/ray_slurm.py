@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
@@ -46,8 +46,12 @@ class RayJob(Part):
     results: str | None = None
 
 
+# What is not text is read as YAML; SLURM's names and expressions are full of what means something there.
+AS_YAML = ("nodes", "cpus_per_node", "gpus_per_node", "exclusive", "module_load", "setup")
+
+
 def script(study: Path, job: RayJob) -> str:
-    """The script, which runs in today's folder and interpreter."""
+    """The script, which runs in today's folder and interpreter. Raises ValueError for a path that cannot be in one."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -75,13 +79,16 @@ def script(study: Path, job: RayJob) -> str:
 
 
 def parse(words: list[str]) -> RayJob:
-    """`key=value …` with values as in YAML, but a time as it stands. Raises ValueError."""
+    """`key=value …`; texts as they stand, the other values as in YAML. Raises ValueError."""
     given: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"{word}: write key=value")
-        given[key] = value if key == "time" else yaml.safe_load(value)
+        try:
+            given[key] = yaml.safe_load(value) if key in AS_YAML else value
+        except yaml.YAMLError:
+            raise ValueError(f"{key}: {value!r} is not as in YAML") from None
     try:
         return RayJob.model_validate(given)
     except ValidationError as error:
@@ -91,11 +98,16 @@ def parse(words: list[str]) -> RayJob:
 
 def main(arguments: list[str]) -> None:
     if not arguments or not Path(arguments[0]).is_file():
-        sys.exit("usage: python -m cluster.ray_slurm STUDY cpus_per_node=N time=MINUTES [nodes=N] [key=value …]")
+        _refuse("usage: python -m cluster.ray_slurm STUDY cpus_per_node=N time=MINUTES [nodes=N] [key=value …]")
     try:
         print(script(Path(arguments[0]), parse(arguments[1:])), end="")
     except ValueError as error:
-        sys.exit(str(error))
+        _refuse(str(error))
+
+
+def _refuse(why: str) -> NoReturn:
+    print(why, file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 from cluster import ray_rank
 from cluster.ray_capacity import Need, what_there_is
 from cluster.ray_connection import Cluster, in_a_line
-from jobs.files import RankExit
+from jobs.files import TRIAL, RankExit
 from jobs.rendezvous import LOOPBACK, RankEnvironment, rank_variables
 from jobs.results import Status, now, read_exit, read_trial, verdict
 
@@ -39,6 +39,10 @@ class Cancelled(Exception):
 
 class NoRoom(Exception):
     """The cluster has no room for the trial, and had none for as long as it may wait."""
+
+
+class Unfit(Exception):
+    """A node is not as it must be: no further try would mend that."""
 
 
 class Lost(Exception):
@@ -80,6 +84,8 @@ class TrialOnRay(threading.Thread):
             status, error = "cancelled", "ended by the user"
         except NoRoom as reason:
             status, error = "timeout", str(reason)
+        except Unfit as reason:
+            status, error = "failed", str(reason)
         except Lost as reason:
             error = str(reason)
         except Exception as trouble:  # of Ray: whatever it is, this trial is over and the next may do
@@ -125,7 +131,7 @@ class TrialOnRay(threading.Thread):
         self._say(**{"is": "state", "trial": self.name, "text": text, "reason": reason, "nodes": nodes})
 
     def _begin(self, group: Any) -> None:
-        """Start an actor in each bundle, number the ranks node by node, and start them."""
+        """Start an actor in each bundle, number the ranks node by node, and start them. Raises Unfit, Lost."""
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -144,12 +150,16 @@ class TrialOnRay(threading.Thread):
         self._actors = [self._actors[index] for index in order]
         wheres = [wheres[index] for index in order]
         self._names = {r: f"{where['address']} ({where['node'][:8]})" for r, where in enumerate(wheres)}
-        if unlike := self._cluster.differences([n for n in self._cluster.nodes() if n.id in nodes]):
-            raise Lost("; ".join(unlike))
+        probe = str(self._folder / TRIAL) if self._shared else None
+        unlike, silent = self._cluster.differences([n for n in self._cluster.nodes() if n.id in nodes], probe)
+        if unlike:
+            raise Unfit("; ".join(unlike))
+        if silent:
+            raise Lost("; ".join(silent))
         # On one node the ranks meet as they do without Ray, and nothing of theirs listens beyond it.
         master = wheres[0]["address"] if len(nodes) > 1 else LOOPBACK
         port = self._values([self._actors[0].free_port.remote(master)])[0] if len(wheres) > 1 else 0
-        trial = None if self._shared else (self._folder / "trial.json").read_text(encoding="utf-8")
+        trial = None if self._shared else (self._folder / TRIAL).read_text(encoding="utf-8")
         begun = []
         for place in places([where["node"] for where in wheres], master, port):
             variables = self._cluster.variables | rank_variables(place)
@@ -157,7 +167,7 @@ class TrialOnRay(threading.Thread):
             begun.append(begin.remote(self._cluster.command, variables, self._cluster.cwd, str(self._folder), trial))
         for rank, fault in enumerate(self._values(begun)):
             if fault:
-                raise Lost(f"node {self._names[rank]} {fault}")
+                raise Unfit(f"node {self._names[rank]} {fault}")
         self._tell("running", nodes=", ".join(dict.fromkeys(self._names.values())))
 
     def _values(self, refs: list[Any]) -> list[Any]:

@@ -1,7 +1,7 @@
 """What a job's script ends in: `python -m cluster.slurm_batch JOB_FOLDER RANK_PYTHON -- srun FLAGS…`.
 
 It runs the job's trials one after the other, each as one step, and writes their outcomes: nobody need
-be watching. SIGUSR1 (time is nearly up) ends it in good order, SIGTERM (SLURM ends the job) at once.
+be watching. SIGUSR1 (time is nearly up) ends it in good order when it must, SIGTERM (SLURM ends the job) at once.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 from cluster import slurm_queue
-from cluster.slurm_job import JobFolder, Planned, begun
+from cluster.slurm_job import JobFolder, Planned, begun, beside_another
 from cluster.slurm_options import SIGNAL_SECONDS
+from cluster.slurm_verdict import SRUN_LOG, step_verdict, without_an_end
 from jobs.files import RankExit
 from jobs.rendezvous import RendezvousError, address_on, master_port
 from jobs.results import (
@@ -29,14 +31,16 @@ from jobs.results import (
     read_outcome,
     read_trial,
     set_aside,
-    verdict,
     write_trial,
 )
 
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = (signal.SIGUSR1, signal.SIGALRM, signal.SIGTERM)
 END_SECONDS = 8.0  # that a step has to end its ranks when asked, and again when told
 # A trial may take this much longer than the longest that was seen of its point, and still fit.
 LONGER, MORE_SECONDS = 1.5, 15.0
+AWAY_SECONDS, ASK_AGAIN_SECONDS = 120.0, 5.0  # how long a controller that does not answer is asked, and how often
+
+Answer = TypeVar("Answer")
 
 # What sbatch sets for the whole job, and srun would take for the step's.
 OF_THE_JOB = (
@@ -50,18 +54,28 @@ class Stop(Exception):
 
 
 def _on_signal(number: int, _: FrameType | None) -> None:
+    if number == signal.SIGUSR1:
+        # It comes up to a minute early (sbatch(1), --signal), in which a trial may end by itself.
+        try:
+            left = (slurm_queue.seconds_left(os.environ["SLURM_JOB_ID"]) or 0.0) - SIGNAL_SECONDS
+        except slurm_queue.ControllerAway:
+            left = 0.0
+        if left > 0:
+            signal.setitimer(signal.ITIMER_REAL, left)
+            return
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    raise Stop("time" if number == signal.SIGUSR1 else "signal")
+    raise Stop("signal" if number == signal.SIGTERM else "time")
 
 
 def run(job: JobFolder, rank_command: list[str], srun: list[str]) -> None:
-    """All trials of the job that have no outcome yet. Raises Stop."""
-    job_id = os.environ["SLURM_JOB_ID"]
+    """All trials of the job that have no outcome yet. Raises Stop, and ControllerAway before any has begun."""
+    job_id, node = os.environ["SLURM_JOB_ID"], os.environ["SLURMD_NODENAME"]
     if job.job_id is None:
         job.submitted(job_id)
-    address = address_on(job.interface) if job.interface else slurm_queue.address_of(os.environ["SLURMD_NODENAME"])
-    left = slurm_queue.seconds_left(job_id)
+    job.began(slurm_queue.hostnames(os.environ["SLURM_JOB_NODELIST"]))
+    address = address_on(job.interface) if job.interface else _answer(lambda: slurm_queue.address_of(node))
+    left = _answer(lambda: slurm_queue.seconds_left(job_id))
     deadline = None if left is None else time.monotonic() + left - SIGNAL_SECONDS
     for planned in _missing(job):
         if job.allocation == "packed" and deadline is not None:
@@ -70,6 +84,18 @@ def run(job: JobFolder, rank_command: list[str], srun: list[str]) -> None:
                 print(f"{planned.trial}: not begun: it may take {wanted:.0f} s and {left:.0f} s are left", flush=True)
                 raise Stop("time")
         _step(job, planned, job_id, address, [*srun, *planned.size.flags()], rank_command)
+
+
+def _answer(ask: Callable[[], Answer]) -> Answer:
+    """What `ask` returns; a controller that is away is asked again, as one that is restarted comes back."""
+    deadline = time.monotonic() + AWAY_SECONDS
+    while True:
+        try:
+            return ask()
+        except slurm_queue.ControllerAway:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(ASK_AGAIN_SECONDS)
 
 
 def _missing(job: JobFolder) -> Iterator[Planned]:
@@ -112,8 +138,8 @@ def _step(
     minutes = int(trial.limits.trial // 60) + 2
     environment = {k: v for k, v in os.environ.items() if not k.startswith(OF_THE_JOB)}
     environment |= {"MASTER_ADDR": address, "MASTER_PORT": str(master_port(address))}
-    began, mine = now(), folder.stat().st_ino
-    with (folder / "srun.log").open("wb") as log:
+    began, began_unix, mine = now(), time.time(), folder.stat().st_ino
+    with (folder / SRUN_LOG).open("wb") as log:
         step = subprocess.Popen(
             [*srun, f"--time={minutes}", *rank_command, str(folder)], env=environment, stdout=log, stderr=log
         )
@@ -140,6 +166,7 @@ def _step(
             order=planned.order,
             started=began,
             exits=exits,
+            concurrent=beside_another(job, began_unix, time.time()),
         )
         print(f"{planned.trial}: {ended[0]} {ended[1]}".rstrip(), flush=True)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -151,13 +178,11 @@ def _verdict(
     job: JobFolder, folder: Path, exits: list[RankExit], processes: int, stopped: Stop | None
 ) -> tuple[Status, str] | None:
     """How a trial has ended; None leaves it to the driver, which learns why SLURM ended the job."""
-    ended = verdict(folder, exits, processes)
+    ended = step_verdict(folder, exits, processes)
     if ended and (ended[0] == "ok" or stopped is None):
         return ended
     if stopped is None:
-        lines = (folder / "srun.log").read_text(errors="replace").splitlines()
-        said = [line.strip() for line in lines if line.strip()]
-        return "lost", f"srun ended without an end of every rank: {said[-1] if said else 'it said nothing'}"
+        return without_an_end(folder, exits)
     if stopped.args[0] == "signal":
         return None
     if job.allocation == "packed":
@@ -190,6 +215,9 @@ def main(arguments: list[str]) -> None:
     except Stop as stop:
         job.ended(stop.args[0])
         sys.exit(0 if stop.args[0] == "time" and job.allocation == "packed" else 1)
+    except slurm_queue.ControllerAway as error:
+        job.ended("away")
+        sys.exit(f"{error}")
     except (slurm_queue.SlurmError, RendezvousError) as error:
         sys.exit(f"{error}")
     job.ended("done")

@@ -11,19 +11,22 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cluster import horovod_build, slurm_options, slurm_queue
 from cluster.launcher import Launch, State, lacking
-from cluster.slurm_job import JobFolder, Planned, begun
+from cluster.slurm_job import JobFolder, Planned, begun, beside_another
 from cluster.slurm_options import size_of
 from cluster.slurm_queue import JobState
 from cluster.slurm_refusal import refused
+from cluster.slurm_verdict import step_verdict
 from cluster.study import StudyError
-from jobs.files import look_afresh
-from jobs.results import Status, UnreadableOutcome, conclude, now, read_exits, read_outcome, read_trial, verdict
+from jobs.files import TRIAL, RankExit, look_afresh
+from jobs.results import Status, UnreadableOutcome, conclude, read_exits, read_outcome, read_trial
 from jobs.strategies import STRATEGIES, missing
 from jobs.tpu import TpuError
 from jobs.trial import Trial
@@ -218,6 +221,8 @@ class SlurmLauncher:
 
     def _state(self, job: _Job, index: int) -> State:
         """Of the pending trial at place `index` of its job."""
+        if job.state is None and job.gone_since is not None:
+            return State("gone", job.job_id or "", "not in the queue any more; `scaling run` finds out")
         if job.state is None:
             return State("submitted", job.job_id or "", self._trouble)
         text = job.state.state.lower()
@@ -254,9 +259,12 @@ class SlurmLauncher:
                 ended += self._take_concluded(job)
             if queue is None or not job.pending:
                 continue
-            state = queue.get(job.job_id or "") or by_name.get(job.folder.name)
+            state = queue.get(job.job_id or "")
+            # A controller that has lost its memory gives ids again, and another cluster gives its own.
+            if state is None or state.name != job.folder.name:
+                state = by_name.get(job.folder.name)
             if state is not None:
-                if job.job_id is None:
+                if job.job_id != state.job_id:
                     job.job_id = state.job_id
                     if settle:
                         job.folder.submitted(state.job_id)
@@ -296,7 +304,10 @@ class SlurmLauncher:
         ended = self._take_concluded(job)
         if job.job_id is not None and (state is None or state.state not in slurm_queue.ENDED):
             state = slurm_queue.last_word(job.job_id)
+            state = state if state is not None and state.name == job.folder.name else None
         status, why = self._fate(job, state)
+        if job.folder.end is None:
+            job.folder.ended("gone")  # or other jobs would take it for one that runs beside them
         anything = any(begun(job.folder.trial(p)) for p in job.folder.launches)
         for p in job.pending.values():
             # A packed job that ran out of time, or was lost, has done what it could: the rest goes
@@ -328,19 +339,22 @@ class SlurmLauncher:
             return "lost", said
         if job.folder.end == "time":
             return "lost", f"the time of {name} was up"
+        if job.folder.end == "away":
+            return "lost", f"SLURM did not answer {name} before it could begin: {_last_line(job.folder.output)}"
         if not job.folder.output.exists():
             return "failed", f"{said} and could not write {job.folder.output}; is that a folder which the nodes see?"
         code = slurm_queue.exit_code(job.job_id or "")
-        last = [line for line in _text(job.folder.output).splitlines() if line.strip()][-1:]
-        return "failed", ": ".join([said + (f" with exit code {code}" if code else ""), *last])
+        last = _last_line(job.folder.output)
+        return "failed", said + (f" with exit code {code}" if code else "") + (f": {last}" if last else "")
 
     def _conclude(self, job: _Job, planned: Planned, status: Status, why: str) -> None:
         folder = job.folder.trial(planned)
         trial = read_trial(folder)
         exits = read_exits(folder, trial.processes)
-        told = verdict(folder, exits, trial.processes)
+        told = step_verdict(folder, exits, trial.processes)
         if told and (told[0] == "ok" or status == "failed"):
             status, why = told
+        began, ended = _span(folder, exits)
         conclude(
             folder,
             status=status,
@@ -348,8 +362,10 @@ class SlurmLauncher:
             launcher=self.kind,
             job=job.job_id,
             order=planned.order,
-            started=now(),
+            started=_utc(began),
+            ended=_utc(ended),
             exits=exits,
+            concurrent=beside_another(job.folder, began, ended),
         )
 
     def _conclude_all(self, job: _Job, status: Status, why: str) -> None:
@@ -364,7 +380,8 @@ class SlurmLauncher:
         while self._jobs:
             if self._trouble and not asked:
                 raise StudyError([f"not cancelled: {self._trouble}"])
-            ids = {job.job_id for job in self._jobs if job.job_id} - asked
+            # Only what the queue has just shown under our name: an id alone may be another job's by now.
+            ids = {job.job_id for job in self._jobs if job.job_id and job.state and job.gone_since is None} - asked
             try:
                 slurm_queue.cancel(sorted(ids))
             except slurm_queue.SlurmError as error:
@@ -384,8 +401,27 @@ def _concluded(folder: Path) -> bool:
         return True  # the driver sets it aside
 
 
-def _text(path: Path) -> str:
+def _last_line(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+def _span(folder: Path, exits: Sequence[RankExit]) -> tuple[float, float]:
+    """When a trial began and ended that has not written it down, by its files (Unix times).
+
+    A log that stayed empty is as old as its rank or its srun; an `alive` file has a time that is to come.
+    """
+    changed: dict[Path, float] = {}
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            changed[path] = path.stat().st_mtime
+    began = min((at for path, at in changed.items() if path.suffix == ".log"), default=changed[folder / TRIAL])
+    seen = [end.ended_unix for end in exits if end.ended_unix]
+    return began, max(began, max(seen or [at for path, at in changed.items() if path.suffix != ".alive"]))
+
+
+def _utc(unix: float) -> str:
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds")

@@ -3,8 +3,9 @@
     job.sbatch      the script, which may also be submitted by hand
     launches.json   the trials it runs, in order, with their sizes
     job.json        the job's id, once SLURM has given one
+    began.json      the nodes it has, once it runs
     output.txt      what the script printed
-    end.json        how the script ended; absent if SLURM ended it with force
+    end.json        how the script ended; if SLURM ended it with force, what the driver says of that later
 
 Nothing else is needed to come back to a study, from another login node too.
 """
@@ -12,12 +13,13 @@ Nothing else is needed to come back to a study, from another login node too.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster.slurm_options import Size
-from jobs.files import TRIAL, write_atomically
+from jobs.files import TRIAL, look_afresh, write_atomically
 from jobs.results import FORMAT
 
 
@@ -82,9 +84,20 @@ class JobFolder:
     def submitted(self, job_id: str) -> None:
         write_atomically(self.path / "job.json", json.dumps({"format": FORMAT, "job_id": job_id}) + "\n")
 
+    def began(self, nodes: Sequence[str]) -> None:
+        """Note that it runs, and on which nodes. An end that is noted is that of a run before a requeue."""
+        (self.path / "end.json").unlink(missing_ok=True)
+        write_atomically(self.path / "began.json", json.dumps({"format": FORMAT, "nodes": list(nodes)}) + "\n")
+
+    @property
+    def nodes(self) -> set[str]:
+        """The nodes it has or had; none if it did not begin."""
+        return set((self._note("began.json") or {}).get("nodes", []))
+
     @property
     def end(self) -> str | None:
-        """Why the script ended: done, time, signal; None if it left no word."""
+        """Why the script ended: done, time, signal, away (SLURM did not answer it); gone if it left no word and
+        the driver has seen so; None before that."""
         return (self._note("end.json") or {}).get("reason")
 
     def ended(self, reason: str) -> None:
@@ -104,3 +117,33 @@ def begun(folder: Path) -> bool:
         return any(entry.name != TRIAL and not entry.name.startswith(".") for entry in folder.iterdir())
     except FileNotFoundError:
         return False
+
+
+def beside_another(job: JobFolder, began: float, ended: float) -> bool:
+    """Whether another job of the study ran on a node of `job` between these two Unix times."""
+    if not (nodes := job.nodes):
+        return False
+    look_afresh(job.path.parent)
+    return any(_ran(path, nodes, began, ended) for path in job.path.parent.iterdir() if path != job.path)
+
+
+def _ran(path: Path, nodes: set[str], began: float, ended: float) -> bool:
+    """Whether the job in `path` ran on one of `nodes` between these two Unix times."""
+    first, last = _modified(path / "began.json"), _modified(path / "end.json")
+    if first is None or first > ended or (last is not None and last < began):
+        return False
+    try:
+        job = JobFolder.read(path)
+    except ValueError:
+        return False
+    if last is None:  # it runs, or was ended with force: then its ranks' next sign of life, which they promise, is late
+        alive = [_modified(file) for planned in job.launches for file in job.trial(planned).glob("rank-*.alive")]
+        last = max([first, *(due for due in alive if due is not None)])
+    return last >= began and bool(nodes & job.nodes)
+
+
+def _modified(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None

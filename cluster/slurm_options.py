@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -161,9 +161,15 @@ class Size:
     cpus_per_task: int
     gpus_per_task: int
 
+    @property
+    def gpus_per_node(self) -> int:
+        """Asked for by node, as SLURM would hide from each task the GPUs of the others if asked by task: NCCL
+        does not find its peers then, and the node's sampler counts one GPU for all."""
+        return self.tasks_per_node * self.gpus_per_task
+
     def flags(self) -> list[str]:
         """As options of sbatch and srun."""
-        gpus = [f"--gpus-per-task={self.gpus_per_task}"] if self.gpus_per_task else []
+        gpus = [f"--gpus-per-node={self.gpus_per_node}"] if self.gpus_per_task else []
         return [
             f"--nodes={self.nodes}",
             f"--ntasks={self.tasks}",
@@ -204,7 +210,12 @@ def time_limit(options: SlurmOptions, trials: Sequence[Trial]) -> int:
 
 def directive(option: str) -> str:
     """`option` as sbatch reads it in an #SBATCH line: in double quotes, where a backslash takes away
-    the meaning of a quote and of itself, and nothing else has any."""
+    the meaning of a quote and of itself, and nothing else has any.
+
+    Raises ValueError for what would not stay on the line: bash would run the rest of it.
+    """
+    if not option.isprintable():
+        raise ValueError(f"{option!r} is not on one line of printable text")
     if re.fullmatch(r"[A-Za-z0-9_.,:/=+@%-]*", option):
         return option
     return '"' + option.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -226,7 +237,7 @@ def script(options: SlurmOptions, size: Size, minutes: int, job: Path, name: str
     template = "packed.sbatch.j2" if options.allocation == "packed" else "trial.sbatch.j2"
     return environment.get_template(template).render(
         options=options,
-        size=asdict(size),
+        size=size,
         minutes=minutes,
         signal_seconds=SIGNAL_SECONDS,
         name=name,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ NOT_TODAY = ("down", "drain", "drng", "fail", "unk", "boot", "maint", "inval")  
 # What somebody's shell may hold goes before a script's own lines, and would hide jobs from squeue.
 FOREIGN = ("SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SCONTROL_", "SLURM_CLUSTERS")
 # But these are how people name their account once and for all; a script that names its own keeps it.
-DEFAULTS = ("account", "partition", "qos")
+DEFAULTS = {"account": "-A", "partition": "-p", "qos": "-q"}
 
 
 class SlurmError(RuntimeError):
@@ -94,9 +95,23 @@ def _ask(command: Sequence[str], **defaults: str) -> str:
 
 
 def _sbatch(script: Path, *flags: str) -> str:
-    named = re.findall(r"^#SBATCH --([a-z]+)", script.read_text(encoding="utf-8"), re.M)
+    named = _named(script.read_text(encoding="utf-8"))
     known = {f"SBATCH_{key.upper()}": os.environ.get(f"SBATCH_{key.upper()}") for key in DEFAULTS if key not in named}
     return _ask(["sbatch", *flags, str(script)], **{name: value for name, value in known.items() if value})
+
+
+def _named(script: str) -> set[str]:
+    """Which of DEFAULTS the script names itself: in full, shortened as getopt_long(3) allows, or by their letter."""
+    found: set[str] = set()
+    for line in script.splitlines():
+        if not line.startswith("#SBATCH"):
+            continue
+        for word in shlex.split(line.removeprefix("#SBATCH"), comments=True):
+            name = word.partition("=")[0]
+            for key, letter in DEFAULTS.items():
+                if (len(name) > 2 and f"--{key}".startswith(name)) or word.startswith(letter):
+                    found.add(key)
+    return found
 
 
 def _one_line(text: str) -> str:
@@ -149,17 +164,20 @@ def jobs() -> dict[str, JobState]:
 
 
 def last_word(job_id: str) -> JobState | None:
-    """The state of a job that squeue does not show any more, from accounting if there is any."""
+    """The state of a job that squeue does not show any more, from accounting if there is any.
+
+    Its name tells whether it is the job that is meant: ids are given again.
+    """
     try:
-        wanted = ["--noheader", "--allocations", "--parsable2", "--format=State,NodeList"]
+        wanted = ["--noheader", "--allocations", "--parsable2", "--format=State,NodeList,JobName"]
         lines = _ask(["sacct", *wanted, f"--jobs={job_id}"])
     except SlurmError:
         return None
     for line in lines.splitlines():
-        state, _, nodes = line.partition("|")
+        state, nodes, name = [*line.split("|", 2), "", ""][:3]
         word = state.partition(" ")[0].rstrip("+")  # "CANCELLED by 1000"
         if word in ENDED:  # accounting may be late and still have it running
-            return JobState(job_id, "", word, "", "" if nodes == "None assigned" else nodes)
+            return JobState(job_id, name, word, "", "" if nodes == "None assigned" else nodes)
     return None
 
 
@@ -179,9 +197,11 @@ def cancel(job_ids: Sequence[str]) -> None:
 
 
 def seconds_left(job_id: str) -> float | None:
-    """Until the job's time limit; None if it has none or SLURM does not answer."""
+    """Until the job's time limit; None if it has none, or SLURM does not know it. Raises ControllerAway."""
     try:
         text = _ask(["squeue", "--noheader", f"--jobs={job_id}", "--format=%L"]).strip()
+    except ControllerAway:
+        raise
     except SlurmError:
         return None
     match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
@@ -203,9 +223,20 @@ def is_ending(job_id: str) -> bool:
 
 
 def address_of(node: str) -> str:
-    """The address of a node by which the others reach it, from scontrol: no name need resolve."""
+    """The address of a node by which the others reach it, from scontrol: no name need resolve.
+
+    Raises ControllerAway, SlurmError.
+    """
     text = _ask(["scontrol", "show", "node", "--oneliner", node])
     found = re.search(r"\bNodeAddr=(\S+)", text)
     if found is None:
         raise SlurmError(f"scontrol says no NodeAddr of node {node}: {_one_line(text)[:200]}")
     return found[1]
+
+
+def hostnames(nodes: str) -> list[str]:
+    """`n[1-2]` ─▶ n1, n2, by scontrol, which asks nobody for that; none if it cannot tell."""
+    try:
+        return _ask(["scontrol", "show", "hostnames", nodes]).split()
+    except SlurmError:
+        return []

@@ -1,17 +1,20 @@
 """One rank of a SLURM step: `srun … python -P -m cluster.slurm_rank TRIAL_DIR`.
 
-SLURM's own variables become the rank environment; then the rank's keeper takes over.
+SLURM's own variables become the rank environment, and cores that no other rank has become this one's; then
+the rank's keeper takes over.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobs import guard
+from jobs import cores, guard
+from jobs.files import TRIAL
 from jobs.rendezvous import RankEnvironment, RendezvousError, rank_variables
 
 
@@ -49,7 +52,11 @@ def tasks_per_node(text: str) -> list[int]:
 def main(arguments: list[str]) -> None:
     if len(arguments) != 1:
         sys.exit("usage: srun … python -m cluster.slurm_rank TRIAL_DIR")
-    guard.main(Path(arguments[0]), rank_variables(place_of(os.environ)))
+    folder, place = Path(arguments[0]), place_of(os.environ)
+    trial = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
+    held = cores.claim_share(trial, place.world_size, place.local_rank)
+    guard.main(folder, rank_variables(place))
+    del held  # not reached: the claims are this process's for as long as it lives
 
 
 if __name__ == "__main__":

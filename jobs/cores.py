@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,46 @@ def share(cores: list[int], local_rank: int, local_processes: int, wanted: int) 
         start = local_rank * wanted
         return sorted({cores[(start + i) % len(cores)] for i in range(wanted)})
     return cores[:wanted]
+
+
+def claim(cores: list[int], first: int, wanted: int) -> tuple[list[int], list[socket.socket]]:
+    """Take `wanted` of `cores` that no other rank on this machine has, from place `first` on.
+
+    A claim is a name in the kernel that ends with its process. Returns no cores if there are not enough: then
+    they are shared, and the rank's report shows it.
+    """
+    held: list[socket.socket] = []
+    taken: list[int] = []
+    for core in cores[first:] + cores[:first]:
+        if len(taken) == wanted:
+            break
+        name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            name.bind(f"\0scaling-core-{core}")
+        except OSError:
+            name.close()
+            continue
+        held.append(name)
+        taken.append(core)
+    if len(taken) == wanted:
+        return sorted(taken), held
+    for name in held:
+        name.close()
+    return [], []
+
+
+def claim_share(trial: Mapping[str, Any], processes: int, local_rank: int) -> list[socket.socket]:
+    """Bind this process, and what it will start, to cores for one of `processes` of the trial, all its own.
+
+    Schedulers count CPUs and need not bind jobs to them, so ranks of two trials, or of two studies, side by
+    side would all pin themselves to the first ones. `share` leaves a rank in such a mask what is in it.
+    Returns the claims, which last as long as they are kept; none, and nothing is bound, if too few are free.
+    """
+    wanted, allowed = needed(trial, processes), allowed_cores()
+    mine, held = claim(allowed, local_rank * wanted % len(allowed), wanted)
+    if mine:
+        pin(mine)
+    return held
 
 
 def pin(cpus: list[int]) -> None:

@@ -72,8 +72,8 @@ class RankReport(Record):
     timed: "host", the clock of this process, or "events" in a device's queue of work.
     Inference trials: `prepare_seconds` is what making the callable took before its first call, and
     `max_difference` the largest absolute difference of its logits from eager execution's.
-    Ingest trials: `cpu_seconds_per_sample` of this process and its readers, and their resident
-    `memory_bytes` at the end.
+    Ingest trials: `cpu_seconds_per_sample` of this process and its readers, and their
+    `memory_bytes` at the end, what they share counted once (PSS).
     `environment` are the variables that change speed, `commit` is the project's (of rank 0).
     `visible_devices` is CUDA_VISIBLE_DEVICES as the launcher gave it, None if it did not.
     """
@@ -280,8 +280,9 @@ def conclude(
     exits: Sequence[RankExit],
     job: str | None = None,
     concurrent: bool = False,
+    ended: str | None = None,
 ) -> Outcome:
-    """Compose and write `outcome.json`, now, from what the ranks left in `folder`.
+    """Compose and write `outcome.json`, now, from what the ranks left in `folder`. `ended` is now if not given.
 
     A trial that is said to be "ok" but lacks a rank's report becomes "failed": no outcome claims
     more than its files hold.
@@ -310,7 +311,7 @@ def conclude(
         order=order,
         concurrent=concurrent,
         started=started,
-        ended=now(),
+        ended=ended or now(),
         workers=trial.workers,
         startup_seconds=max((r.startup_seconds for r in reports), default=None),
         first_step_seconds=max((r.first_step_seconds for r in reports), default=None),

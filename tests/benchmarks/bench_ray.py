@@ -1,6 +1,7 @@
 """Our Ray launcher beside Ray Train on the same running cluster: `make bench`, a few minutes.
 
-BENCH_LAUNCHES=1 makes it short.
+A target fails if the whole interval misses it. BENCH_LAUNCHES=1 makes it short; of one launch there is no interval,
+and what takes whole launches is held to half of its target only.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def test_two_workers_train_as_fast_as_under_ray_train(
             rates.append(BATCH / np.mean(turn.ours))
     note = f"{np.median(rates):.0f} samples/s per worker"
     measured.append(summarize("torch-ddp: rate / Ray Train's", ratios, "≥ 0.99", note))
-    assert measured[-1].median > 0.9
+    assert measured[-1].high >= 0.99
 
 
 def test_two_workers_train_sooner_than_under_ray_train(
@@ -94,7 +95,7 @@ def test_two_workers_train_sooner_than_under_ray_train(
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     note = f"{np.median(ours):.2f} s / {np.median(theirs):.2f} s"
     measured.append(summarize("torch-ddp: to first step / Ray Train's", ratios, "≤ 0.35", note))
-    assert measured[-1].median < 0.7
+    assert measured[-1].low <= (0.35 if LAUNCHES > 1 else 0.7)
 
 
 def _seconds_to_first_step(launcher: RayLauncher, results: Path, repeat: int) -> float:

@@ -36,7 +36,8 @@ def drivers() -> list[psutil.Process]:
 
 
 def trial(strategy: str, workers: int, steps: Steps = SHORT, **fields: Any) -> Trial:
-    return Trial(strategy=strategy, workers=workers, global_batch=12, steps=steps, precision="float64", **fields)
+    factors = {"strategy": strategy, "workers": workers, "global_batch": 12, "steps": steps, "precision": "float64"}
+    return Trial(**(factors | fields))
 
 
 def endless(workers: int = 2, strategy: str = "torch-ddp", **limits: float) -> Trial:

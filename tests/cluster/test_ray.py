@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -471,28 +472,50 @@ def test_a_token_that_is_not_the_clusters_is_said_at_once(
     assert str(token) in fault
 
 
-def test_a_cluster_answers_nobody_without_its_token(cluster: Cluster) -> None:
-    """Each port that a process of the cluster listens at, by what Ray speaks there: gRPC or HTTP."""
-    host = cluster.address.rpartition(":")[0]
-    ours = {process.pid: " ".join(process.cmdline()) for process in cluster.processes()}
-    listening = {c.laddr.port: c.pid for c in psutil.net_connections("inet") if c.status == "LISTEN" and c.pid in ours}
-    assert not [ours[pid] for pid in listening.values() if "dashboard.py" in ours[pid]]
-    refused = set()
-    for port in listening:
-        for method in ("NodeInfoGcs/GetAllNodeInfo", "NodeManager/GetNodeStats", "ObjectManager/Push"):
-            service, _, name = method.partition("/")
-            with grpc.insecure_channel(f"{host}:{port}") as channel:
-                call = channel.unary_unary(f"/ray.rpc.{service}Service/{name}")
-                with pytest.raises(grpc.RpcError) as caught:
-                    call(b"", timeout=5)
-            code = caught.value.code()  # type: ignore[attr-defined]
-            assert code.name in ("UNAUTHENTICATED", "UNIMPLEMENTED", "UNAVAILABLE"), (port, method)
-            if code.name == "UNAUTHENTICATED":
-                refused.add(service)
+# What Ray serves, each at ports of its own: the head, each node's raylet at two, workers and drivers, Ray Client.
+SERVED = {
+    "NodeInfoGcsService": "GetAllNodeInfo",
+    "NodeManagerService": "GetNodeStats",
+    "ObjectManagerService": "Push",
+    "CoreWorkerService": "GetCoreWorkerStats",
+    "RayletDriver": "ClusterInfo",
+}
+
+
+def test_a_cluster_answers_nobody_without_its_token(pack: RayLauncher, reachable: Cluster, tmp_path: Path) -> None:
+    """Each port that a process of the cluster listens at, while a trial runs: whatever is served there refuses."""
+    folder, ranks = begin(pack, endless(), tmp_path)
+    host = reachable.address.rpartition(":")[0]
+    ours = {process.pid: " ".join(process.cmdline()) for process in reachable.processes() + drivers()}
+
+    def listening() -> dict[int, str]:
+        found = [c for c in psutil.net_connections("inet") if c.status == "LISTEN" and c.pid in ours]
+        return {c.laddr.port: ours[c.pid] for c in found}
+
+    until(lambda: any("ray.util.client.server" in command for command in listening().values()), 20)  # the last to come
+    refusing: dict[str, set[str]] = {service: set() for service in SERVED}
+    for port, command in listening().items():
+        assert "dashboard.py" not in command
+        answers = {service: asked(f"{host}:{port}", f"/ray.rpc.{service}/{name}") for service, name in SERVED.items()}
         with pytest.raises((OSError, http.client.HTTPException)) as answer:
             urllib.request.urlopen(f"http://{host}:{port}/", timeout=5)
-        assert getattr(answer.value, "code", 401) == 401
-    assert refused == {"NodeInfoGcs", "NodeManager", "ObjectManager"}
+        if isinstance(answer.value, urllib.error.HTTPError):  # a node's agent
+            assert (answer.value.code, set(answers.values())) == (401, {"UNAVAILABLE"}), command
+            continue
+        (service,) = [service for service, code in answers.items() if code == "UNAUTHENTICATED"]
+        assert {code for other, code in answers.items() if other != service} == {"UNIMPLEMENTED"}, command
+        refusing[service].add(command)
+    assert all(refusing.values()), refusing
+    assert [any(name in c for c in refusing["CoreWorkerService"]) for name in ("ray::Rank", "ray_driver")] == [True] * 2
+    kill(ranks[0])
+    end(pack, folder, within=10)
+
+
+def asked(address: str, method: str) -> str:
+    """The name of the code with which a call without a token is refused."""
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(method)(b"", timeout=5)
+    return str(caught.value.code().name)  # type: ignore[attr-defined]
 
 
 def test_an_address_where_no_cluster_is_is_said_at_once(make: Make) -> None:
@@ -512,6 +535,32 @@ def test_a_node_with_other_versions_is_named(make: Make, monkeypatch: pytest.Mon
     assert "apex is absent there and 2.0 here" in faults[0]
     assert f"torch is {here['versions']['torch']} there and 1.0 here; install the same on all nodes" in faults[1]
     assert all(fault.startswith("node ") for fault in faults)
+
+
+def test_a_results_folder_that_nodes_do_not_see_is_refused_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "_probe", lambda results: contextlib.nullcontext("/nowhere/results/.look"))
+    faults = make().refuse([trial("torch", 1)])
+    assert len(faults) == 3  # the nodes
+    for fault in faults:
+        assert fault.startswith("node ")
+        assert fault.endswith(
+            ": does not see /nowhere/results; set launcher.shared_results: false, or use a folder that all nodes share"
+        )
+    assert make(shared_results=False).refuse([trial("torch", 1)]) == []
+
+
+def test_a_rank_that_cannot_be_started_fails_and_is_not_lost(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working = tmp_path / "working"
+    working.mkdir()
+    monkeypatch.chdir(working)
+    launcher = make()
+    assert launcher.refuse([trial("torch", 1)]) == []
+    working.rmdir()
+    outcome = end(launcher, start(launcher, trial("torch", 1), tmp_path), within=30)
+    assert outcome.status == "failed"
+    assert f" in {working}: " in outcome.error
 
 
 def scaling(*arguments: object) -> subprocess.CompletedProcess[str]:

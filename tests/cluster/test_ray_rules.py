@@ -12,11 +12,13 @@ import pytest
 
 from cluster.launcher import OptionsError
 from cluster.ray_capacity import Need, Node
-from cluster.ray_cluster import RayLauncher
+from cluster.ray_cluster import RayLauncher, _probe, _Refused
 from cluster.ray_connection import Cluster, in_a_line
 from cluster.ray_options import parse
-from cluster.ray_rank import NICENESS, Rank, claim, found_here, look
-from cluster.ray_trial import NODE_FILE, RANK_FILE, places
+from cluster.ray_rank import NICENESS, Rank, found_here, look
+from cluster.ray_trial import NODE_FILE, RANK_FILE, Lost, TrialOnRay, Unfit, places
+from jobs.cores import claim
+from jobs.results import write_trial
 from tests.cluster.ray_trials import trial
 
 
@@ -74,13 +76,13 @@ def test_fewer_cpus_than_a_rank_computes_on_are_refused(tmp_path: Path) -> None:
     launcher._known = [Node("a", "h", 4, 0)]
     (fault,) = launcher.refuse([trial("torch", 1, threads_per_worker=2)])
     assert fault == "launcher.cpus_per_worker: 1 is less than 2 threads"
-    (fault,) = launcher.refuse([trial("torch", 1, workload="ingest", readers=3)])
+    (fault,) = launcher.refuse([trial("torch", 1, workload="ingest", precision="float32", readers=3)])
     assert fault == "launcher.cpus_per_worker: 1 is less than 3 readers"
 
 
 def test_readers_of_files_have_cpus_too() -> None:
     options = parse({})
-    assert options.need(trial("torch", 1, workload="ingest", readers=3)).cpus == 3
+    assert options.need(trial("torch", 1, workload="ingest", precision="float32", readers=3)).cpus == 3
     assert options.need(trial("tf-mirrored", 2, threads_per_worker=2)).cpus == 4
     assert parse({"cpus_per_worker": 4}).need(trial("tf-mirrored", 2)).cpus == 8
 
@@ -148,11 +150,47 @@ def test_nothing_but_a_ranks_files_is_taken_from_a_node(name: str) -> None:
 def test_what_a_node_lacks_is_said() -> None:
     here, variables = str(Path(__file__).parents[2]), dict(os.environ)
     command = [sys.executable, "-P", "-m", "cluster.ray_rank", "--look"]
-    assert look(command, variables, here)["versions"] == found_here()["versions"]
-    assert look(["/nowhere/python"], variables, here) == {"fault": "there is no /nowhere/python"}
-    assert look(command, variables, "/nowhere") == {"fault": "there is no /nowhere"}
-    absent = look([sys.executable, "-c", "import no_such_module"], variables, here)
+    assert look(command, variables, here, None)["versions"] == found_here()["versions"]
+    assert look(command, variables, here, __file__)["versions"] == found_here()["versions"]
+    assert look(["/nowhere/python"], variables, here, None) == {"fault": "there is no /nowhere/python"}
+    assert look(command, variables, "/nowhere", None) == {"fault": "there is no /nowhere"}
+    assert look(command, variables, here, "/nowhere/.look") == {
+        "fault": "does not see /nowhere; set launcher.shared_results: false, or use a folder that all nodes share"
+    }
+    absent = look([sys.executable, "-c", "import no_such_module"], variables, here, None)
     assert absent["fault"].endswith("cannot run this project: ModuleNotFoundError: No module named 'no_such_module'")
+
+
+def test_what_nodes_are_shown_of_the_results_folder_is_not_left_behind(tmp_path: Path) -> None:
+    with _probe(tmp_path / "not" / "there" / "yet") as probe:
+        assert Path(probe).parent == tmp_path
+        assert os.path.exists(probe)
+    (tmp_path / "results").mkdir()
+    with _probe(tmp_path / "results") as probe:
+        assert Path(probe).parent == tmp_path / "results"
+    assert [path.name for path in tmp_path.rglob("*")] == ["results"]
+    (tmp_path / "file").touch()
+    with pytest.raises(_Refused) as refused, _probe(tmp_path / "file" / "results"):
+        pass
+    assert refused.value.args[0] == [f"{tmp_path / 'file'}: cannot be written to (Not a directory); use --results"]
+
+
+@pytest.mark.parametrize(("trouble", "status"), [(Unfit("wrong"), "failed"), (Lost("gone"), "lost")])
+def test_only_what_another_try_may_mend_is_lost(
+    trouble: Exception, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(self: TrialOnRay, group: Any) -> None:
+        raise trouble
+
+    monkeypatch.setattr(TrialOnRay, "_room", lambda self: None)
+    monkeypatch.setattr(TrialOnRay, "_begin", begin)
+    said: dict[str, Any] = {}
+    what = trial("torch", 1)
+    write_trial(tmp_path / "trial", what)
+    need = {"count": 1, "cpus": 1, "gpus": 0, "spread": False}
+    order = {"trial": what.id, "folder": str(tmp_path / "trial"), "need": need, "shared": True, "wait": 1.0}
+    TrialOnRay(Cluster({"environment": {}, "cwd": "/"}), lambda **message: said.update(message), order).run()
+    assert (said["status"], said["error"]) == (status, str(trouble))
 
 
 def test_a_node_with_another_niceness_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cluster.ray_slurm import parse, script
 from jobs.results import read_outcome
@@ -94,6 +97,48 @@ def test_the_script_holds_what_was_asked_for(tmp_path: Path) -> None:
     assert f"'{tmp_path}/my study.yaml'" in text
     assert "ray stop" not in "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     subprocess.run(["bash", "-n"], input=text, text=True, check=True, env=dict(os.environ))
+
+
+NASTY = st.text(alphabet=st.sampled_from("ab/'\"`$(){};&|<>\\!*?#~ %\té\n\r\x1b\u2028"), min_size=1, max_size=12)
+
+
+def directives(text: str) -> list[str]:
+    return [line for line in text.split("\n") if line.startswith("#SBATCH")]
+
+
+@settings(max_examples=100)
+@given(stem=NASTY, results=NASTY)
+def test_whatever_a_path_holds_no_line_of_the_script_is_another(stem: str, results: str) -> None:
+    """It is refused, or is one word for the shell, and on the one line of its directive for sbatch."""
+    study, options = Path("/home/me") / stem.replace("/", ""), ["cpus_per_node=1", "time=1"]
+    try:
+        text = script(study, parse([*options, f"results={results}"]))
+    except ValueError as error:
+        assert not f"{study.stem}{Path(results).resolve()}".isprintable()
+        assert str(error).isprintable()
+        return
+    assert all(line.isprintable() for line in directives(text))
+    names = [[line.partition("=")[0] for line in directives(t)] for t in (text, script(Path("s"), parse(options)))]
+    assert names[0] == names[1]
+    run = shlex.split(text[text.index(" -m scaling run ") :].partition(" &\nstudy=$!")[0])
+    assert run == ["-m", "scaling", "run", str(study), "--on", "ray", "--results", str(Path(results).resolve())]
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+
+
+def test_values_are_read_as_they_stand() -> None:
+    words = ["constraint=[rack1|rack2]&gpu", "results=@x", "account=0123", "partition=yes", "qos=1e3", "time=1:30:00"]
+    job = parse(["nodes=2", "cpus_per_node=4", "exclusive=true", "setup=['echo 1']", *words])
+    assert (job.constraint, job.results, job.account, job.partition) == ("[rack1|rack2]&gpu", "@x", "0123", "yes")
+    assert (job.nodes, job.exclusive, job.setup, job.qos, job.time) == (2, True, ["echo 1"], "1e3", "1:30:00")
+
+
+@pytest.mark.parametrize("word", ["results=a\ntouch canary/b", "partition=a\ntouch canary", "nodes=[", "nodes"])
+def test_what_is_wrong_is_said_on_one_line(word: str, tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.touch()
+    command = [sys.executable, "-m", "cluster.ray_slurm", study, "cpus_per_node=1", "time=1", word]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
 
 
 @pytest.mark.parametrize(
