@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -46,7 +47,15 @@ class Cluster:
 
     def actors(self) -> list[psutil.Process]:
         """Ray's workers that hold a rank."""
-        return [p for p in self.processes() if "ray::Rank" in " ".join(p.cmdline())]
+        return [process for process, command in self.commands() if "ray::Rank" in command]
+
+    def commands(self) -> list[tuple[psutil.Process, str]]:
+        """The cluster's processes, but for what ends meanwhile, with their command lines."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                found.append((process, " ".join(process.cmdline())))
+        return found
 
     def add(self) -> None:
         """Start one more node; the first is the head."""

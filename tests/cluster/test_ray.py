@@ -486,7 +486,8 @@ def test_a_cluster_answers_nobody_without_its_token(pack: RayLauncher, reachable
     """Each port that a process of the cluster listens at, while a trial runs: whatever is served there refuses."""
     folder, ranks = begin(pack, endless(), tmp_path)
     host = reachable.address.rpartition(":")[0]
-    ours = {process.pid: " ".join(process.cmdline()) for process in reachable.processes() + drivers()}
+    ours = {process.pid: command for process, command in reachable.commands()}
+    ours |= {process.pid: " ".join(process.cmdline()) for process in drivers()}
 
     def listening() -> dict[int, str]:
         found = [c for c in psutil.net_connections("inet") if c.status == "LISTEN" and c.pid in ours]
