@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import horovod_build
+from cluster.folder import LOOK
 from cluster.launcher import Launch, OptionsError, State, lacking
 from cluster.ray_capacity import Need, Node, what_there_is
 from cluster.ray_child import CLOSE_SECONDS, Child
@@ -271,7 +272,8 @@ class RayLauncher:
 def _probe(results: Path) -> Iterator[str]:
     """A file for nodes to see if they share the results folder, or what is there of its path. Raises _Refused."""
     folder = next(path for path in (results, *results.parents) if path.exists())
-    probe = folder / f".look.{secrets.token_hex(8)}"
+    # In the folder itself, which is this driver's alone, by a name that cluster/folder.py knows for ours.
+    probe = folder / (LOOK if folder == results else f"{LOOK}.{secrets.token_hex(8)}")
     try:
         probe.touch()
     except OSError as error:

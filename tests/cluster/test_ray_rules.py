@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cluster.folder import ResultsFolder
 from cluster.launcher import OptionsError
 from cluster.ray_capacity import Need, Node
 from cluster.ray_cluster import RayLauncher, _probe, _Refused
@@ -17,6 +18,7 @@ from cluster.ray_connection import Cluster, in_a_line
 from cluster.ray_options import parse
 from cluster.ray_rank import NICENESS, Rank, found_here, look
 from cluster.ray_trial import NODE_FILE, RANK_FILE, Lost, TrialOnRay, Unfit, places
+from cluster.study_file import check
 from jobs.cores import claim
 from jobs.results import write_trial
 from tests.cluster.ray_trials import trial
@@ -218,3 +220,14 @@ def test_unknown_options_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(OptionsError, match="RAY_ADDRESS: 'auto' is not an address"):
         RayLauncher({}, tmp_path)
+
+
+def test_what_a_killed_driver_left_for_nodes_to_see_keeps_nobody_out(tmp_path: Path) -> None:
+    with _probe(tmp_path) as probe:
+        left = Path(probe).name
+    (tmp_path / left).touch()
+    study = check({"name": "t", "strategies": ["torch"], "workers": [1], "batch": {"global": 8}, "scaling": ["strong"]})
+    folder = ResultsFolder(tmp_path)
+    folder.open(study)
+    folder.close()
+    assert (tmp_path / "study.yaml").exists()
