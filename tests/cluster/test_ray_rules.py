@@ -18,6 +18,7 @@ from cluster.ray_connection import Cluster, in_a_line
 from cluster.ray_options import parse
 from cluster.ray_rank import NICENESS, Rank, found_here, look
 from cluster.ray_trial import NODE_FILE, RANK_FILE, Lost, TrialOnRay, Unfit, places
+from cluster.study import StudyError
 from cluster.study_file import check
 from jobs.cores import claim
 from jobs.results import write_trial
@@ -230,4 +231,6 @@ def test_what_a_killed_driver_left_for_nodes_to_see_keeps_nobody_out(tmp_path: P
     folder = ResultsFolder(tmp_path)
     folder.open(study)
     folder.close()
-    assert (tmp_path / "study.yaml").exists()
+    (tmp_path / "of somebody else").touch()
+    with pytest.raises(StudyError):
+        folder.open(study)
