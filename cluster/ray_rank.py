@@ -37,7 +37,13 @@ class Rank:
     Of an actor on a node that was cut off nobody can ask anything any more; its rank must not stay.
     """
 
-    def __init__(self, lease: float) -> None:
+    def __init__(self, lease: float, node: str | None = None) -> None:
+        """`node` is the id of the Ray node for which the rank has its number. Raises RuntimeError on another."""
+        if node is not None:
+            import ray
+
+            if (here := ray.get_runtime_context().get_node_id()) != node:
+                raise RuntimeError(f"node {node[:8]} has died, and Ray has put this actor on {here[:8]}")
         self._lease = lease
         self._heard = time.monotonic()
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,21 +52,10 @@ class Rank:
         self._own: str | None = None
         self._folder = self._prefix = ""
 
-    def where(self) -> dict[str, str]:
-        """The node: its id, by which nodes are told apart (several may share an address), and its address."""
-        import ray
-
-        return {"node": ray.get_runtime_context().get_node_id(), "address": ray.util.get_node_ip_address()}
-
-    def free_port(self, address: str) -> int:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address, 0))
-            return int(probe.getsockname()[1])
-
     def begin(self, command: list[str], variables: dict[str, str], cwd: str, folder: str, trial: str | None) -> str:
-        """Start the rank in the trial's folder. Returns what is wrong, empty if nothing is.
+        """Start the rank in the trial's folder. Returns what is wrong with this node, empty if nothing is.
 
+        Raises OSError if the port where all ranks are to meet, on this node if the rank is the first, is taken.
         With `trial`, the text of trial.json, the folder is one of this node alone, which then has the
         same name; without it, the folder is the driver's.
         """
@@ -72,6 +67,10 @@ class Rank:
             Path(folder, "trial.json").write_text(trial, encoding="utf-8")
         elif not os.path.exists(os.path.join(folder, "trial.json")):
             return not_seen(folder)
+        if variables["RANK"] == "0" and (port := int(variables["MASTER_PORT"])):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((variables["MASTER_ADDR"], port))
         self._folder, self._prefix = folder, f"rank-{int(variables['RANK']):05d}."
         devices = {name: os.environ[name] for name in DEVICES if name in os.environ}
         environment = variables | devices | {PARENT: str(os.getpid())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,9 @@ END_SECONDS = 12.0  # that ranks have to end when asked; those that have not ans
 SPARE_SECONDS = 30.0  # past the trial's own limit, which each rank's keeper holds
 TELL_SECONDS = 2.0  # of waiting for room, before anything is said of it: it takes one even if there is room
 GONE_SECONDS = 30.0  # that a trial waits for nodes that are no more, before it is given up
+
+# One of them is where ranks meet: below those that a kernel gives out by itself, above those of Ray's workers.
+PORTS = range(20000, 30000)
 
 # A file that a rank leaves; nothing else is taken from a node.
 RANK_FILE = re.compile(r"rank-(\d{5,})\.(?:jsonl|json|log|alive|exit|keeper)")
@@ -131,40 +135,43 @@ class TrialOnRay(threading.Thread):
         self._say(**{"is": "state", "trial": self.name, "text": text, "reason": reason, "nodes": nodes})
 
     def _begin(self, group: Any) -> None:
-        """Start an actor in each bundle, number the ranks node by node, and start them. Raises Unfit, Lost."""
+        """Number the ranks node by node, and start each in an actor of its own. Raises Unfit, Lost.
+
+        Nothing is asked of the actors: an actor's first answer costs it 0.3 s of imports in Ray.
+        """
         import ray
+        from ray.util.placement_group import placement_group_table
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        actor = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=4)(ray_rank.Rank)
-        self._actors = [
-            actor.options(
-                num_cpus=self._need.cpus,
-                num_gpus=self._need.gpus,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
-            ).remote(LEASE_SECONDS)
-            for index in range(self._need.count)
-        ]
-        wheres = self._values([a.where.remote() for a in self._actors])
-        nodes = list(dict.fromkeys(where["node"] for where in wheres))
-        order = sorted(range(len(wheres)), key=lambda index: nodes.index(wheres[index]["node"]))
-        self._actors = [self._actors[index] for index in order]
-        wheres = [wheres[index] for index in order]
-        self._names = {r: f"{where['address']} ({where['node'][:8]})" for r, where in enumerate(wheres)}
-        probe = str(self._folder / TRIAL) if self._shared else None
-        unlike, silent = self._cluster.differences([n for n in self._cluster.nodes() if n.id in nodes], probe)
+        living = {node.id: node for node in self._cluster.nodes()}
+        bundles = dict(sorted(placement_group_table(group)["bundles_to_node_id"].items()))
+        nodes = [living[n] for n in dict.fromkeys(bundles.values()) if n in living]
+        ranks = [(index, node) for node in nodes for index, place in bundles.items() if place == node.id]
+        if len(ranks) < self._need.count:
+            raise Lost("a node was gone as soon as it had been given to the trial")
+        self._names = {rank: node.name for rank, (_, node) in enumerate(ranks)}
+        unlike, silent = self._cluster.differences(nodes, str(self._folder / TRIAL) if self._shared else None)
         if unlike:
             raise Unfit("; ".join(unlike))
         if silent:
             raise Lost("; ".join(silent))
         # On one node the ranks meet as they do without Ray, and nothing of theirs listens beyond it.
-        master = wheres[0]["address"] if len(nodes) > 1 else LOOPBACK
-        port = self._values([self._actors[0].free_port.remote(master)])[0] if len(wheres) > 1 else 0
+        master = nodes[0].address if len(nodes) > 1 else LOOPBACK
+        port = secrets.choice(PORTS) if len(ranks) > 1 else 0
         trial = None if self._shared else (self._folder / TRIAL).read_text(encoding="utf-8")
+        remote = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=4)(ray_rank.Rank)
         begun = []
-        for place in places([where["node"] for where in wheres], master, port):
+        for place, (index, node) in zip(places([n.id for _, n in ranks], master, port), ranks, strict=True):
+            actor = remote.options(
+                num_cpus=self._need.cpus,
+                num_gpus=self._need.gpus,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
+            ).remote(LEASE_SECONDS, node.id)
+            self._actors.append(actor)
             variables = self._cluster.variables | rank_variables(place)
-            begin = self._actors[place.rank].begin
-            begun.append(begin.remote(self._cluster.command, variables, self._cluster.cwd, str(self._folder), trial))
+            begun.append(
+                actor.begin.remote(self._cluster.command, variables, self._cluster.cwd, str(self._folder), trial)
+            )
         for rank, fault in enumerate(self._values(begun)):
             if fault:
                 raise Unfit(f"node {self._names[rank]} {fault}")

@@ -26,6 +26,7 @@ class TorchDDP(TorchLoop):
         if place.rank == 0:
             meeting.held.listen(socket.SOMAXCONN)
             listener = meeting.held.detach()
+        meeting.barrier()  # who finds nobody listening waits up to a second before it tries again
         timeout = timedelta(seconds=self.trial.limits.trial)
         store = dist.TCPStore(
             first.address,

@@ -43,6 +43,7 @@ class TorchLoop(Strategy):
 
     def prepare(self) -> None:
         import torch
+        import torch._dynamo  # as the first optimizer and DDP would do
 
         threads = self.trial.threads_per_worker
         torch.set_num_threads(threads)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +23,11 @@ from cluster.ray_trial import NODE_FILE, RANK_FILE, Lost, TrialOnRay, Unfit, pla
 from cluster.study import StudyError
 from cluster.study_file import check
 from jobs.cores import claim
+from jobs.rendezvous import LOOPBACK, master_port
 from jobs.results import write_trial
 from tests.cluster.ray_trials import trial
+
+ALONE = {"RANK": "0", "MASTER_ADDR": LOOPBACK, "MASTER_PORT": "0"}
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +119,7 @@ def test_a_rank_of_which_nobody_asks_ends_by_itself(tmp_path: Path) -> None:
     """As on a node that was cut off from the driver and from Ray."""
     actor, sleep = Rank(lease=0.5), [sys.executable, "-c", "import time; time.sleep(600)"]
     (tmp_path / "trial.json").touch()
-    assert actor.begin(sleep, {"RANK": "0"}, str(tmp_path), str(tmp_path), None) == ""
+    assert actor.begin(sleep, ALONE, str(tmp_path), str(tmp_path), None) == ""
     heard = Rank.news(actor, 10.0)
     assert heard is not None
     assert (heard["code"], heard["asked"]) == (-signal.SIGTERM, True)
@@ -126,7 +131,7 @@ def test_a_rank_lists_its_own_files_alone(tmp_path: Path) -> None:
     (tmp_path / "rank-00001.json").touch()
     (tmp_path / ".rank-00001.exit.7").symlink_to(tmp_path / "gone")
     actor, leave = Rank(lease=10.0), ["touch", str(tmp_path / "rank-00000.exit")]
-    assert actor.begin(leave, {"RANK": "0"}, str(tmp_path), str(tmp_path), None) == ""
+    assert actor.begin(leave, ALONE, str(tmp_path), str(tmp_path), None) == ""
     heard = Rank.news(actor, 10.0)
     assert heard is not None
     assert (heard["code"], heard["files"]) == (0, {"rank-00000.exit": 0})
@@ -134,11 +139,30 @@ def test_a_rank_lists_its_own_files_alone(tmp_path: Path) -> None:
 
 def test_a_rank_that_cannot_be_started_says_why(tmp_path: Path) -> None:
     (tmp_path / "trial.json").touch()
-    missing = Rank(lease=1.0).begin(["/nowhere/python"], {"RANK": "0"}, str(tmp_path), str(tmp_path), None)
+    missing = Rank(lease=1.0).begin(["/nowhere/python"], ALONE, str(tmp_path), str(tmp_path), None)
     assert "cannot start /nowhere/python" in missing
-    absent = Rank(lease=1.0).begin(["true"], {"RANK": "0"}, str(tmp_path), str(tmp_path / "trial"), None)
+    absent = Rank(lease=1.0).begin(["true"], ALONE, str(tmp_path), str(tmp_path / "trial"), None)
     assert "does not see" in absent
     assert "launcher.shared_results: false" in absent
+
+
+def test_ranks_are_not_sent_to_a_port_that_another_has(tmp_path: Path) -> None:
+    (tmp_path / "trial.json").touch()
+    with socket.create_server((LOOPBACK, 0)) as other:
+        taken = ALONE | {"MASTER_PORT": str(other.getsockname()[1])}
+        with pytest.raises(OSError, match="Address already in use"):
+            Rank(lease=1.0).begin(["true"], taken, str(tmp_path), str(tmp_path), None)
+        assert Rank(lease=1.0).begin(["true"], taken | {"RANK": "1"}, str(tmp_path), str(tmp_path), None) == ""
+    free = ALONE | {"MASTER_PORT": str(master_port())}
+    assert Rank(lease=1.0).begin(["true"], free, str(tmp_path), str(tmp_path), None) == ""
+
+
+def test_an_actor_that_ray_has_moved_is_not_the_rank_that_was_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = SimpleNamespace(get_node_id=lambda: "b" * 56)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_runtime_context=lambda: context))
+    Rank(1.0, "b" * 56)
+    with pytest.raises(RuntimeError, match="node aaaaaaaa has died, and Ray has put this actor on bbbbbbbb"):
+        Rank(1.0, "a" * 56)
 
 
 @pytest.mark.parametrize(
