@@ -19,6 +19,7 @@ class TensorFlowMultiWorker(TensorFlowLoop):
         import tensorflow as tf
 
         os.environ["TF_CONFIG"] = tf_config(self.context.rendezvous)
+        self.context.rendezvous.barrier()  # who finds nobody listening waits a second before it tries again
         kinds = tf.distribute.experimental
         how = kinds.CommunicationImplementation
         options = kinds.CommunicationOptions(implementation=how.NCCL if self.gpus else how.RING)
