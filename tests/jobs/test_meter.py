@@ -10,6 +10,8 @@ import pytest
 
 from jobs.data import Indices
 from jobs.meter import Meter
+from jobs.results import write_trial
+from jobs.trial import Steps, Trial
 from jobs.watchdog import Watchdog
 
 
@@ -61,6 +63,23 @@ def test_what_was_done_before_a_failure_is_kept(watchdog: Watchdog) -> None:
     with pytest.raises(RuntimeError, match="gone"):
         meter.run(step, watchdog, 60.0)
     assert [row["loss"] for row in meter.rows()] == [None, None, None]
+
+
+def test_garbage_is_looked_for_once_all_is_imported(tmp_path: Path) -> None:
+    """The worker's process, from imports without a collector to steps with one."""
+    trial = Trial(strategy="torch", workers=1, global_batch=2, steps=Steps(warmup=1, measured=1, compute_only=0))
+    write_trial(tmp_path / "trial", trial)
+    watched = f"""
+import gc, jobs.meter, jobs.worker
+train = jobs.meter.Meter.run
+def run(*arguments):
+    print(gc.isenabled(), gc.get_freeze_count() > 100_000, flush=True)
+    train(*arguments)
+jobs.meter.Meter.run = run
+jobs.worker.main([{str(tmp_path / "trial")!r}])
+"""
+    done = subprocess.run([sys.executable, "-c", watched], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True\n"
 
 
 class SlowDevice:
