@@ -37,13 +37,7 @@ class Rank:
     Of an actor on a node that was cut off nobody can ask anything any more; its rank must not stay.
     """
 
-    def __init__(self, lease: float, node: str | None = None) -> None:
-        """`node` is the id of the Ray node for which the rank has its number. Raises RuntimeError on another."""
-        if node is not None:
-            import ray
-
-            if (here := ray.get_runtime_context().get_node_id()) != node:
-                raise RuntimeError(f"node {node[:8]} has died, and Ray has put this actor on {here[:8]}")
+    def __init__(self, lease: float) -> None:
         self._lease = lease
         self._heard = time.monotonic()
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,14 +46,21 @@ class Rank:
         self._own: str | None = None
         self._folder = self._prefix = ""
 
-    def begin(self, command: list[str], variables: dict[str, str], cwd: str, folder: str, trial: str | None) -> str:
+    def begin(
+        self, node: str, command: list[str], variables: dict[str, str], cwd: str, folder: str, trial: str | None
+    ) -> str:
         """Start the rank in the trial's folder. Returns what is wrong with this node, empty if nothing is.
 
-        Raises OSError if the port where all ranks are to meet, on this node if the rank is the first, is taken.
+        Raises RuntimeError where another try may do better: if Ray has put the actor on another node than the one
+        with the id `node`, for which the rank has its number, or if the port where rank 0 is to be met is taken.
         With `trial`, the text of trial.json, the folder is one of this node alone, which then has the
         same name; without it, the folder is the driver's.
         """
+        import ray
+
         self._heard = time.monotonic()
+        if (here := ray.get_runtime_context().get_node_id()) != node:
+            raise RuntimeError(f"node {node[:8]} has died, and Ray has put this actor on {here[:8]}")
         if trial is not None:
             self._own = tempfile.mkdtemp(prefix="scaling-rank-")
             folder = os.path.join(self._own, os.path.basename(folder))
@@ -70,7 +71,10 @@ class Rank:
         if variables["RANK"] == "0" and (port := int(variables["MASTER_PORT"])):
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((variables["MASTER_ADDR"], port))
+                try:
+                    probe.bind((variables["MASTER_ADDR"], port))
+                except OSError as error:
+                    raise RuntimeError(f"port {port} of {variables['MASTER_ADDR']}: {error.strerror}") from None
         self._folder, self._prefix = folder, f"rank-{int(variables['RANK']):05d}."
         devices = {name: os.environ[name] for name in DEVICES if name in os.environ}
         environment = variables | devices | {PARENT: str(os.getpid())}

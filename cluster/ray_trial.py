@@ -166,11 +166,13 @@ class TrialOnRay(threading.Thread):
                 num_cpus=self._need.cpus,
                 num_gpus=self._need.gpus,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
-            ).remote(LEASE_SECONDS, node.id)
+            ).remote(LEASE_SECONDS)
             self._actors.append(actor)
             variables = self._cluster.variables | rank_variables(place)
             begun.append(
-                actor.begin.remote(self._cluster.command, variables, self._cluster.cwd, str(self._folder), trial)
+                actor.begin.remote(
+                    node.id, self._cluster.command, variables, self._cluster.cwd, str(self._folder), trial
+                )
             )
         for rank, fault in enumerate(self._values(begun)):
             if fault:
