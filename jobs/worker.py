@@ -346,7 +346,7 @@ def main(arguments: list[str]) -> None:
     if len(arguments) != 1:
         sys.exit("usage: python -m jobs.worker TRIAL_DIR")
     die_with_parent()
-    gc.disable()  # until all is imported: to look for garbage in it takes a fifth of the time, and there is none
+    gc.disable()  # until all is imported: to look for garbage in it takes a fifth of the time and finds next to none
     try:
         with ExitStack() as ends:
             run(Path(arguments[0]), ends)
