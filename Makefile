@@ -21,7 +21,7 @@ help:
 	@echo "make test-gpu what needs an NVIDIA GPU, with EXTRA=gpu set up"
 	@echo "make lint     lint and types"
 	@echo "make test-xla PyTorch/XLA's tests, in an environment of their own (.venv-xla)"
-	@echo "make bench    what measures speed: ratios, in minutes"
+	@echo "make bench    what measures speed: ratios, in ten minutes; PART=training for a part"
 	@echo "make horovod  build Horovod again where its build has failed"
 	@echo "make clean    remove .venv and caches (results stay)"
 
@@ -81,8 +81,12 @@ $(XLA)/.ready: constraints-xla.txt pyproject.toml
 test-xla: setup-xla
 	@$(XLA)/bin/python -m pytest tests/xla
 
+# PART is one of them, or several: each is tests/benchmarks/bench_PART.py.
+BENCHES := $(patsubst tests/benchmarks/bench_%.py,%,$(wildcard tests/benchmarks/bench_*.py))
+
 bench: setup
-	@$(BIN)/python -m pytest -s tests/benchmarks/bench_*.py
+	@$(if $(filter-out $(BENCHES),$(PART)),echo "PART=$(PART): there are $(sort $(BENCHES))" >&2; exit 2)
+	@$(BIN)/python -m pytest -s $(patsubst %,tests/benchmarks/bench_%.py,$(or $(PART),$(sort $(BENCHES))))
 
 clean:
 	rm -rf $(VENV) $(XLA) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
