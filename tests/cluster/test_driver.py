@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from cluster import study_file
-from cluster.driver import Plan, Summary, plan, run, schedule
+from cluster.driver import RETRIES, Cancelled, Plan, Summary, plan, run, schedule
 from cluster.folder import ResultsFolder
 from cluster.launcher import Launch
 from cluster.local import LocalLauncher
@@ -52,12 +52,14 @@ class Silent:
 
 
 class Instant(LocalLauncher):
-    """A launcher whose trials have ended as soon as they are started; those in `failing` have failed.
+    """A launcher whose trials have ended as soon as they are started; those in `failing` have failed, and those
+    in `ends` end as it says, launch by launch.
 
     It stands in for the real one only where the question is the driver's bookkeeping.
     """
 
     failing: frozenset[str] = frozenset()
+    ends: dict[str, list[results.Status]] = {}
 
     def start(self, launches: Any) -> None:
         self._ended = []
@@ -65,7 +67,9 @@ class Instant(LocalLauncher):
             self._finish(launch)
 
     def _finish(self, launch: Launch) -> None:
-        failed = launch.trial.id in self.failing
+        status: results.Status = "failed" if launch.trial.id in self.failing else "ok"
+        if self.ends.get(launch.trial.id):
+            status = self.ends[launch.trial.id].pop(0)
         for rank in range(launch.trial.processes):
             results.append_steps(launch.folder, rank, [])
             results.write_rank_report(
@@ -93,8 +97,8 @@ class Instant(LocalLauncher):
             )
         results.conclude(
             launch.folder,
-            status="failed" if failed else "ok",
-            error="broken" if failed else "",
+            status=status,
+            error="broken" if status != "ok" else "",
             launcher="local",
             order=launch.order,
             started=results.now(),
@@ -112,10 +116,11 @@ def drive(
     change: dict[str, Any] | None = None,
     precision: Any = lambda path: {},
     failing: frozenset[str] = frozenset(),
+    ends: dict[str, list[results.Status]] | None = None,
 ) -> tuple[Summary, ResultsFolder, Plan, list[str]]:
     study = study_file.check(STUDY | (change or {}))
     launcher = Instant(study.launcher.options, results_at)
-    launcher.failing = failing
+    launcher.failing, launcher.ends = failing, ends or {}
     planned = plan(study, launcher)
     folder = ResultsFolder(results_at)
     folder.open(study)
@@ -264,6 +269,7 @@ def finished(results_at: Path) -> set[str]:
     return {p.parent.name for p in results_at.glob("trials/*/outcome.json")}
 
 
+@pytest.mark.usefixtures("bare_ranks")
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_driver_ended_at_any_moment_resumes_and_leaves_no_rank(
     blow: signal.Signals, slow_study: Path, tmp_path: Path
@@ -286,6 +292,7 @@ def test_a_driver_ended_at_any_moment_resumes_and_leaves_no_rank(
     assert "was not finished" in " ".join(second.stdout.split())
 
 
+@pytest.mark.usefixtures("bare_ranks")
 def test_a_second_driver_on_the_same_folder_is_refused(slow_study: Path, tmp_path: Path) -> None:
     results_at = tmp_path / "r"
     first = subprocess.Popen(command(slow_study, results_at), cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -318,3 +325,39 @@ def test_a_real_trial_of_each_point_is_ordered_as_launched(tmp_path: Path) -> No
 def test_trials_of_a_point_are_named_alike() -> None:
     trial = Trial(strategy="torch", workers=1, global_batch=4, repeat=7)
     assert trial.id == f"{trial.point}-r07"
+
+
+def test_every_launch_that_was_lost_is_tried_again_so_and_so_often(tmp_path: Path) -> None:
+    study = study_file.check(STUDY)
+    points = plan(study, Instant(study.launcher.options, tmp_path)).grid.points
+    ids = [trial.id for trial in schedule(points, range(2), study.seed)]
+    ends: dict[str, list[results.Status]] = {trial_id: ["lost"] * RETRIES for trial_id in ids}
+    ends[ids[0]].append("lost")
+    summary, folder, _, _ = drive(tmp_path / "r", ends=ends)
+    assert (summary.ok, [(o.trial_id, o.status) for o in summary.failed]) == (5, [(ids[0], "lost")])
+    assert len(folder.moved) == len(list((tmp_path / "r" / "set-aside").iterdir())) == 6 * RETRIES
+    assert drive(tmp_path / "r")[3] == [ids[0]]
+
+
+@pytest.mark.parametrize("status", ["failed", "timeout", "cancelled", "lost"])
+def test_only_what_ended_well_counts_as_done(status: results.Status, tmp_path: Path) -> None:
+    victim = drive(tmp_path / "plan")[2].grid.points[1].id
+    assert drive(tmp_path / "r", ends={victim: [status] * (RETRIES + 1)})[0].failed[0].status == status
+    again, folder, _, ids = drive(tmp_path / "r")
+    assert (ids, again.ok, again.done_before) == ([victim], 1, 5)
+    assert folder.moved[-1].startswith(f"{victim} had ended as {status}: broken")
+
+
+def test_a_study_that_was_cancelled_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = Silent.ended
+
+    def cancel(display: Silent, outcome: results.Outcome) -> None:
+        ended(display, outcome)
+        ResultsFolder(tmp_path).want_cancel()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Silent, "ended", cancel)
+        with pytest.raises(Cancelled):
+            drive(tmp_path)
+    again = drive(tmp_path)[0]
+    assert (again.done_before, again.ok) == (1, 5)

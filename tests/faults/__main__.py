@@ -13,6 +13,7 @@ revision: caught (by which test), not caught, not ended in time, or an error: th
 
     --table         show what is kept, and run nothing
     --check-clean   run the tests without any fault first: one that fails anyway catches nothing
+    --confirm       run what has failed once more with the fault and once without, to tell a catch from a chance
     --missing       only the faults that the column does not have yet, or only as errors
 """
 
@@ -32,7 +33,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -189,7 +190,7 @@ def run(tree: Path, tests: Sequence[str]) -> Result:
 def judged(code: int, text: str) -> tuple[str, str]:
     """What pytest's exit code and output say."""
     lines = text.splitlines()
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", text, re.MULTILINE)
     last = next((line.strip("= ") for line in reversed(lines) if line.strip()), "no output")
     if code in (1, 2) and failed:
         return "yes", failed[1]
@@ -230,21 +231,42 @@ def marked(process: psutil.Process, mark: str) -> bool:
         return False
 
 
-def tried(tree: Path, path: Path, commit: str, broken: dict[tuple[str, ...], str]) -> Result:
+@dataclass
+class Doubts:
+    """Of catches, which may be chance: lists of tests that are `broken` anyway, each with what it came to; tests
+    that are known to be `passing` without a fault; and whether to `confirm` each catch."""
+
+    broken: dict[tuple[str, ...], str]
+    passing: set[str]
+    confirm: bool
+
+
+def tried(tree: Path, path: Path, commit: str, doubts: Doubts) -> Result:
     """Apply the fault, run its tests, and take it back."""
     try:
         fault = read(path)
     except BadFault as error:
         return Result("error", str(error))
     tests = fault.tests_at(commit)
-    if why := broken.get(tests):
+    if why := doubts.broken.get(tests):
         return Result("error", f"its tests do not pass without it: {why}")
     try:
         if (done := git("apply", str(path.resolve()), at=tree)).returncode:
             return Result("error", f"does not apply: {done.stderr.strip().splitlines()[0].removeprefix('error: ')}")
-        return run(tree, tests)
+        result = run(tree, tests)
+        if result.caught != "yes" or not doubts.confirm:
+            return result
+        if run(tree, [result.by]).caught != "yes":
+            return replace(result, caught="error", by=f"{result.by} failed, and passed when it was run again")
     finally:
         clean(tree)
+    if result.by not in doubts.passing:
+        again = run(tree, [result.by])
+        clean(tree)
+        if again.caught != "no":
+            return replace(result, caught="error", by=f"{result.by} does not pass without it either")
+        doubts.passing.add(result.by)
+    return result
 
 
 def without_faults(tree: Path, patches: Sequence[Path], commit: str, console: Console) -> dict[tuple[str, ...], str]:
@@ -349,6 +371,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--column", metavar="NAME", help="what its results are called (the commit's short name)")
     parser.add_argument("--table", action="store_true", help="show what is kept, and run nothing")
     parser.add_argument("--check-clean", action="store_true", help="run the tests without any fault first")
+    parser.add_argument("--confirm", action="store_true", help="run what has failed once more, with and without")
     parser.add_argument("--missing", action="store_true", help="only what the column has not, or only as an error")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -369,9 +392,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with checkout(commit) as tree:
             broken = without_faults(tree, todo, commit, console) if options.check_clean else {}
+            doubts = Doubts(broken, set(), options.confirm)
             for number, path in enumerate(todo, 1):
                 name = f"{path.parent.name}/{path.stem}"
-                result = tried(tree, path, commit, broken)
+                result = tried(tree, path, commit, doubts)
                 keep(name, column, result)
                 console.print(f"{number}/{len(todo)} {escape(name)}: {cell(asdict(result))}", highlight=False)
     except KeyboardInterrupt:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from jobs import guard
-from jobs.files import RankExit
+from jobs.files import RankExit, rank_file
 from jobs.rendezvous import RankEnvironment
 from jobs.results import read_exit, write_trial
 from jobs.trial import Trial
+from tests.running import until
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +66,55 @@ def test_a_keeper_that_is_asked_to_end_while_it_writes_how_its_rank_did_goes_on(
     monkeypatch.setattr(RankExit, "write", asked_meanwhile)
     left = keep(folder, "exit 7", monkeypatch)
     assert (left.exit_code, left.asked) == (7, False)
+
+
+def test_a_rank_that_has_failed_before_its_keeper_is_asked_to_end_failed_by_itself(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(processes: list[subprocess.Popen[bytes]], seconds: float) -> None:
+        processes[0].wait(20)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(guard, "sleep_until_a_death", asked)
+    left = keep(folder, "exit 7", monkeypatch)
+    assert (left.exit_code, left.asked) == (7, False)
+
+
+def test_what_a_rank_has_started_ends_with_it() -> None:
+    rank = subprocess.Popen(["bash", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
+    assert rank.stdout is not None
+    child = psutil.Process(int(rank.stdout.readline()))
+    guard.end([rank])
+    try:
+        until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 5)
+    finally:
+        rank.stdout.close()
+        if child.is_running():
+            child.kill()
+
+
+def test_a_rank_inherits_what_the_shell_has_set_but_for_what_is_another_launchers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = folder / "python"
+    python.write_text("#!/bin/sh\nenv\n")
+    python.chmod(0o755)
+    foreign = ["RANK", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "TF_CONFIG", "OMP_PROC_BIND", "GLOO_SOCKET_IFNAME"]
+    foreign += ["HOROVOD_RANK", "HOROVOD_FUSION_THRESHOLD", "HOROVOD_TIMELINE", "WORLD_SIZE", "LOCAL_WORLD_SIZE"]
+    for name in (*foreign, "LD_PRELOAD_NOTHING"):
+        monkeypatch.setenv(name, "the shell's")
+    assert guard.start_worker(folder, 0, {"RANK": "0", "WORLD_SIZE": "1"}, str(python)).wait(20) == 0
+    lines = rank_file(folder, 0, "log").read_text().splitlines()
+    seen = dict(line.split("=", 1) for line in lines if "=" in line)
+    assert (seen["RANK"], seen["WORLD_SIZE"], seen["LD_PRELOAD_NOTHING"]) == ("0", "1", "the shell's")
+    assert seen.keys() & set(foreign) == {"RANK", "WORLD_SIZE"}
+
+
+def test_a_sign_of_life_that_is_overdue_is_noticed(folder: Path) -> None:
+    limits, alive = guard.Bounds(trial=100.0, hang=7.0), rank_file(folder, 0, "alive")
+    assert guard.overstepped(folder, 0, limits, 1.0) == ""  # none was promised yet
+    alive.touch()
+    for late, said in ((-60.0, ""), (60.0, "gave no sign of life for limits.hang = 7 s")):
+        os.utime(alive, (time.time() - late, time.time() - late))
+        assert guard.overstepped(folder, 0, limits, 1.0) == said
+    assert guard.overstepped(folder, 0, limits, 101.0) == "not done after limits.trial = 100 s"

@@ -1,8 +1,12 @@
 """The meeting of the ranks."""
 
+import json
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 
+import psutil
 import pytest
 
 from jobs.rendezvous import (
@@ -10,12 +14,14 @@ from jobs.rendezvous import (
     RankEnvironment,
     Rendezvous,
     RendezvousError,
+    _receive,
     horovod_variables,
     interface_of,
     master_port,
     rank_variables,
     tf_config,
 )
+from tests.running import until
 
 
 def meet(count: int, nodes: int = 1) -> list[Rendezvous]:
@@ -117,3 +123,85 @@ def test_rank_variables_survive_the_journey() -> None:
 def test_a_wrong_rank_environment_is_said(variables: dict[str, str], said: str) -> None:
     with pytest.raises(RendezvousError, match=said):
         RankEnvironment.from_variables(variables)
+
+
+def comes(port: int, count: int = 3) -> Callable[[int], Rendezvous]:
+    """Rank r of as many as meet at the port."""
+    return lambda rank: Rendezvous(RankEnvironment(rank, count, rank, count, 0, LOOPBACK, port), "trial", 20.0)
+
+
+def connections(port: int, status: str) -> list[str]:
+    """The addresses at which this process has connections in that state at the port."""
+    found = psutil.Process().net_connections("tcp")
+    return [c.laddr.ip for c in found if c.laddr.port == port and c.status == status]
+
+
+def test_what_is_gathered_is_in_the_order_of_rank_whoever_came_first() -> None:
+    port = master_port()
+    with ThreadPoolExecutor(3) as pool:
+        coming = [pool.submit(comes(port), rank) for rank in (0, 2)]
+        until(lambda: connections(port, psutil.CONN_ESTABLISHED))
+        coming.insert(1, pool.submit(comes(port), 1))
+        meetings = [one.result() for one in coming]
+    for meeting in meetings:
+        assert [peer.rank for peer in meeting.peers] == [0, 1, 2]
+        meeting.close()
+
+
+def test_a_barrier_holds_every_rank_until_the_last_has_come() -> None:
+    meetings = meet(4)
+    with ThreadPoolExecutor(4) as pool:
+        early = [pool.submit(meeting.barrier) for meeting in meetings[:3]]
+        assert wait(early, timeout=0.3).done == set()
+        meetings[3].barrier()
+        assert wait(early, timeout=20).not_done == set()
+    for meeting in meetings:
+        meeting.close()
+
+
+def test_rank_0_waits_for_the_others_at_its_own_address_only() -> None:
+    port = master_port()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(comes(port, 2), 0)
+        heard = until(lambda: connections(port, psutil.CONN_LISTEN))
+        second = pool.submit(comes(port, 2), 1)
+        for meeting in (first.result(), second.result()):
+            meeting.close()
+    assert heard == [LOOPBACK]
+
+
+def test_a_rank_that_is_there_already_is_not_replaced() -> None:
+    port = master_port()
+    with ThreadPoolExecutor(4) as pool:
+        first, second = (pool.submit(comes(port), rank) for rank in (0, 1))
+        until(lambda: connections(port, psutil.CONN_ESTABLISHED))
+        twin = pool.submit(comes(port), 1)
+        wait([twin], timeout=1)
+        third = pool.submit(comes(port), 2)
+        assert isinstance(twin.exception(), RendezvousError)
+        meetings = [one.result() for one in (first, second, third)]
+    assert meetings[1].peers == meetings[0].peers
+    for meeting in meetings:
+        meeting.close()
+
+
+class Pieces:
+    """The receiving end of a connection on which no more than three bytes come at a time."""
+
+    def __init__(self, content: bytes) -> None:
+        self._left = content
+
+    def recv(self, most: int) -> bytes:
+        count = min(most, 3)
+        piece, self._left = self._left[:count], self._left[count:]
+        return piece
+
+
+def test_messages_that_come_in_pieces_are_told_apart() -> None:
+    wanted = [{"rank": 1, "word": "trial"}, list(range(20)), None]
+    texts = [json.dumps(value).encode() for value in wanted]
+    line = Pieces(b"".join(len(text).to_bytes(4, "big") + text for text in texts))
+    receive = partial(_receive, line)
+    assert [receive() for _ in wanted] == wanted
+    with pytest.raises(OSError, match="closed"):
+        receive()

@@ -1,12 +1,13 @@
 """The files of one trial."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from jobs import results
-from jobs.files import RankExit, rank_file
+from jobs.files import RankExit, rank_file, write_atomically
 from jobs.trial import Trial
 
 TRIAL = Trial(strategy="torch-ddp", workers=2, global_batch=64)
@@ -113,3 +114,65 @@ def test_the_last_lines_of_a_log_are_for_people(folder: Path) -> None:
     assert results.last_lines(folder, 0, 1) == ["ValueError: no"]
     assert all(len(line) <= 500 for line in results.last_lines(folder, 0))
     assert results.last_lines(folder, 7) == []
+
+
+def test_a_file_is_the_old_one_until_all_of_the_new_one_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, seen, sync = tmp_path / "outcome.json", [], os.fsync
+    write_atomically(path, "old")
+
+    def look(descriptor: int) -> None:
+        sync(descriptor)
+        seen.append(path.read_text())
+
+    monkeypatch.setattr(os, "fsync", look)
+    write_atomically(path, "new")
+    assert (seen, path.read_text()) == (["old"], "new")
+
+    def full(descriptor: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, "half of it")
+    assert path.read_text() == "new"
+
+
+HANGS = "gave no sign of life for limits.hang = 30 s"
+
+
+@pytest.mark.parametrize(
+    ("exits", "status", "blamed"),
+    [
+        # Who died first, not who is first in number.
+        ([RankExit(0, 1, ended_unix=5.0), RankExit(1, -9, ended_unix=3.0)], "failed", "rank 1 was killed by SIGKILL"),
+        # Who overstepped a limit, though a keeper ends it only after the others have died of it.
+        ([RankExit(0, 1, ended_unix=3.0), RankExit(1, -9, HANGS, ended_unix=5.0)], "timeout", f"rank 1: {HANGS}"),
+        # Who died by itself, not who was asked to end.
+        ([RankExit(0, -15, asked=True, ended_unix=3.0), RankExit(1, 1, ended_unix=5.0)], "failed", "rank 1 ended with"),
+        ([RankExit(0, -15, asked=True, ended_unix=3.0), RankExit(1, 0, ended_unix=5.0)], None, ""),
+        ([RankExit(0, 0, ended_unix=3.0)], None, ""),  # the other may yet fail
+        ([RankExit(0, 0, ended_unix=3.0), RankExit(1, 0, ended_unix=5.0)], "ok", ""),
+    ],
+)
+def test_the_rank_is_blamed_of_which_the_others_died(
+    exits: list[RankExit], status: str | None, blamed: str, folder: Path
+) -> None:
+    for given in (exits, exits[::-1]):
+        found = results.verdict(folder, given, 2)
+        if status is None:
+            assert found is None
+        else:
+            assert found is not None
+            assert (found[0], found[1].startswith(blamed)) == (status, True), found
+
+
+def test_a_trial_that_is_set_aside_twice_at_once_is_kept_twice(folder: Path) -> None:
+    home = folder.parent / "results" / "trials" / folder.name
+    for content in ("first", "second"):
+        home.mkdir(parents=True)
+        (home / "note").write_text(content)
+        results.set_aside(home, "was lost")
+    kept = [(entry / "note").read_text() for entry in sorted((home.parents[1] / "set-aside").iterdir())]
+    assert kept == ["first", "second"]
