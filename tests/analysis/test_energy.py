@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from analysis import energy, report
+from analysis import energy, report, report_why
 from analysis.energy import energies
 from analysis.load import load
 from tests.analysis import generate, observed
@@ -40,6 +41,10 @@ def test_energy_per_sample_is_power_over_throughput(tmp_path: Path, gpu: bool, s
     # The same power for 1 / speedup of the time.
     assert several["over_base"] == pytest.approx(0.2 + 0.8 / 4, rel=0.05)
     assert several["over_base_low"] < several["over_base"] < several["over_base_high"]
+    table = report_why.energy(frame, results)
+    at = [column.name for column in table.columns].index("mJ per sample")
+    shown = [float(row[at].text.replace(",", "")) for row in table.rows]
+    assert shown == pytest.approx((1e3 * frame["joules_per_sample"]).to_list(), rel=0.01)
 
 
 def test_launches_without_a_counter_are_counted_and_change_no_mean(tmp_path: Path) -> None:
@@ -51,6 +56,20 @@ def test_launches_without_a_counter_are_counted_and_change_no_mean(tmp_path: Pat
     assert sorted(some["n_launches"]) == [3, 4, 4]
     assert set(some["n_ok"]) == {4}
     assert some["joules_per_sample"].to_list() == pytest.approx(every["joules_per_sample"].to_list(), rel=1e-4)
+
+
+def test_joules_of_gpus_are_not_set_over_those_of_the_packages(tmp_path: Path) -> None:
+    """As where the base case ran on a node whose GPU did not tell: the counters count different things."""
+    folder = study(tmp_path / "s")
+    observed.telemetry(folder, watts=WATTS, gpu=True)
+    results = load(folder)
+    of_base = pl.when(communication="none").then(pl.lit("CPU package counters")).otherwise("energy_source")
+    frame = energies(replace(results, trials=results.trials.with_columns(of_base.alias("energy_source"))))
+    rows = frame.select("strategy", "over_base", "base_case").rows()
+    assert {strategy: (over, base) for strategy, over, base in rows} == {
+        "torch": (1.0, "torch"),
+        "torch-ddp": (None, None),
+    }
 
 
 def test_without_a_counter_the_report_says_so_once_and_no_zero(tmp_path: Path) -> None:

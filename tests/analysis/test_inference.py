@@ -155,6 +155,18 @@ def test_a_study_of_calls_only_has_its_figure_and_no_curves(tmp_path: Path) -> N
     assert all(path.stat().st_size > 10_000 for path in written)
 
 
+def test_the_figure_of_calls_shows_throughput_with_its_interval_and_milliseconds_below() -> None:
+    found = results("infer", {("torch", e, b): 0.01 * b for e in ("default", "graph") for b in (1, 16)})
+    frame = inference.calls(found).sort("batch")
+    rates, latencies = plots.inference(frame, found).axes
+    for ax, name, unit in ((rates, "throughput", 1.0), (latencies, "p99", 1e3)):
+        curves = [list(line.get_ydata()) for line in ax.lines]
+        for way in ("eager", "graph"):
+            assert pytest.approx((unit * frame.filter(execution=way)[name]).to_list()) in curves
+    assert (rates.get_ylabel(), latencies.get_ylabel()) == ("images per second", "99th percentile, ms")
+    assert len(rates.containers) == 2
+
+
 def test_the_report_of_calls_and_of_files_shows_them_and_no_empty_curves(tmp_path: Path) -> None:
     from analysis import ingest, report
     from analysis.accuracy import times

@@ -14,12 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from analysis import plots
 from analysis.efficiency import estimate
 from analysis.load import Results, load
 from analysis.plot_breakdown import parts
+from analysis.plot_laws import LOOKS
 from analysis.plot_style import looks
 from tests.analysis import generate
 
@@ -63,6 +65,37 @@ def test_every_launch_is_a_dot_and_every_point_has_its_bar(studied: tuple[Result
 
 
 @pytest.mark.parametrize("name", CURVES)
+def test_a_curve_is_its_estimates_their_intervals_and_their_launches(
+    studied: tuple[Results, pl.DataFrame], name: str
+) -> None:
+    results, estimates = studied
+    for ax, scaling in zip(panels(plots.FIGURES[name](estimates, results)), ("strong", "weak"), strict=True):
+        bars = {str(c.get_label()).removeprefix("_"): c for c in ax.containers if isinstance(c, ErrorbarContainer)}
+        clouds = [c for c in ax.collections if isinstance(c, PathCollection)]
+        for (strategy, bar), cloud in zip(bars.items(), clouds, strict=True):
+            rows = estimates.filter(scaling=scaling, strategy=strategy).sort("workers")
+            assert list(bar.lines[0].get_ydata()) == rows[name].to_list()  # type: ignore[arg-type]
+            ends = [(bottom[1], top[1]) for bottom, top in bar.lines[2][0].get_segments()]
+            assert np.array(ends) == pytest.approx(rows.select(f"{name}_low", f"{name}_high").to_numpy())
+            launches = results.trials.filter(pl.col(scaling), pl.col("strategy") == strategy)
+            one = {"throughput": 1.0}.get(name, rows["base_throughput"][0])
+            each = launches["throughput"] / one / (launches["workers"] if name == "efficiency" else 1)
+            assert np.asarray(cloud.get_offsets())[:, 1].tolist() == pytest.approx(each.to_list())
+
+
+def test_the_legend_shows_each_strategy_as_it_is_drawn(studied: tuple[Results, pl.DataFrame]) -> None:
+    figure = plots.speedup(studied[1], studied[0])
+    (legend,) = figure.legends
+    shown = {str(line.get_label()).removesuffix(" (base case)"): line for line in legend.get_lines()}
+    for container in panels(figure)[0].containers:
+        assert isinstance(container, ErrorbarContainer)
+        drawn, said = container.lines[0], shown[str(container.get_label()).removeprefix("_")]
+        assert isinstance(drawn, Line2D)
+        for look in ("color", "marker", "markerfacecolor", "markeredgecolor", "linestyle"):
+            assert getattr(said, f"get_{look}")() == getattr(drawn, f"get_{look}")(), look
+
+
+@pytest.mark.parametrize("name", CURVES)
 def test_axes_are_labelled_and_ticks_are_the_worker_counts(studied: tuple[Results, pl.DataFrame], name: str) -> None:
     results, estimates = studied
     figure = plots.FIGURES[name](estimates, results)
@@ -85,7 +118,12 @@ def test_the_ideal_line_is_the_number_of_workers(studied: tuple[Results, pl.Data
         (ideal,) = [line for line in ax.lines if line.get_label() == "_ideal"]
         assert set(ideal.get_ydata()) == {1.0}  # type: ignore[arg-type]
     for ax in panels(plots.throughput(estimates, results)):
-        assert len([line for line in ax.lines if line.get_label() == "_ideal"]) == 2  # one per framework
+        ideals = [line for line in ax.lines if line.get_label() == "_ideal"]
+        assert len(ideals) == 2  # one per framework, each so many times its base case
+        for line in ideals:
+            rates = np.asarray(line.get_ydata()) / np.asarray(line.get_xdata())
+            assert rates.tolist() == pytest.approx([rates[0]] * len(rates))
+            assert any(rates[0] == pytest.approx(base) for base in estimates["base_throughput"])
 
 
 @pytest.mark.parametrize("name", [*CURVES, "breakdown"])
@@ -126,6 +164,27 @@ def test_the_breakdown_adds_up_to_the_step(studied: tuple[Results, pl.DataFrame]
     bars = sum(len(c) for ax in panels(figure) for c in ax.containers if isinstance(c, BarContainer))
     assert bars == 3 * len(estimates)  # compute, exposed, input
     assert sum(dots(ax) for ax in panels(figure)) == sum(results.trials.filter(m).height for m in ("strong", "weak"))
+
+
+def test_the_ideal_of_the_breakdown_is_the_base_cases_own_bar(studied: tuple[Results, pl.DataFrame]) -> None:
+    results, estimates = studied
+    bases = parts(estimates.filter(pl.col("strategy") == pl.col("base_case"), pl.col("workers") == 1))
+    shown = panels(plots.breakdown(estimates, results))
+    heights = [line.get_ydata()[0] for ax in shown for line in levels(ax)]
+    assert len(heights) == len(shown)
+    assert sorted(set(heights)) == pytest.approx(sorted(bases["total"]))
+
+
+def levels(ax: Axes) -> list[Any]:
+    """Lines from edge to edge."""
+    return [line for line in ax.lines if np.ptp(np.asarray(line.get_ydata())) == 0 and len(line.get_ydata()) == 2]  # type: ignore[arg-type]
+
+
+def test_communication_is_never_shown_below_zero(studied: tuple[Results, pl.DataFrame]) -> None:
+    """As where the compute-only steps came out slower than the whole ones."""
+    broken = parts(studied[1].with_columns(exposed_seconds=pl.lit(-1e-3)))
+    assert set(broken["exposed communication"]) == {0.0}
+    assert (broken["compute"] + broken["input wait"]).to_list() == pytest.approx(broken["total"].to_list())
 
 
 def test_a_trial_without_compute_only_steps_is_not_broken_down(tmp_path: Path) -> None:
@@ -200,6 +259,20 @@ def test_what_a_law_says_beyond_the_measured_is_marked_extrapolated(tmp_path: Pa
     assert "extrapolated" in texts(figure)
     reach = max(np.max(np.asarray(line.get_xdata(), dtype=float)) for ax in panels(figure) for line in ax.lines)
     assert reach <= 4 * 16
+
+
+def test_the_legend_shows_each_law_as_it_is_drawn(tmp_path: Path) -> None:
+    """In weak scaling there is no Amdahl: the looks of the others are still their own."""
+    results, estimates = make(
+        tmp_path / "s", workers=(1, 2, 4, 8, 16), scaling=("weak",), ways=generate.TWO_BY_TWO[:2], measured=8
+    )
+    figure = plots.laws(estimates, results)
+    assert figure is not None
+    said = {str(line.get_label()): line for line in figure.legends[0].get_lines()}
+    assert set(said) == {"Gustafson", "USL", "base case (ideal)"}
+    drawn = {str(line.get_color()) for line in panels(figure)[0].lines}
+    assert {str(said[law].get_color()) for law in ("Gustafson", "USL")} <= drawn
+    assert said["USL"].get_color() == LOOKS["USL"][0]
 
 
 def test_without_a_launch_that_succeeded_nothing_is_drawn(tmp_path: Path) -> None:

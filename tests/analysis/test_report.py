@@ -14,6 +14,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from analysis import report, report_facts, report_rules, report_tables, report_words
+from analysis.distribution import distributions
 from analysis.efficiency import estimate
 from analysis.load import NotResults, load
 from analysis.roofline import roofline
@@ -93,6 +94,37 @@ def test_the_page_shows_the_estimates(hostile: Path, page: Path) -> None:
     text = Parsed.page(page).text
     for row in table.rows:
         assert all(cell.text in text and cell.interval in text for cell in row)
+
+
+def test_tables_are_in_the_unit_that_their_columns_say(hostile: Path) -> None:
+    results = load(hostile)
+    estimates, lower = estimate(results), distributions(results)
+    for table, frame, names in (
+        (report_tables.steps(lower.steps, results), lower.steps, {"p5, ms": "p5", "longest, ms": "longest"}),
+        (report_tables.step_costs(estimates, results), estimates, {"median step, ms": "step_p50"}),
+    ):
+        for heading, name in names.items():
+            at = [column.name for column in table.columns].index(heading)
+            milliseconds = [float(row[at].text.replace(",", "")) for row in table.rows]
+            assert milliseconds == pytest.approx((1e3 * frame[name]).to_list(), rel=0.01)
+
+
+def test_the_sentence_on_efficiency_names_the_best_first(hostile: Path) -> None:
+    estimates = estimate(load(hostile))
+    for said, mode in zip(report_words.efficiency(estimates), ("strong", "weak"), strict=True):
+        at = estimates.filter(scaling=mode, workers=8).drop_nulls("efficiency").sort("efficiency")
+        best, last = at.row(-1, named=True), at.row(0, named=True)
+        assert f"{mode.capitalize()} scaling to 8 workers: {best['strategy']} keeps " in said
+        assert f"of ideal, {last['strategy']} " in said
+
+
+def test_of_many_launches_those_that_failed_are_shown_first(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_tables, "MOST_ROWS", 10)
+    results = load(hostile)
+    table = report_tables.launches(results)
+    shown = [row[3].text for row in table.rows]
+    assert (len(shown), table.left_out) == (10, len(results.trials) - 10)
+    assert sum(status != "ok" for status in shown) == results.trials.filter(pl.col("status") != "ok").height
 
 
 def test_every_local_link_resolves(page: Path) -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from matplotlib.text import Text
 
-from analysis import plot_utilization
+from analysis import plot_distribution, plot_utilization, plots
+from analysis.accuracy import times
 from analysis.efficiency import estimate
 from analysis.load import load
 from analysis.plot_accuracy import some
 from tests.analysis import generate, observed
 
 
-def study(folder: Path) -> Path:
+def study(folder: Path, **options: Any) -> Path:
     ways = [generate.Way("torch"), generate.Way("torch-ddp"), generate.Way("tf-mirrored")]
-    return generate.study(folder, ways=ways, workers=(1, 4), repeats=3, measured=8)
+    return generate.study(folder, ways=ways, workers=(1, 4), repeats=3, measured=8, **options)
 
 
 def test_a_panel_for_each_strategy_and_worker_count_with_power_below_where_it_is_known(tmp_path: Path) -> None:
@@ -35,6 +37,21 @@ def test_a_panel_for_each_strategy_and_worker_count_with_power_below_where_it_is
         assert all(len(ax.patches) == 3 for ax in shown)  # warm-up, measured and what comes after
         words = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
         assert ("power (CPU)" in words) == (watts is not None)
+
+
+def test_figures_that_shorten_their_notes_still_say_emulated(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", hardware={"cpu": "x", "emulated": True})
+    observed.telemetry(folder)
+    observed.accuracy(folder, lambda trial: 2.0)
+    results = load(folder)
+    estimates, drawn = estimate(results), plot_utilization.series(results)
+    assert drawn is not None
+    for figure in (
+        plot_utilization.utilization(drawn, estimates, results),
+        plots.accuracy(times(results), estimates, results),
+        plot_distribution.launch_order(estimates, results),
+    ):
+        assert any("EMULATED" in text.get_text() for text in figure.texts)
 
 
 def test_percent_are_of_the_workers_own_cores(tmp_path: Path) -> None:
