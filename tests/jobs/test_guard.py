@@ -71,12 +71,15 @@ def test_a_keeper_that_is_asked_to_end_while_it_writes_how_its_rank_did_goes_on(
 def test_a_rank_that_has_failed_before_its_keeper_is_asked_to_end_failed_by_itself(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    go = folder / "go"
+
     def asked(processes: list[subprocess.Popen[bytes]], seconds: float) -> None:
+        go.touch()
         processes[0].wait(20)
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(guard, "sleep_until_a_death", asked)
-    left = keep(folder, "exit 7", monkeypatch)
+    left = keep(folder, f"until [ -e {go} ]; do sleep 0.05; done; exit 7", monkeypatch)
     assert (left.exit_code, left.asked) == (7, False)
 
 

@@ -152,9 +152,10 @@ def test_a_barrier_holds_every_rank_until_the_last_has_come() -> None:
     meetings = meet(4)
     with ThreadPoolExecutor(4) as pool:
         early = [pool.submit(meeting.barrier) for meeting in meetings[:3]]
-        assert wait(early, timeout=0.3).done == set()
+        too_early = wait(early, timeout=0.3).done
         meetings[3].barrier()
         assert wait(early, timeout=20).not_done == set()
+    assert too_early == set()
     for meeting in meetings:
         meeting.close()
 
