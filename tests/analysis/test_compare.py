@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
@@ -13,7 +16,7 @@ from analysis.compare import compare, render
 from analysis.load import load
 from analysis.ratios import LogRate, log_ratio
 from scaling import app
-from tests.analysis import generate
+from tests.analysis import generate, simulate
 
 
 def folder(place: Path, rate: float = 1000.0, seed: int = 0, workers: tuple[int, ...] = (1, 2, 4)) -> Path:
@@ -28,6 +31,15 @@ def test_what_became_slower_is_found_and_what_did_not_is_left_alone(tmp_path: Pa
     assert {c.point for c in found.regressions(10)} == slower
     assert found.regressions(30) == []
     assert all(c.low < 0.8 < c.high for c in found.changes if c.real)
+
+
+def test_the_interval_of_a_change_excludes_equality_exactly_where_the_change_is_real() -> None:
+    rng = np.random.default_rng(0)
+    before, after = (simulate.study([generate.Way("torch")], workers=(1,), repeats=4, rng=rng) for _ in "ab")
+    for faster in np.linspace(0.9, 1.1, 41):
+        trials = after.trials.with_columns(throughput=faster * pl.col("throughput"))
+        for c in compare(before, replace(after, trials=trials)).changes:
+            assert c.real == (not c.low <= 1.0 <= c.high)
 
 
 def test_two_runs_of_the_same_seldom_differ(tmp_path: Path) -> None:
@@ -52,6 +64,15 @@ def test_the_same_folder_has_no_regression(percent: float, tmp_path: Path) -> No
     results = load(folder(tmp_path / "a"))
     assert compare(results, results).regressions(percent) == []
     assert compare(results, results).unknown() == []
+
+
+def test_one_launch_on_either_side_leaves_it_unknown(tmp_path: Path) -> None:
+    several = load(folder(tmp_path / "a", workers=(1,)))
+    once = replace(several, trials=several.trials.filter(repeat=0))
+    for pair in ((several, once), (once, several), (once, once)):
+        found = compare(*pair)
+        assert len(found.unknown()) == len(found.changes) > 0
+        assert all("one launch on a side tells no change" in why for why in found.unknown())
 
 
 def command(*arguments: object) -> Result:

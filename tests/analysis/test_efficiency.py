@@ -60,9 +60,11 @@ def test_the_known_efficiency_comes_back(estimates: pl.DataFrame) -> None:
 def test_the_base_case_is_the_plain_single_process_of_the_framework(estimates: pl.DataFrame) -> None:
     pairs = estimates.select("framework", "base_case").unique().sort("framework").rows()
     assert pairs == [("PyTorch", "torch"), ("TensorFlow", "tf")]
-    base = row(estimates, "strong", "torch", 1)
-    assert (base["speedup"], base["speedup_low"], base["speedup_high"]) == (1.0, 1.0, 1.0)
-    assert base["base_throughput"] == base["throughput"]
+    for scaling in ("strong", "weak"):  # each with its own batch
+        base = row(estimates, scaling, "torch", 1)
+        assert (base["speedup"], base["speedup_low"], base["speedup_high"]) == (1.0, 1.0, 1.0)
+        assert base["base_throughput"] == base["throughput"]
+        assert row(estimates, scaling, "torch-ddp", 1)["speedup_self"] == 1.0
 
 
 def test_speedup_over_oneself_hides_what_the_wrapping_costs(estimates: pl.DataFrame) -> None:
@@ -128,6 +130,14 @@ def test_failed_launches_are_counted_in_the_warning(tmp_path: Path) -> None:
     assert "1 of 6 launches did not succeed" in found["warning"]
 
 
+def test_a_launch_that_may_still_run_has_not_failed(tmp_path: Path) -> None:
+    folder = generate.study(tmp_path / "running", ways=WAYS[:2], workers=(2,), scaling=("strong",), repeats=6)
+    (sorted(folder.glob("trials/torch-ddp*"))[0] / "outcome.json").unlink()
+    found = row(estimate(load(folder)), "strong", "torch-ddp", 2)
+    assert (found["n_launches"], found["n_failed"]) == (5, 0)
+    assert found["warning"] == ""
+
+
 def test_an_unsteady_point_is_flagged(tmp_path: Path) -> None:
     folder = generate.study(
         tmp_path / "drifting", ways=WAYS[:1], scaling=("strong",), repeats=5, measured=100, step_cv=0.02, drift=0.3
@@ -177,6 +187,14 @@ def test_a_mean_on_both_sides_of_a_ratio_cancels() -> None:
     assert (low, high) == b.log_interval(0.95)
 
 
+def test_quantities_of_a_point_share_their_resamples() -> None:
+    """What goes up and down with a launch does so in its resamples: the difference of the two has no spread."""
+    step = np.array([1.0, 1.4, 0.9, 1.1])
+    one, other = bootstrap.resampled(np.column_stack([step, step + 0.5]), 99, 0, "x")
+    assert (other.draws - one.draws).tolist() == pytest.approx([0.5] * 99)
+    assert len(set(one.draws)) > 1
+
+
 def test_a_missing_quantity_takes_its_mean_over_the_launches_that_have_it() -> None:
     (mean,) = bootstrap.resampled(np.array([[1.0], [math.nan], [3.0]]), 99, 0, "x")
     assert (mean.n, mean.value) == (2, 2.0)
@@ -217,7 +235,8 @@ def test_launches_that_ran_beside_others_are_warned_of() -> None:
     assert stands_in.startswith("EMULATED: CPU devices stood in")
     growing = replace(results, study=results.study | {"repeats": {"min": 3, "max": 9, "until_ci": 0.05}})
     assert "added until the interval was narrow" in estimate(growing)["warning"][0]
-    assert "added until" not in estimate(results)["warning"][0]
+    fixed = replace(results, study=results.study | {"repeats": {"min": 3, "max": None, "until_ci": None}})
+    assert "added until" not in estimate(fixed)["warning"][0]
     assert "beside" not in estimate(results)["warning"][0]
 
 

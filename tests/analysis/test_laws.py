@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from analysis import law_words, laws, plot_laws
+from analysis import law_words, laws, least_squares, plot_laws
 from analysis.laws import LawFit, Parameter
 from tests.analysis import generate, simulate
 
@@ -55,6 +55,32 @@ def test_contention_coherency_and_the_peak_come_back() -> None:
         assert found.value == pytest.approx(truth, rel=0.15)
         assert found.low <= truth <= found.high
     assert "peaks at 3" in parameter(fit, "peak").words
+
+
+def test_the_peak_is_where_throughput_is_highest() -> None:
+    """Much contention: without it in the formula the peak would be at 20 and not at 14."""
+    way = generate.Way("torch-ddp", strong=generate.usl(0.5, 0.0025))
+    found = parameter(fitted(way, COUNTS, "strong", launch_cv=0.0)["USL"], "peak")
+    counts = np.arange(1, 64)
+    assert found.value == pytest.approx(float(counts[np.argmax([way.strong(int(n)) for n in counts])]), abs=0.5)
+
+
+def test_a_worker_count_with_more_launches_weighs_more() -> None:
+    """A line through three points of which one is off: the more launches the other two have, the less it counts."""
+    design, response = np.column_stack([np.ones(3), [1.0, 2.0, 4.0]]), np.array([1.0, 1.0, 1.2])
+    slopes = [
+        float(least_squares.solve(design, response, np.array(counts), bounded=False)[1])
+        for counts in ([15.0, 15.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 15.0])
+    ]
+    fits = [abs(float(r)) for r in slopes]
+    assert fits == sorted(fits)
+    assert fits[0] < fits[2]
+
+
+def test_aicc_counts_the_rate_and_the_variance_among_the_parameters() -> None:
+    fit = fitted(generate.Way("torch-ddp", strong=generate.amdahl(0.1)), COUNTS, "strong")["Amdahl"]
+    n, k = fit.n_launches, 3  # serial share, rate of one worker, variance
+    assert fit.aicc == pytest.approx(n * math.log(fit.spread**2) + 2 * k + 2 * k * (k + 1) / (n - k - 1))
 
 
 def test_aicc_prefers_the_law_that_made_the_data() -> None:

@@ -19,6 +19,7 @@ from analysis import limit_words
 from analysis.distribution import distributions
 from analysis.efficiency import estimate
 from analysis.limits import CAUSES, THRESHOLD, Limit, limits
+from analysis.limits import _slow_rank as slow_rank
 from analysis.load import Results, load
 from tests.analysis import generate, simulate
 
@@ -202,6 +203,27 @@ def test_a_rank_that_computes_slowest_in_every_launch_is_named(tmp_path: Path) -
     assert "rank 2 computes slowest" in limit_words.says(limit)
     (before,) = [f for f in limits(even, estimate(even), distributions(even).ranks) if f.point["workers"] == 4]
     assert before.named == []
+
+
+def test_a_rank_is_not_named_for_being_the_slowest_of_many_by_chance() -> None:
+    """Of 32 equal ranks one is always the slowest: it is named in at most 5% of studies of four launches."""
+    rng, named = np.random.default_rng(0), 0
+    for _ in range(200):
+        by_rank = {
+            name: pl.DataFrame({"compute_only_seconds": rng.normal(1.0, 0.03, 32)}) for name in ("a", "b", "c", "d")
+        }
+        named += slow_rank(list(by_rank), by_rank, 0.95)[0] is not None
+    assert named / 200 <= 0.05
+
+
+def test_a_curve_is_straight_only_where_its_interval_says_so() -> None:
+    """A small loss that three noisy launches cannot tell from a large one."""
+    rng = np.random.default_rng(5)
+    limit = at(launches(rng, 3, WEAK, launch_cv=0.1))
+    assert limit.loss is not None
+    assert limit.loss.share < THRESHOLD < limit.loss.high
+    assert limit.state == "unclear"
+    assert at(launches(rng, 10, WEAK, launch_cv=0.005)).state == "straight"
 
 
 def test_what_telemetry_saw_is_said_beside_the_causes() -> None:

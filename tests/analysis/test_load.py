@@ -72,6 +72,21 @@ def test_throughput_is_samples_over_the_slowest_rank_step_by_step(folder: Path) 
     assert found["straggler_seconds"] == pytest.approx(np.mean(slowest) - np.mean(medians))
 
 
+def test_waits_are_the_slowest_ranks_and_a_straggler_is_behind_the_median_rank(tmp_path: Path) -> None:
+    way = generate.Way("torch-ddp", input_share=0.5)
+    folder = generate.study(tmp_path / "r", ways=[way], workers=(4,), repeats=1, scaling=("strong",), rank_spread=0.9)
+    results = load(folder)
+    lines = results.steps().filter(pl.col("phase") == "train", ~pl.col("warmup"))
+    by_step = lines.group_by("step").agg(
+        longest=pl.col("seconds").max(),
+        middle=pl.col("seconds").median(),
+        waited=pl.col("data_seconds").sort_by("seconds").last(),
+    )
+    found = results.trials.row(0, named=True)
+    assert found["data_seconds"] == pytest.approx(by_step["waited"].mean())
+    assert found["straggler_seconds"] == pytest.approx((by_step["longest"] - by_step["middle"]).mean())
+
+
 def test_strong_and_weak_follow_from_the_study(original: Path) -> None:
     trials = load(original).trials
     assert trials.filter("strong")["global_batch"].unique().to_list() == [512]

@@ -110,6 +110,38 @@ def test_counters_and_gauges_are_those_of_the_measured_steps(folder: Path) -> No
     assert not row["noisy_neighbour"]
 
 
+def test_a_sample_counts_for_the_time_that_it_stands_for(folder: Path) -> None:
+    """A sampler that was kept from its core for the last ten seconds: they are a half of the measured ones."""
+    sparse = [row for row in samples() if row["unix"] <= STARTED + 30 or row["unix"] >= ENDED]
+    for row in sparse:
+        row["gpus"][0]["sm_percent"] = 20.0 if row["unix"] >= ENDED else 80.0
+    write(folder, text(start(), *(row for row in sparse if row["unix"] <= ENDED)))
+    assert summary(folder)["gpu_sm_percent"] == pytest.approx(50.0, abs=2.0)
+
+
+def test_a_nodes_window_is_told_by_its_own_ranks(folder: Path) -> None:
+    """Clocks of nodes may be minutes apart."""
+    (home,) = (folder / "trials").iterdir()
+    outcome = json.loads((home / "outcome.json").read_text())
+    outcome["ranks"][1] |= {"train_started_unix": STARTED + 300, "train_ended_unix": ENDED + 300}
+    (home / "outcome.json").write_text(json.dumps(outcome))
+    mine = [{"rank": 0, "pid": 10, "cpus": [0], "gpus": []}]
+    write(folder, text(start(ranks=mine), *samples()))
+    assert summary(folder)["gpu_energy_joules"] == pytest.approx(WATTS * load(folder).trials["train_seconds"][0])
+
+
+def test_a_part_of_a_total_is_not_a_total(folder: Path) -> None:
+    """One of two GPUs does not tell its power and energy."""
+    rows = samples()
+    for row in rows:
+        row["gpus"].append(row["gpus"][0] | {"uuid": "GPU-b", "power_watts": None, "energy_joules": None})
+    write(folder, text(start(), *rows))
+    found = summary(folder)
+    for name in ("gpu_power_watts", "gpu_energy_joules", "energy_joules", "joules_per_sample", "energy_source"):
+        assert found[name] is None, name
+    assert found["pcie_bytes_per_second"] == 8e6
+
+
 def test_samples_are_long_and_know_when_the_training_began(folder: Path) -> None:
     write(folder, text(start(), *samples()))
     seen = telemetry.samples(load(folder))
@@ -228,6 +260,7 @@ def test_nodes_add_up_and_one_machine_is_counted_once(folder: Path) -> None:
     write(folder, text(start(ranks=two, node_rank=1), *samples(node__others_cores=0.5)), "telemetry-node-0-1.jsonl")
     same = summary(folder)
     assert same["others_cores"] == pytest.approx(0.5)  # the worse node's
+    assert same["noisy_neighbour"]
     write(folder, text(start(ranks=two, node_rank=1, host="node-1"), *samples()), "telemetry-node-0-1.jsonl")
     several = summary(folder)
     for name in ("network_bytes_per_step", "cpu_energy_joules"):

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from cluster.folder import ResultsFolder
-from cluster.launcher import OptionsError
+from cluster.launcher import Launch, OptionsError, State
 from cluster.ray_capacity import Need, Node
-from cluster.ray_cluster import RayLauncher, _probe, _Refused
+from cluster.ray_child import own_cluster
+from cluster.ray_cluster import RayLauncher, _probe, _Refused, _Running
 from cluster.ray_connection import Cluster, in_a_line
 from cluster.ray_options import parse
 from cluster.ray_rank import NICENESS, Rank, found_here, look
@@ -216,6 +217,87 @@ def test_what_nodes_are_shown_of_the_results_folder_is_not_left_behind(tmp_path:
     assert refused.value.args[0] == [f"{tmp_path / 'file'}: cannot be written to (Not a directory); use --results"]
 
 
+def test_ranks_are_numbered_node_by_node_wherever_ray_has_put_their_bundles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, nodes = on_ray(tmp_path, count=4), [Node(name * 8, name, 2, 0) for name in "abc"]
+    bundles = {"bundles_to_node_id": dict(enumerate(name * 8 for name in "bcbc"))}
+    stand_ins = {
+        "ray": {},
+        "ray.util.placement_group": {"placement_group_table": lambda group: bundles},
+        "ray.util.scheduling_strategies": {"PlacementGroupSchedulingStrategy": None},
+    }
+    for module, content in stand_ins.items():
+        monkeypatch.setitem(sys.modules, module, SimpleNamespace(**content))
+    cluster = SimpleNamespace(nodes=lambda: nodes, differences=lambda *_: (["enough is seen"], []))
+    monkeypatch.setattr(begun, "_cluster", cluster)
+    with pytest.raises(Unfit, match="enough is seen"):
+        begun._begin(None)
+    assert [begun._names[rank][0] for rank in range(4)] == ["b", "b", "c", "c"]
+
+
+def test_what_is_gone_with_its_node_is_lost_and_what_took_too_long_is_not(tmp_path: Path) -> None:
+    trial = on_ray(tmp_path, count=2)
+    assert trial._fate(overdue=True)[0] == "timeout"
+    assert trial._fate(overdue=False) == ("failed", "the ranks ended and left no word of why")
+    trial._names, trial._lost = {0: "n1", 1: "n2"}, {1: "ActorDiedError"}
+    assert trial._fate(overdue=False) == ("lost", "rank 1 on node n2: ActorDiedError")
+
+
+def test_a_file_is_brought_whole_and_by_its_own_rank_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, asked = on_ray(tmp_path, count=2), list[str]()
+    read = SimpleNamespace(remote=lambda name: (asked.append(name), b"whole")[1])
+    trial._actors = [SimpleNamespace(read=read)] * 2
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda ref: ref))
+    for name, content in (("rank-00000.log", b"wh"), ("rank-00000.json", b"is so"), ("rank-00001.log", b"of 1")):
+        (trial._folder / name).write_bytes(content)
+    sizes = dict.fromkeys(("rank-00000.log", "rank-00000.json", "rank-00001.log", "telemetry-n1.jsonl", "other"), 5)
+    trial._fetch(0, sizes)
+    assert asked == ["rank-00000.log", "telemetry-n1.jsonl"]
+    assert (trial._folder / "rank-00000.log").read_bytes() == b"whole"
+    assert (trial._folder / "rank-00001.log").read_bytes() == b"of 1"
+
+
+def test_trials_that_run_at_the_same_time_all_say_so(tmp_path: Path) -> None:
+    launcher = RayLauncher({"concurrent": True}, tmp_path)
+    for name in "abc":
+        launch = Launch(trial("torch", 1), tmp_path / name, 0)
+        launcher._running[name] = _Running(launch, State("starting"), "")
+    for name, text in (("a", "running"), ("c", "waiting"), ("b", "running")):
+        launcher._take({"is": "state", "trial": name, "text": text, "reason": "", "nodes": "n1"})
+    assert {name: running.beside_another for name, running in launcher._running.items()} == {
+        "a": True, "b": True, "c": False
+    }  # fmt: skip
+
+
+def test_the_token_of_a_cluster_of_ours_is_for_this_user_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        variables = own_cluster(tmp_path)
+    finally:
+        os.umask(before)
+    token = Path(variables["RAY_AUTH_TOKEN_PATH"])
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert len(token.read_text()) == 64
+
+
+def test_who_asks_for_news_shows_that_somebody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    actor = Rank(lease=30.0)
+    for ask in (lambda: actor.news(0.0), actor.end):
+        monkeypatch.setattr(actor, "_heard", -1e9)
+        ask()
+        assert actor._heard > 0
+
+
+def on_ray(folder: Path, count: int) -> TrialOnRay:
+    """A trial that has not begun."""
+    what = trial("torch-ddp", count)
+    write_trial(folder / "trial", what)
+    need = {"count": count, "cpus": 1, "gpus": 0, "spread": False}
+    order = {"trial": what.id, "folder": str(folder / "trial"), "need": need, "shared": True, "wait": 1.0}
+    return TrialOnRay(Cluster({"environment": {}, "cwd": "/"}), lambda **message: None, order)
+
+
 @pytest.mark.parametrize(("trouble", "status"), [(Unfit("wrong"), "failed"), (Lost("gone"), "lost")])
 def test_only_what_another_try_may_mend_is_lost(
     trouble: Exception, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -234,11 +316,15 @@ def test_only_what_another_try_may_mend_is_lost(
     assert (said["status"], said["error"]) == (status, str(trouble))
 
 
-def test_a_node_with_another_niceness_is_named() -> None:
+def test_a_node_with_another_niceness_or_other_packages_is_named() -> None:
     here = {"torch": "2.13.0"}
     cluster = Cluster({"address": "h:1", "environment": {}, "cwd": "/", "versions": here})
     mine = int(cluster.variables[NICENESS])
     assert cluster._compare({"versions": here, "niceness": mine}) == []
+    (fault,) = cluster._compare({"versions": {"horovod": "0.28.1"} | here, "niceness": mine})
+    assert fault == "horovod is 0.28.1 there and absent here; install the same on all nodes"
+    (fault,) = cluster._compare({"versions": {}, "niceness": mine})
+    assert fault == "torch is absent there and 2.13.0 here; install the same on all nodes"
     (fault,) = cluster._compare({"versions": here, "niceness": mine + 15})
     assert f"niceness {mine + 15} there and {mine} here; start Ray with RAY_worker_niceness={mine}" in fault
 

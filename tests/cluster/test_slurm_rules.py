@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from cluster import slurm_cluster, slurm_queue
+from cluster import slurm_batch, slurm_cluster, slurm_queue
 from cluster.slurm_cluster import SlurmLauncher
 from cluster.slurm_job import JobFolder, Planned, beside_another
 from cluster.slurm_options import parse, size_of
@@ -20,8 +20,8 @@ from cluster.slurm_queue import JobState
 from cluster.slurm_verdict import step_verdict, without_an_end
 from jobs import cores
 from jobs.files import RankExit, rank_file
-from jobs.results import Outcome, read_outcome, write_trial
-from jobs.trial import Trial
+from jobs.results import Outcome, conclude, read_outcome, write_trial
+from jobs.trial import Limits, Trial
 
 TRIAL = Trial(strategy="torch-ddp", workers=2, global_batch=2)
 NODE_FAILED = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-26T10:00:00 DUE TO NODE FAILURE, SEE LOG ***"
@@ -126,6 +126,21 @@ def test_a_job_has_another_beside_it_if_they_shared_a_node_at_a_time(tmp_path: P
     assert beside_another(ours, 1110.0, 1200.0)
 
 
+def test_a_job_that_slurm_has_started_again_has_not_ended(tmp_path: Path) -> None:
+    """And so another one that runs on its node has it beside itself."""
+    ours = submitted(tmp_path, "ours")
+    other = submitted(tmp_path, "other", TRIAL.model_copy(update={"repeat": 1}))
+    other.began(["n1"])
+    ours.began(["n1"])
+    ours.ended("signal")
+    os.utime(ours.path / "end.json", (1000.0, 1000.0))
+    now = (ours.path / "began.json").stat().st_mtime
+    assert not beside_another(other, now - 5.0, now + 5.0)
+    ours.began(["n1"])
+    assert ours.end is None
+    assert beside_another(other, now - 5.0, now + 5.0)
+
+
 # How a step has ended
 
 
@@ -227,6 +242,42 @@ def test_a_job_that_begins_asks_a_controller_that_is_away_again(tmp_path: Path) 
     assert outcome.error.startswith("srun could not start the ranks: srun: error: Unable to create step for job 17")
 
 
+@pytest.mark.parametrize("limit", [20.0, 90.0, 900.0])
+def test_slurms_limit_on_a_step_comes_after_the_trials_own(
+    limit: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ranks' keepers hold the exact one, and write down what it has struck."""
+    asked: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: (asked.append(command), Ended())[1])
+    job = submitted(tmp_path, "job", TRIAL.model_copy(update={"limits": Limits(trial=limit)}))
+    slurm_batch._step(job, job.launches[0], "17", "127.0.0.1", ["srun"], ["python"])
+    (minutes,) = [int(word.removeprefix("--time=")) for word in asked[0] if word.startswith("--time=")]
+    assert 60 * minutes >= limit + 30
+
+
+class Ended:
+    """An srun that has ended well at once."""
+
+    def wait(self) -> int:
+        return 0
+
+
+def test_what_a_trial_may_take_is_told_by_the_longest_launch_of_its_point(tmp_path: Path) -> None:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    for repeat, (seconds, status) in enumerate([(10.0, "ok"), (40.0, "ok"), (300.0, "lost")]):
+        job = submitted(tmp_path, f"job{repeat}", TRIAL.model_copy(update={"repeat": repeat}))
+        folder, ended = job.trial(job.launches[0]), began + timedelta(seconds=seconds)
+        times = {"started": began.isoformat(), "ended": ended.isoformat()}
+        conclude(folder, status="lost", error="", launcher="slurm", order=repeat, exits=[], **times)
+        outcome = folder / "outcome.json"
+        outcome.write_text(outcome.read_text().replace('"lost"', f'"{status}"'))
+    next_one = submitted(tmp_path, "next", TRIAL.model_copy(update={"repeat": 3}))
+    wanted = slurm_batch.seconds_wanted(next_one.trial(next_one.launches[0]))
+    assert wanted == slurm_batch.LONGER * 40.0 + slurm_batch.MORE_SECONDS
+    other = submitted(tmp_path, "other", TRIAL.model_copy(update={"workers": 1}))
+    assert slurm_batch.seconds_wanted(other.trial(other.launches[0])) == TRIAL.limits.trial
+
+
 @pytest.mark.parametrize("command", ["scontrol", "squeue"])
 def test_a_job_to_which_slurm_does_not_answer_costs_no_trial(command: str, tmp_path: Path) -> None:
     job = submitted(tmp_path, "job")
@@ -292,6 +343,24 @@ def test_a_reader_is_told_of_a_job_that_is_gone(queue: dict[str, JobState], tmp_
     assert state.reason == "not in the queue any more; `scaling run` finds out"
     assert read_outcome(job.trial(job.launches[0])) is None  # it changes nothing
     assert job.end is None
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("CANCELLED by 1000|n[1-2]|job\n", JobState("17", "job", "CANCELLED", "", "n[1-2]")),
+        ("TIMEOUT|n1|a|name\n", JobState("17", "a|name", "TIMEOUT", "", "n1")),
+        ("CANCELLED+|None assigned|job\n", JobState("17", "job", "CANCELLED")),
+        ("RUNNING|n1|job\n", None),
+        ("", None),
+    ],
+)
+def test_accounting_is_read_as_it_is_written(
+    said: str, state: JobState | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says who cancelled a job, and may be late to know that it has ended."""
+    monkeypatch.setattr(slurm_queue, "_ask", lambda command: said)
+    assert slurm_queue.last_word("17") == state
 
 
 # What the driver writes down

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster import ray_slurm, slurm_cluster, slurm_options, slurm_queue, study_file
-from cluster.launcher import OptionsError
+from cluster.launcher import Launch, OptionsError
 from cluster.slurm_cluster import SlurmLauncher
 from cluster.slurm_job import JobFolder, Planned
 from cluster.slurm_options import Size, parse, seconds_of, size_of
@@ -188,6 +188,27 @@ def test_times_are_read_as_sbatch_reads_them(time: str | int, seconds: int) -> N
     assert seconds_of(time) == seconds
 
 
+def test_a_job_has_every_second_that_it_needs_in_whole_minutes() -> None:
+    assert slurm_options.time_limit(parse({"time": "1:30"}), [trial("torch", 1)]) == 2
+    longest = trial("torch", 1, limits={"trial": 901.0})  # and two minutes to start and to end in
+    assert slurm_options.time_limit(parse({}), [trial("torch", 1), longest]) == 18
+
+
+def test_a_packed_allocation_has_what_the_widest_node_takes_and_no_more() -> None:
+    """Four processes with a CPU each, and one with four: four CPUs on each node."""
+    sizes = [Size(2, 8, 4, 1, 1), Size(1, 1, 1, 4, 4), Size(1, 2, 2, 1, 1)]
+    assert slurm_options.largest(sizes, parse({})) == Size(2, 8, 4, 1, 1)
+    assert slurm_options.largest([Size(1, 3, 3, 1, 0), Size(1, 1, 1, 4, 0)], parse({})) == Size(1, 3, 3, 2, 0)
+
+
+def test_a_packed_job_runs_its_trials_in_the_order_in_which_they_were_given(tmp_path: Path) -> None:
+    """It is a random one: sorted, a drift of the machine would fall on some points alone."""
+    launcher = SlurmLauncher({"allocation": "packed", "nodes": 4, "time": 60}, tmp_path)
+    given = [trial("torch-ddp", workers) for workers in (2, 4, 1, 3)]
+    job = launcher._write([Launch(each, tmp_path / each.id, order) for order, each in enumerate(given)])
+    assert [(p.trial, p.order) for p in JobFolder.read(job.path).launches] == [(t.id, i) for i, t in enumerate(given)]
+
+
 def test_a_time_in_a_study_file_is_not_a_number_to_the_base_of_sixty(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(
@@ -256,6 +277,8 @@ def test_a_task_of_a_step_knows_its_place() -> None:
     }
     assert tasks_per_node("2(x3),1") == [2, 2, 2, 1]
     assert place_of(variables) == RankEnvironment(5, 7, 1, 2, 2, "10.0.0.1", 4711)
+    last = {"SLURM_PROCID": "6", "SLURM_LOCALID": "0", "SLURM_NODEID": "3"}
+    assert place_of(variables | last) == RankEnvironment(6, 7, 0, 1, 3, "10.0.0.1", 4711)  # alone on its node
     with pytest.raises(RendezvousError, match="SLURM_PROCID"):
         place_of({k: v for k, v in variables.items() if k != "SLURM_PROCID"})
 

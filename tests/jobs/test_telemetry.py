@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from analysis.efficiency import estimate
 from analysis.load import load
 from jobs import telemetry_cpu
 from jobs.rendezvous import RankEnvironment, Rendezvous
-from jobs.telemetry import FLUSH_SECONDS, Lines, file_name, sampling
+from jobs.telemetry import FLUSH_SECONDS, Lines, Plan, Sampled, file_name, sampling
 from jobs.trial import Steps, Trial
 from tests.running import launch, until
 from tests.sampler import read, sampler
@@ -128,6 +129,34 @@ def test_what_a_rank_has_started_counts_as_its_own(tmp_path: Path) -> None:
     assert max(rank["cpu_percent"] or 0.0 for rank in seen) > 5
 
 
+def test_what_has_ended_of_a_rank_is_still_its_own(tmp_path: Path) -> None:
+    """Else it would be a neighbour's: the cores remember it."""
+    burn = "import time\nwhile time.process_time() < 0.2: 1"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {burn!r}]); print(flush=True); input()"
+    parent = subprocess.Popen([sys.executable, "-S", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        assert telemetry_cpu._cpu(psutil.Process(parent.pid)) >= 0.18
+    finally:
+        parent.kill()
+        parent.communicate()
+
+
+def test_the_sampler_is_no_part_of_the_rank_that_has_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    rank = telemetry_cpu._Rank(Sampled(0, os.getpid(), [CORE], ""), lambda *_: None)
+    reader, itself = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+    try:
+        monkeypatch.setattr(telemetry_cpu.os, "getpid", lambda: itself.pid)
+        children = rank._children(rank._pid)
+        assert reader.pid in children
+        assert itself.pid not in children
+    finally:
+        for process in (reader, itself):
+            process.kill()
+            process.wait()
+
+
 def test_the_sampler_leaves_the_cores_of_the_workers_where_there_are_others(tmp_path: Path) -> None:
     me, all_cores = os.getpid(), sorted(os.sched_getaffinity(0))
     with sampler(tmp_path / "one.jsonl", [(me, all_cores[:1])]) as process:
@@ -231,6 +260,21 @@ def test_only_the_first_rank_of_a_node_starts_a_sampler_and_off_means_none(tmp_p
     rendezvous.place = RankEnvironment(local_rank=1)
     with sampling(tmp_path, 2.0, {0}, rendezvous):
         assert not any("jobs.telemetry" in c.cmdline() for c in psutil.Process().children())
+
+
+def test_a_sampler_is_told_the_ranks_of_its_own_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of other nodes have numbers of processes that somebody else may have here."""
+    plans: list[Plan] = []
+    monkeypatch.setattr("jobs.telemetry._start", lambda plan: plans.append(plan))
+    rendezvous = Rendezvous(RankEnvironment(), "x", 10.0)
+    (mine,) = rendezvous.peers
+    places = [(0, 0, "n1"), (1, 0, "n1"), (2, 1, "n2")]
+    rendezvous.peers = [replace(mine, rank=rank, node_rank=node, host=host) for rank, node, host in places]
+    rendezvous.place = RankEnvironment(rank=2, world_size=3, node_rank=1)
+    with sampling(tmp_path, 2.0, {0}, rendezvous):
+        pass
+    assert [(plan.host, [rank.rank for rank in plan.ranks]) for plan in plans] == [("n2", [2])]
+    assert Path(plans[0].file).name == "telemetry-n2.jsonl"
 
 
 def test_nodes_that_share_a_host_have_files_of_their_own() -> None:
