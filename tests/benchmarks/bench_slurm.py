@@ -1,6 +1,7 @@
 """What SLURM costs a study: the start of a packed trial, and the driver's own polls.
 
-On the practice cluster, started for this and ended after it. A target fails if the whole interval misses it.
+`make bench PART=slurm`, some two minutes on two cores: on the practice cluster, started for this and ended after it.
+BENCH_LAUNCHES=3 has three times the trials.
 """
 
 from __future__ import annotations
@@ -20,23 +21,21 @@ from cluster.slurm_cluster import SlurmLauncher
 from jobs.files import RankExit
 from jobs.results import Outcome, conclude, now, read_outcome, write_trial
 from jobs.trial import Steps, Telemetry, Trial
-from tests.benchmarks.ratios import Measured, publish, summarize
+from tests.benchmarks.ratios import LAUNCHES, Part, at_most
 from tests.cluster.practice import absent, practice_cluster, slurm
 
-LAUNCHES = 8
+TRIALS = 2 * LAUNCHES  # in each of two packed jobs
 KNOWN, QUEUED = 2000, 200
 
 pytestmark = [pytest.mark.bench, pytest.mark.slurm, pytest.mark.timeout(900)]
 
 
-@pytest.fixture(scope="module")
-def measured() -> Iterator[list[Measured]]:
+@pytest.fixture(scope="module", autouse=True)
+def cluster(part: Part) -> Iterator[None]:
     if why := absent():
         pytest.skip(why)
-    found: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder, practice_cluster(Path(folder)):
-        yield found
-    publish("slurm", found)
+        yield
 
 
 def trials(count: int, hertz: float) -> list[Trial]:
@@ -65,33 +64,30 @@ def seconds_to_first_step(folder: Path) -> float:
 
 
 @pytest.mark.parametrize("hertz", [Telemetry().hertz, 0.0], ids=["as studies have it", "without telemetry"])
-def test_a_packed_trial_starts_almost_as_soon_as_a_local_one(
-    hertz: float, tmp_path: Path, measured: list[Measured]
-) -> None:
+def test_a_packed_trial_starts_almost_as_soon_as_a_local_one(hertz: float, tmp_path: Path, part: Part) -> None:
     """Both ways, since on the practice cluster two nodes that are one machine start a sampler each."""
     local = LocalLauncher({}, tmp_path / "local")
     ours: list[float] = []
     theirs: list[float] = []
     for part in range(2):  # local, packed, local, packed: neither has the machine at its best time
-        for launch in launches(tmp_path / f"local{part}", trials(LAUNCHES // 2, hertz)):
+        for launch in launches(tmp_path / f"local{part}", trials(TRIALS, hertz)):
             local.start([launch])
             while not local.wait(1.0):
                 pass
             theirs.append(seconds_to_first_step(launch.folder))
         packed = SlurmLauncher({"nodes": 2, "allocation": "packed", "time": 30}, tmp_path / f"slurm{part}")
-        started = launches(tmp_path / f"slurm{part}", trials(LAUNCHES // 2, hertz))
+        started = launches(tmp_path / f"slurm{part}", trials(TRIALS, hertz))
         packed.start(started)
         while packed.running():
             packed.wait(1.0)
         ours += [seconds_to_first_step(launch.folder) for launch in started]
-    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     note = f"{np.median(ours):.2f} s / {np.median(theirs):.2f} s to the first step of torch-ddp on two workers"
-    what = f"packed trial, {hertz:g} Hz of telemetry: seconds over a local one"
-    measured.append(summarize(what, differences, "≤ 0.50 s", note))
-    assert measured[-1].low <= 0.5
+    what = f"packed trial, {hertz:g} Hz of telemetry: to first step / a local one's"
+    assert part.keep(what, ratios, at_most(1.10, 1.25), note).holds
 
 
-def test_a_poll_of_a_large_study_is_cheap(tmp_path: Path, measured: list[Measured]) -> None:
+def test_a_poll_of_a_large_study_is_cheap(tmp_path: Path, part: Part) -> None:
     launcher = SlurmLauncher({"nodes": 2, "max_queued": QUEUED, "sbatch": ["--hold"]}, tmp_path)
     everything = launches(tmp_path, trials(KNOWN, 0.0))
     for launch in everything[: KNOWN - QUEUED]:
@@ -102,18 +98,23 @@ def test_a_poll_of_a_large_study_is_cheap(tmp_path: Path, measured: list[Measure
     began = time.perf_counter()
     launcher.start(everything[KNOWN - QUEUED :])
     submit = time.perf_counter() - began
-    polls = []
-    for _ in range(10):
+    polls, calls = [], []
+    for _ in range(12):
         began = time.perf_counter()
         launcher._poll()
         launcher.running()
-        polls.append(time.perf_counter() - began)
+        polled = time.perf_counter()
+        slurm("squeue", "--me", "--noheader", "--states=all")
+        polls.append(polled - began)
+        calls.append(time.perf_counter() - polled)
+    ratios = [a / b for a, b in zip(polls, calls, strict=True)]
     began = time.perf_counter()
     again = SlurmLauncher({"nodes": 2}, tmp_path)
     again.resume()
     resume = time.perf_counter() - began
     assert len(again.running()) == len(launcher.running()) == QUEUED
     slurm("scancel", "--me")
-    note = f"{KNOWN} trials known, {QUEUED} queued; sbatch {1000 * submit / QUEUED:.0f} ms each; resume {resume:.2f} s"
-    measured.append(summarize("driver: seconds of one poll", polls, "≤ 0.50 s", note))
-    assert measured[-1].low <= 0.5
+    call = np.median(calls)
+    more = f"one submission {submit / QUEUED / call:.1f}, resume {resume / call:.0f}"
+    note = f"{KNOWN} trials known, {QUEUED} queued; {more}"
+    assert part.keep("driver: one poll / one squeue", ratios, at_most(2.0, 4.0), note).holds

@@ -28,7 +28,7 @@ from jobs.results import read_outcome, write_trial
 from jobs.trial import Trial
 from tests.running import ranks_of, until
 
-TURN_SECONDS = 1.5
+TURN_SECONDS = 1.0
 FEWEST_STEPS = 4  # whole ones, for a turn to count
 
 
