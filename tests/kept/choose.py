@@ -111,7 +111,7 @@ FACTORS: list[tuple[Content, str, Iterable[Any]]] = [
     (TORCH, "gpus_per_worker", (1,)),
     (TF, "gpus_per_worker", (1,)),
     (JAX, "tpu", ("real", "emulated")),
-    (TORCH, "limits", ({"startup": 600.0}, {"hang": 0.5}, {"trial": 3600.0}, {"startup": 1.5, "hang": 2.0, "trial": 60.0})),
+    (TORCH, "limits", ({"startup": 600.0}, {"hang": 0.5}, {"trial": 3600.0}, {"startup": 1.5, "hang": 2.0})),
     (TORCH, "telemetry", ({"hertz": 0.0}, {"hertz": 0.1}, {"hertz": 20.0})),
 ]  # fmt: skip
 
