@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import data
+from jobs.strategies.base import held_out
 from jobs.trial import Data
 
 COUNT = st.integers(1, 200)
@@ -121,3 +123,12 @@ def test_wrong_data_files_are_named_in_one_line(mnist: Path, tmp_path: Path) -> 
     assert "labels run from 11 to 11" in message(mnist)
     images.unlink()
     assert "is missing" in message(mnist)
+
+
+@pytest.mark.parametrize("kind", ["digits", "synthetic"])
+def test_what_is_classified_is_each_held_out_image_once_and_no_other(kind: Literal["digits", "synthetic"]) -> None:
+    """Synthetic ones are 512: more than are classified at a time."""
+    dataset = data.load(Data(kind=kind), 0)
+    parts = list(held_out(dataset))
+    np.testing.assert_array_equal(np.concatenate([images for images, _ in parts]), dataset.test_images)
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in parts]), dataset.test_labels)
