@@ -15,11 +15,6 @@ RESULTS, NUMBERS, WORDS, WRONG = HERE / "results", HERE / "numbers", HERE / "wor
 MOST_SHOWN = 20
 
 
-def folders() -> list[str]:
-    """The names of the kept results folders."""
-    return sorted(path.name for path in RESULTS.iterdir() if path.is_dir())
-
-
 def read(path: Path) -> dict[str, Any]:
     """The JSON object in `path`, {} if there is no such file."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 import scaling
 from analysis.compare import compare
 from analysis.load import Results, load
-from tests.kept import files
+from tests.kept import files, modelled
 from tests.kept.pages import drawn, visible
 
 COLUMNS = 140
@@ -80,7 +80,10 @@ class Found:
 def analyse(name: str, scratch: Path) -> Found:
     """All that `scaling run` shows and writes when a study is done, of the kept folder `name`."""
     home = scratch / name
-    shutil.copytree(files.RESULTS / name, home)
+    if name == modelled.NAME:
+        modelled.write(home)
+    else:
+        shutil.copytree(files.RESULTS / name, home)
     console = Console(file=io.StringIO(), width=COLUMNS)
     with _only(home / "report"):
         scaling._show_results(console, home)
@@ -100,6 +103,11 @@ def _only(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", selected)
         yield
+
+
+def folders() -> list[str]:
+    """The names of the kept results folders, and of the one that is written anew."""
+    return sorted([*(path.name for path in files.RESULTS.iterdir() if path.is_dir()), modelled.NAME])
 
 
 @cache

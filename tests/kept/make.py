@@ -139,7 +139,9 @@ def spoil(folder: Path) -> None:
     for home, way in zip(homes, (_unfinished, _cut_outcome, _cut_line, _failed, _cut_telemetry), strict=False):
         way(home)
     (folder / "trials" / "notes.txt").write_text("somebody's own\n", encoding="utf-8")
-    (folder / "set-aside" / "torch-n1-b16-00000000-r00-20260101T000000000000").mkdir(parents=True)
+    aside = folder / "set-aside" / f"{homes[-1].name}-20260101T000000000000"
+    aside.mkdir(parents=True)
+    (aside / "trial.json").write_bytes((homes[-1] / "trial.json").read_bytes())
 
 
 def _unfinished(home: Path) -> None:

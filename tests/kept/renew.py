@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from tests.kept import files, wrong_studies
-from tests.kept.found import Found, analyse, folded
+from tests.kept.found import Found, analyse, folded, folders
 
 
 def words(found: Found) -> None:
@@ -36,10 +36,10 @@ def numbers(found: Found) -> None:
 
 
 def main(numbers_of: Annotated[list[str] | None, typer.Option(metavar="FOLDER")] = None) -> None:
-    if unknown := set(numbers_of or ()) - set(files.folders()):
-        raise SystemExit(f"{', '.join(sorted(unknown))}: is not in {files.RESULTS.relative_to(files.ROOT)}")
+    if unknown := set(numbers_of or ()) - set(folders()):
+        raise SystemExit(f"{', '.join(sorted(unknown))}: is no kept results folder")
     with tempfile.TemporaryDirectory() as scratch:
-        for name in numbers_of or files.folders():
+        for name in numbers_of or folders():
             found = analyse(name, Path(scratch))
             if numbers_of:
                 numbers(found)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.kept import files
 from tests.kept.conftest import Analysed
-from tests.kept.found import keys, unfolded
+from tests.kept.found import folders, keys, unfolded
 
 # What may name a machine: addresses and paths that are not made up.
 OF_A_MACHINE = re.compile(
@@ -17,7 +17,7 @@ OF_A_MACHINE = re.compile(
 )
 
 
-@pytest.mark.parametrize("folder", files.folders())
+@pytest.mark.parametrize("folder", folders())
 def test_results_keep_their_numbers(folder: str, analysed: Analysed) -> None:
     """Every value of every table, verdict and comparison, and which launches are not trusted; there may be more."""
     kept = unfolded(files.read(files.NUMBERS / f"{folder}.json"))
@@ -28,7 +28,7 @@ def test_results_keep_their_numbers(folder: str, analysed: Analysed) -> None:
 
 def test_what_is_kept_has_no_equal_rows() -> None:
     """Each row of a kept table has a name of its own, or a number where it is one of a launch's samples."""
-    numbers = {name: unfolded(files.read(files.NUMBERS / f"{name}.json")) for name in files.folders()}
+    numbers = {name: unfolded(files.read(files.NUMBERS / f"{name}.json")) for name in folders()}
     numbered = {
         table
         for held in numbers.values()

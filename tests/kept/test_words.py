@@ -8,12 +8,13 @@ import pytest
 
 from tests.kept import files
 from tests.kept.conftest import Analysed
+from tests.kept.found import folders
 
 MOST_LINES = 40
 ADVICE = "If that is meant: `python -m tests.kept.renew`, read the diff, commit it with the reason."
 
 
-@pytest.mark.parametrize("folder", files.folders())
+@pytest.mark.parametrize("folder", folders())
 def test_results_keep_their_words_and_pictures(folder: str, analysed: Analysed) -> None:
     """The visible text of the page, what the commands print, and every figure."""
     home = files.WORDS / folder
