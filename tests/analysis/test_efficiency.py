@@ -187,6 +187,14 @@ def test_a_mean_on_both_sides_of_a_ratio_cancels() -> None:
     assert (low, high) == b.log_interval(0.95)
 
 
+@pytest.mark.parametrize("launches", [2, 3, 5])
+def test_the_standard_error_of_few_launches_is_not_too_small(launches: int) -> None:
+    """The bootstrap's own would be: of three launches by a fifth. Resamples draw one launch less."""
+    values = np.random.default_rng(launches).normal(10.0, 1.0, launches)
+    (mean,) = bootstrap.resampled(values[:, None], 9999, 0, "x")
+    assert mean.draws.var() == pytest.approx(values.var(ddof=1) / launches, rel=0.06)
+
+
 def test_quantities_of_a_point_share_their_resamples() -> None:
     """What goes up and down with a launch does so in its resamples: the difference of the two has no spread."""
     step = np.array([1.0, 1.4, 0.9, 1.1])
