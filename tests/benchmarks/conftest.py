@@ -26,7 +26,8 @@ def part(request: pytest.FixtureRequest) -> Iterator[Part]:
     made = Part(request.module.__name__.rpartition("bench_")[2])
     PARTS.append(made)
     yield made
-    made.save()
+    if made.figures:
+        made.save()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -24,7 +24,7 @@ from scipy.stats import binom
 from jobs.cores import allowed_cores
 
 LAUNCHES = int(os.environ.get("BENCH_LAUNCHES", "1"))  # 3 for narrower intervals, in three times the time
-PACKAGES = ("torch", "tensorflow", "horovod", "ray", "polars", "pandas", "matplotlib", "seaborn")
+PACKAGES = ("torch", "tensorflow", "tensorflow-cpu", "horovod", "ray", "polars", "pandas", "matplotlib", "seaborn")
 ROOT = Path(__file__).parents[2]
 
 

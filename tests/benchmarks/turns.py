@@ -29,6 +29,8 @@ from jobs.trial import Trial
 from tests.running import ranks_of, until
 
 TURN_SECONDS = 1.0
+WORK_SECONDS = 0.6  # of processor time, for a turn to be over
+LONGEST_SECONDS = 15.0
 FEWEST_STEPS = 4  # whole ones, for a turn to count
 
 
@@ -120,11 +122,27 @@ def _alternate(ours: list[psutil.Process], theirs: list[psutil.Process]) -> None
         process.suspend()
     running, waiting = ours, theirs
     while all(map(_lives, ours + theirs)):
-        time.sleep(TURN_SECONDS)
+        _let_work(running)
         _each(running, "suspend")
         _each(waiting, "resume")
         running, waiting = waiting, running
     _each(ours + theirs, "resume")
+
+
+def _let_work(processes: list[psutil.Process]) -> None:
+    """For one turn: where other programs take most of the cores, it is longer and has as many steps."""
+    began, before = time.monotonic(), _cpu_seconds(processes)
+    time.sleep(TURN_SECONDS)
+    while _cpu_seconds(processes) < before + WORK_SECONDS and time.monotonic() < began + LONGEST_SECONDS:
+        time.sleep(0.02)
+
+
+def _cpu_seconds(processes: list[psutil.Process]) -> float:
+    """Of the one that has worked least; infinite once one has ended, as nobody need wait for it."""
+    try:
+        return min(sum(p.cpu_times()[:2]) for p in processes) if all(map(_lives, processes)) else np.inf
+    except psutil.NoSuchProcess:
+        return np.inf
 
 
 def _lives(process: psutil.Process) -> bool:
