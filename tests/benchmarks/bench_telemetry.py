@@ -22,12 +22,11 @@ from cluster.local import LocalLauncher
 from jobs.results import Outcome, read_outcome, write_trial
 from jobs.trial import Steps, Telemetry, Trial
 from tests.benchmarks.ratios import Part, at_least, at_most
-from tests.benchmarks.turns import FEWEST_STEPS, trains
+from tests.benchmarks.turns import FEWEST_STEPS, TURN_SECONDS, let_work, trains
 from tests.running import Done, ranks_of, until
 from tests.sampler import read
 
 TURNS = int(os.environ.get("BENCH_TURNS", "24"))
-TURN_SECONDS = 1.0
 STEPS = 34 * TURNS  # more than the turns last: one takes some 45 ms on a core of 2026
 AROUND = 3  # steps on either side of the one that a sample falls into
 HERTZ = 2.0
@@ -70,10 +69,12 @@ def run_by_turns(trial: Trial, results: Path) -> tuple[Done, list[tuple[float, b
         sampler = until(lambda: sampler_of(folder), 120)
         until(lambda: list(folder.glob("telemetry-*.jsonl")), 120)  # it has begun
         until(lambda: launcher.wait(0.0) or trains(folder, trial), 120)
+        ranks = ranks_of(folder)
         for turn in range(TURNS):
             (sampler.suspend if turn % 2 else sampler.resume)()
             turns.append((time.time(), turn % 2 == 0))
-            assert not launcher.wait(TURN_SECONDS), "the trial ended before the turns did"
+            let_work(ranks)
+            assert not launcher.wait(0.0), "the trial ended before the turns did"
         sampler.resume()
         turns.append((time.time(), True))
         while not launcher.wait(1.0):

@@ -100,6 +100,7 @@ class Part:
         The interval is free of distributions (order statistics) and covers at least 95 %; of fewer than
         six values it is their range.
         """
+        assert len(values), f"{name}: nothing was measured, so busy is the machine"
         ordered = np.sort(values)
         n = len(ordered)
         below = max(0, int(binom.ppf(0.025, n, 0.5)) - 1)

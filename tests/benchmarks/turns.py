@@ -122,14 +122,14 @@ def _alternate(ours: list[psutil.Process], theirs: list[psutil.Process]) -> None
         process.suspend()
     running, waiting = ours, theirs
     while all(map(_lives, ours + theirs)):
-        _let_work(running)
+        let_work(running)
         _each(running, "suspend")
         _each(waiting, "resume")
         running, waiting = waiting, running
     _each(ours + theirs, "resume")
 
 
-def _let_work(processes: list[psutil.Process]) -> None:
+def let_work(processes: list[psutil.Process]) -> None:
     """For one turn: where other programs take most of the cores, it is longer and has as many steps."""
     began, before = time.monotonic(), _cpu_seconds(processes)
     time.sleep(TURN_SECONDS)
