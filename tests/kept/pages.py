@@ -15,6 +15,7 @@ LINES = (
     "tbody", "thead", "tr", "ul", "br",
 )  # fmt: skip
 CELLS = ("td", "th")
+WORDS = ("span", "small")  # may be set apart by the style alone
 
 
 class _Seen(HTMLParser):
@@ -26,6 +27,8 @@ class _Seen(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.unseen += tag in UNSEEN
         self._apart(tag)
+        if tag in CELLS:
+            self.parts.append(" | ")
         if tag == "img":
             self.parts.append(f"[{dict(attrs).get('alt')}]\n")
 
@@ -40,16 +43,16 @@ class _Seen(HTMLParser):
     def _apart(self, tag: str) -> None:
         if tag in LINES:
             self.parts.append("\n")
-        elif tag in CELLS:
-            self.parts.append(" | ")
+        elif tag in WORDS:
+            self.parts.append(" ")
 
 
 def visible(page: str) -> str:
     """The text of a page, a line for each paragraph, list item and row of a table; pictures as what is said of them."""
     seen = _Seen()
     seen.feed(page)
-    lines = (re.sub(r"(?: ?\| ?)+", " | ", line).strip(" |") for line in "".join(seen.parts).split("\n"))
-    return "\n".join(" ".join(line.split()) for line in lines if line) + "\n"
+    lines = (" ".join(line.split()).removeprefix("| ") for line in "".join(seen.parts).split("\n"))
+    return "".join(f"{line}\n" for line in lines if line)
 
 
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
