@@ -1,6 +1,7 @@
 """Compare a trial with another program on a machine that is not quiet: both take turns on the same cores.
 
-Both are started; then one is stopped (SIGSTOP) while the other runs, and the other way round. Whatever
+The other program is started, and stopped (SIGSTOP) once it is under way; then the trial is; then one is stopped
+while the other runs, and the other way round. Whatever
 else slows the machine down slows neighbouring turns alike, so their ratio is steady where the rates
 themselves are not. A stop falls into a step, which is then longer than the turn: there the sequence of
 steps is cut, and the cut steps and their neighbours are left out.
@@ -93,10 +94,12 @@ def take_turns(
     write_trial(folder, trial)
     rival = start_rival(command, results / "rival", ranks)
     try:
-        launcher.start([Launch(trial, folder, 0)])
         theirs = until(rival.under_way, 120)
+        _each(theirs, "suspend")  # it may be long under way before the trial is, and would be done by then
+        launcher.start([Launch(trial, folder, 0)])
         until(lambda: launcher.wait(0.0) or trains(folder, trial), 120)
         ours = ranks_of(folder)
+        assert len(ours) == trial.processes, "the trial ended before the turns began"
         _alternate(ours, theirs)
         while not launcher.wait(1.0):
             pass
@@ -117,9 +120,7 @@ def trains(folder: Path, trial: Trial) -> bool:
 
 
 def _alternate(ours: list[psutil.Process], theirs: list[psutil.Process]) -> None:
-    """Until one side is done."""
-    for process in theirs:
-        process.suspend()
+    """Until one side is done; `theirs` are stopped."""
     running, waiting = ours, theirs
     while all(map(_lives, ours + theirs)):
         let_work(running)
