@@ -1,7 +1,7 @@
 """What must not change, as it is today, so that the code may be rebuilt around it.
 
     ids.json, grids.json   trials as trial.json holds them, under their ids; the points of every shipped study
-    results/               small results folders, of real runs, without what is a machine's own
+    results/               of real runs, without what is a machine's own; modelled.py has one more
     numbers/               all that the analysis makes of each: tables, verdicts, comparisons
     words/                 all that is shown of each: report, terminal, figures
     wrong/                 wrong study files, and what is said of them
