@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from cluster.folder import ResultsFolder
@@ -24,9 +27,10 @@ from cluster.ray_trial import NODE_FILE, RANK_FILE, Lost, TrialOnRay, Unfit, pla
 from cluster.study import StudyError
 from cluster.study_file import check
 from jobs.cores import claim
-from jobs.rendezvous import LOOPBACK, master_port
+from jobs.rendezvous import LOOPBACK, RankEnvironment, master_port, rank_variables
 from jobs.results import write_trial
 from tests.cluster.ray_trials import trial
+from tests.running import until
 
 HERE = "h" * 56
 ALONE = {"RANK": "0", "MASTER_ADDR": LOOPBACK, "MASTER_PORT": "0"}
@@ -133,6 +137,37 @@ def test_a_rank_of_which_nobody_asks_ends_by_itself(tmp_path: Path) -> None:
     heard = Rank.news(actor, 10.0)
     assert heard is not None
     assert (heard["code"], heard["asked"]) == (-signal.SIGTERM, True)
+
+
+ACTOR = """
+import os, subprocess, sys
+variables = os.environ | {"SCALING_PARENT_PID": str(os.getpid())}
+subprocess.run([sys.executable, "-c", *sys.argv[1:]], env=variables)
+"""
+KEEPER = """
+import sys, time
+from cluster import ray_rank
+from jobs import guard
+guard.main = lambda folder, variables: (print("kept", flush=True), time.sleep(600))
+ray_rank.main(sys.argv[1:])
+"""
+
+
+def test_a_keeper_dies_with_its_actor(tmp_path: Path) -> None:
+    """Of a rank that is alone no other fails for its sake, and nobody else would end it."""
+    write_trial(tmp_path / "trial", trial("torch", 1))
+    variables = os.environ | rank_variables(RankEnvironment())
+    command = [sys.executable, "-c", ACTOR, KEEPER, str(tmp_path / "trial")]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE) as actor:
+        assert actor.stdout is not None
+        assert actor.stdout.readline() == b"kept\n"
+        (keeper,) = psutil.Process(actor.pid).children()
+        actor.kill()
+        try:
+            until(lambda: not keeper.is_running() or keeper.status() == psutil.STATUS_ZOMBIE, 3)
+        finally:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                keeper.kill()
 
 
 @pytest.mark.usefixtures("on_a_node")
