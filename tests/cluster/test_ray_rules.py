@@ -23,6 +23,7 @@ from cluster.ray_cluster import RayLauncher, _probe, _Refused, _Running
 from cluster.ray_connection import Cluster, in_a_line
 from cluster.ray_options import parse
 from cluster.ray_rank import NICENESS, Rank, found_here, look
+from cluster.ray_reaper import end_after
 from cluster.ray_trial import NODE_FILE, RANK_FILE, Lost, TrialOnRay, Unfit, places
 from cluster.study import StudyError
 from cluster.study_file import check
@@ -137,6 +138,34 @@ def test_a_rank_of_which_nobody_asks_ends_by_itself(tmp_path: Path) -> None:
     heard = Rank.news(actor, 10.0)
     assert heard is not None
     assert (heard["code"], heard["asked"]) == (-signal.SIGTERM, True)
+
+
+LEADER = """
+import subprocess, time
+subprocess.Popen(["sleep", "60"])
+subprocess.Popen(["sleep", "60"], process_group=0)
+print(flush=True)
+time.sleep(60)
+"""
+
+
+def test_of_a_cluster_of_ours_nothing_stays_that_is_of_its_session(tmp_path: Path) -> None:
+    """Whatever group a process has put itself into, and whoever has ended the leader."""
+    (tmp_path / "cluster").mkdir()
+    with subprocess.Popen([sys.executable, "-c", LEADER], stdout=subprocess.PIPE, start_new_session=True) as leader:
+        assert leader.stdout is not None
+        leader.stdout.readline()
+        children = psutil.Process(leader.pid).children()
+        leader.kill()
+    try:
+        end_after(leader.pid, tmp_path / "cluster")
+        assert len(children) == 2
+        assert not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
+        assert not (tmp_path / "cluster").exists()
+    finally:
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 ACTOR = """
