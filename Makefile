@@ -17,7 +17,7 @@ READY := $(VENV)/.ready-$(EXTRA)-$(firstword $(shell cat pyproject.toml constrai
 help:
 	@echo "make setup    install everything into .venv (EXTRA=gpu for NVIDIA GPUs)"
 	@echo "make study    run studies/quick.yaml: table, figures, report"
-	@echo "make test     lint, types and every test"
+	@echo "make test     lint, types and every test, in some 20 minutes; PART=analysis for a part"
 	@echo "make test-gpu what needs an NVIDIA GPU, with EXTRA=gpu set up"
 	@echo "make lint     lint and types"
 	@echo "make test-xla PyTorch/XLA's tests, in an environment of their own (.venv-xla)"
@@ -55,8 +55,15 @@ horovod: $(READY)
 study: setup
 	@$(BIN)/scaling run studies/quick.yaml
 
-test: lint
-	@$(BIN)/python -m pytest
+# PART is a folder of tests, or what comes after test_ in a file's name, or several of them.
+PARTS := $(sort $(patsubst tests/%/,%,$(dir $(wildcard tests/*/test_*.py))) $(patsubst test_%.py,%,$(notdir $(wildcard tests/test_*.py tests/*/test_*.py))))
+FILES := $(foreach part,$(PART),$(or $(wildcard tests/$(part)),$(wildcard tests/test_$(part).py tests/*/test_$(part).py)))
+
+test: setup
+	@$(if $(filter-out $(PARTS),$(PART)),echo "PART=$(PART): there are $(PARTS)" >&2; exit 2)
+	@$(BIN)/python -m tests.missing
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest -n logical --maxprocesses=4 --durations=20 $(FILES)
 
 test-gpu:
 	@$(MAKE) --no-print-directory setup EXTRA=gpu

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.warm.forges import warm
+
 ROOT = Path(__file__).parents[1]
 GOOD: dict[str, Any] = {
     "name": "tiny",
@@ -142,10 +144,10 @@ def test_the_schema_is_json() -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole small study, run by the command."""
+def finished(tmp_path_factory: pytest.TempPathFactory, forge_folder: Path) -> Path:
+    """A whole small study, run by the command. Its ranks are warm (tests/warm)."""
     place = tmp_path_factory.mktemp("study")
-    done = scaling("run", study(place), "--results", place / "results")
+    done = scaling("run", study(place), "--results", place / "results", **warm(forge_folder))
     assert done.returncode == 0, done.stdout + done.stderr
     (place / "results" / "said.txt").write_text(done.stdout)
     (place / "results" / "noise.txt").write_text(done.stderr)

@@ -21,6 +21,7 @@ from analysis.load import load
 from cluster import importing
 from cluster.study import StudyError
 from scaling import examine
+from tests.warm.forges import warm
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "colab_tpu.ipynb"
@@ -96,8 +97,11 @@ def test_the_badges_and_the_project_to_clone_name_one_address(cells: list[Any]) 
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """The notebook's cells by id after "Run all", and the folder it worked in: an unpacked zip of the project."""
+def executed(tmp_path_factory: pytest.TempPathFactory, forge_folder: Path) -> tuple[dict[str, Any], Path]:
+    """The notebook's cells by id after "Run all", and the folder it worked in: an unpacked zip of the project.
+
+    Its ranks are warm (tests/warm).
+    """
     place = tmp_path_factory.mktemp("colab")
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, tracked.decode().split("\0")):
@@ -109,7 +113,10 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     at = next(i for i, cell in enumerate(notebook.cells) if cell.id == "parameters")
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(PARAMETERS))
     notebook.cells.append(nbformat.v4.new_code_cell(AGAIN, id="again"))
-    NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(place)}}).execute()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in warm(forge_folder).items():
+            patch.setenv(name, value)
+        NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(place)}}).execute()
     nbformat.write(notebook, place / "executed.ipynb")
     return {cell.id: cell for cell in notebook.cells}, place / "project" / "scaling-main"
 

@@ -71,9 +71,10 @@ def verdict(results: Results) -> str:
 
 @pytest.mark.parametrize(("launches", "cv"), [(3, 0.05), (5, 0.10), (10, 0.05), (10, 0.10)])
 def test_a_null_study_seldom_gets_a_verdict(launches: int, cv: float, empty: Results) -> None:
-    """Both frameworks drawn alike, 400 times: at most 5% are called supported or contradicted."""
-    wrong = sum(verdict(drawn(empty, launches, cv, seed)) in ("supported", "contradicted") for seed in range(400))
-    assert wrong / 400 <= 0.05
+    """Both frameworks drawn alike, 120 times: if 0.4% are judged wrongly, more than 2 have a chance of 1%; if 6%
+    are, as many as 2 or fewer have one of 3%."""
+    wrong = sum(verdict(drawn(empty, launches, cv, seed)) in ("supported", "contradicted") for seed in range(120))
+    assert wrong <= 2
 
 
 def test_a_true_difference_of_15_percent_is_found(empty: Results) -> None:
@@ -86,8 +87,8 @@ def test_a_true_difference_of_15_percent_is_found(empty: Results) -> None:
 
 def test_more_strategies_do_not_help_a_framework(empty: Results) -> None:
     """TensorFlow has three to choose from, PyTorch two: the best of three is no evidence."""
-    found = [verdict(drawn(empty, 3, 0.10, seed)) for seed in range(200)]
-    assert found.count("supported") <= 0.05 * 200
+    found = [verdict(drawn(empty, 3, 0.10, seed)) for seed in range(120)]
+    assert found.count("supported") <= 2
 
 
 def test_equal_frameworks_measured_well_show_no_difference(empty: Results) -> None:

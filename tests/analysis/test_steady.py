@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from analysis import steady
 from tests.analysis.generate import Shape, step_noise
 
-STUDIES = 400
+STUDIES = 250
 
 
 def alarms(series: list[NDArray[np.float64]]) -> float:

@@ -73,6 +73,7 @@ def test_a_dead_rank_ends_the_trial_within_ten_seconds(strategy: str, launcher: 
     assert len(outcome.exits) == 2
 
 
+@pytest.mark.usefixtures("bare_ranks")
 def test_a_stopped_rank_is_noticed_by_the_one_that_waits_for_it(launcher: LocalLauncher, tmp_path: Path) -> None:
     folder, ranks = begin(launcher, endless(hang=3.0), tmp_path)
     os.kill(ranks[1].pid, signal.SIGSTOP)
@@ -82,6 +83,7 @@ def test_a_stopped_rank_is_noticed_by_the_one_that_waits_for_it(launcher: LocalL
     assert "jobs/meter.py" in "\n".join(line for e in outcome.exits for line in e.last_lines)
 
 
+@pytest.mark.usefixtures("bare_ranks")
 def test_a_single_stopped_process_is_noticed_too(launcher: LocalLauncher, tmp_path: Path) -> None:
     folder, (rank,) = begin(launcher, endless("tf-mirrored", hang=3.0), tmp_path)
     os.kill(rank.pid, signal.SIGSTOP)
@@ -89,11 +91,12 @@ def test_a_single_stopped_process_is_noticed_too(launcher: LocalLauncher, tmp_pa
     assert (outcome.status, "no sign of life" in outcome.error) == ("timeout", True)
 
 
+@pytest.mark.usefixtures("bare_ranks")
 def test_a_trial_that_does_not_end_is_ended_at_its_limit(launcher: LocalLauncher, tmp_path: Path) -> None:
-    folder, _ = begin(launcher, endless(trial=12.0), tmp_path)
+    folder, _ = begin(launcher, endless(trial=5.0), tmp_path)
     outcome = end(launcher, folder, within=30)
     assert outcome.status == "timeout"
-    assert "limits.trial = 12 s" in outcome.error
+    assert "limits.trial = 5 s" in outcome.error
 
 
 def test_a_rank_that_cannot_start_leaves_its_reason(launcher: LocalLauncher, tmp_path: Path) -> None:
@@ -106,6 +109,7 @@ def test_a_rank_that_cannot_start_leaves_its_reason(launcher: LocalLauncher, tmp
     assert "/nowhere: no such file" in done.outcome.error
 
 
+@pytest.mark.usefixtures("bare_ranks")
 def test_ranks_die_with_their_launcher_however_it_dies(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.cluster.test_local import *\n"

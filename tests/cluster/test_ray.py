@@ -1,4 +1,7 @@
-"""The Ray launcher against a real cluster of three nodes: the same training, and whatever may die."""
+"""The Ray launcher against a real cluster of three nodes: the same training, and whatever may die.
+
+Where it is asked what is trained, ranks are warm; where it is asked what becomes of them, they are bare (tests/warm).
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,9 @@ from tests.cluster.ray_nodes import OF_THE_NODES, Cluster, kill, of_session, sho
 from tests.cluster.ray_trials import begin, drivers, end, endless, goes_on, keepers_of, start, trial
 from tests.running import DISTRIBUTED, Done, launch, ranks_of, until
 from tests.sampler import read
+from tests.warm.forges import bare, warm
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("bare_ranks")]
 
 ROOT = Path(__file__).parents[2]
 SCALING = Path(sys.executable).with_name("scaling")
@@ -63,14 +67,23 @@ def reachable(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 @pytest.fixture(scope="module")
-def connected(cluster: Cluster) -> Iterator[dict[str, RayLauncher]]:
-    """A launcher for each placement, which many tests share: connecting takes some seconds."""
+def connected(cluster: Cluster, forge_folder: Path) -> Iterator[dict[str, RayLauncher]]:
+    """A launcher for each placement and kind of rank, which many tests share: connecting takes some seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(cluster.token))
         patch.setenv("OMP_NUM_THREADS", "64")  # must not reach a rank
         others = drivers()
         unused = cluster.folder / "results"
-        made = {p: RayLauncher({"address": cluster.address, "placement": p}, unused) for p in ("pack", "spread")}
+        made: dict[str, RayLauncher] = {}
+        for kind, variables in (("", bare()), ("warm ", warm(forge_folder))):
+            with pytest.MonkeyPatch.context() as ranks:
+                ranks.delenv("SCALING_TEST_BARE", raising=False)
+                for name, value in variables.items():
+                    ranks.setenv(name, value)
+                for placement in ("pack", "spread"):
+                    launcher = RayLauncher({"address": cluster.address, "placement": placement}, unused)
+                    assert launcher.refuse([trial("torch", 1)]) == []  # connects, and takes the environment
+                    made[kind + placement] = launcher
         yield made
         for launcher in made.values():
             launcher.close()
@@ -85,6 +98,14 @@ def pack(connected: dict[str, RayLauncher], reachable: Cluster, tmp_path: Path) 
 @pytest.fixture
 def spread(connected: dict[str, RayLauncher], reachable: Cluster, tmp_path: Path) -> Iterator[RayLauncher]:
     yield from idle_again(connected["spread"], reachable, tmp_path)
+
+
+@pytest.fixture
+def warm_one(
+    request: pytest.FixtureRequest, connected: dict[str, RayLauncher], reachable: Cluster, tmp_path: Path
+) -> Iterator[RayLauncher]:
+    """A launcher whose ranks are warm, with the placement that the test is parametrized with."""
+    yield from idle_again(connected[f"warm {request.param}"], reachable, tmp_path)
 
 
 def idle_again(launcher: RayLauncher, cluster: Cluster, results: Path) -> Iterator[RayLauncher]:
@@ -123,10 +144,14 @@ def left_of(results: Path, cluster: Cluster) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def base_losses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+def base_losses(forge_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     """The losses of the plain single-process runs under the local launcher."""
     results = tmp_path_factory.mktemp("base")
-    return {STRATEGIES[name].framework: launch(trial(name, 1), results).losses() for name in BASES}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SCALING_TEST_BARE", raising=False)
+        for name, value in warm(forge_folder).items():
+            patch.setenv(name, value)
+        return {STRATEGIES[name].framework: launch(trial(name, 1), results).losses() for name in BASES}
 
 
 GRID = [
@@ -148,19 +173,13 @@ def trained_as_without_ray(
     assert [(r.niceness, r.threads, r.intra_op_threads) for r in outcome.ranks] == [(0, each, each)] * what.processes
 
 
-@pytest.mark.parametrize(("strategy", "workers", "placement"), GRID)
+@pytest.mark.parametrize(("strategy", "workers", "warm_one"), GRID, indirect=["warm_one"])
 def test_every_strategy_trains_as_without_ray(
-    strategy: str,
-    workers: int,
-    placement: str,
-    request: pytest.FixtureRequest,
-    base_losses: dict[str, np.ndarray],
-    tmp_path: Path,
+    strategy: str, workers: int, warm_one: RayLauncher, base_losses: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    launcher: RayLauncher = request.getfixturevalue(placement)
     what = trial(strategy, workers)
-    folder = start(launcher, what, tmp_path)
-    outcome = end(launcher, folder, within=120)
+    folder = start(warm_one, what, tmp_path)
+    outcome = end(warm_one, folder, within=120)
     trained_as_without_ray(what, folder, outcome, base_losses)
     assert not outcome.concurrent
     assert not list(folder.glob("*.keeper"))
@@ -246,9 +265,13 @@ def test_a_rank_has_the_drivers_surroundings_and_a_core_of_its_own(
 
 @pytest.mark.horovod
 def test_every_strategy_trains_side_by_side_with_others_and_says_so(
-    make: Make, base_losses: dict[str, np.ndarray], tmp_path: Path
+    make: Make, base_losses: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All strategies with one worker, and with two on one node: as many at once as there is room for."""
+    """All strategies with one worker, and with two on one node: as many at once as there is room for.
+
+    These ranks start as they do for a user.
+    """
+    monkeypatch.delenv("SCALING_TEST_BARE")
     launcher = make(concurrent=True)
     waiting = [trial(name, 2) for name in DISTRIBUTED] + [trial(name, 1) for name in BASES + DISTRIBUTED]
     folders: dict[str, tuple[Trial, Path]] = {}
@@ -268,14 +291,15 @@ def test_every_strategy_trains_side_by_side_with_others_and_says_so(
         assert outcome.concurrent
 
 
+@pytest.mark.parametrize("warm_one", ["spread"], indirect=True)
 def test_a_second_study_on_the_cluster_disturbs_none(
-    pack: RayLauncher, spread: RayLauncher, base_losses: dict[str, np.ndarray], tmp_path: Path
+    pack: RayLauncher, warm_one: RayLauncher, base_losses: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     first, ranks = begin(pack, endless(), tmp_path / "first")
     used = [rank.cpu_times().user for rank in ranks]
     what = trial("torch-ddp", 2)
-    folder = start(spread, what, tmp_path / "second")
-    trained_as_without_ray(what, folder, end(spread, folder), base_losses)
+    folder = start(warm_one, what, tmp_path / "second")
+    trained_as_without_ray(what, folder, end(warm_one, folder), base_losses)
     assert not pack.wait(0.0)
     assert all(rank.cpu_times().user > before for rank, before in zip(ranks, used, strict=True))  # they still train
     kill(ranks[0])

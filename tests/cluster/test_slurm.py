@@ -1,4 +1,7 @@
-"""The SLURM launcher on a real SLURM of four nodes (slurm/practice): what runs, and what goes wrong."""
+"""The SLURM launcher on a real SLURM of four nodes (slurm/practice): what runs, and what goes wrong.
+
+Where it is asked what is trained, ranks are warm; where it is asked what becomes of them, they are bare (tests/warm).
+"""
 
 from __future__ import annotations
 
@@ -44,15 +47,17 @@ from tests.cluster.slurm_runs import (
 )
 from tests.running import Done, launch, until
 from tests.sampler import read
+from tests.warm.forges import warm
 
 DISTRIBUTED = ["torch-ddp", "torch-horovod", "tf-multiworker", "tf-horovod"]
-pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm_cluster"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("bare_ranks", "slurm_cluster"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture(autouse=True)
 def _settles_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One machine sees its own files at once."""
+    """One machine sees its own files at once, and its controller may be asked more often than others'."""
     monkeypatch.setattr(launching, "SETTLE_SECONDS", 2.0)
+    monkeypatch.setattr(launching, "POLL_SECONDS", 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +70,15 @@ def locally(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Trial], Done]
 @pytest.mark.horovod
 @pytest.mark.parametrize("allocation", ["per-trial", "packed"])
 def test_every_strategy_runs_over_the_nodes_as_it_does_locally(
-    allocation: str, tmp_path: Path, locally: Callable[[Trial], Done]
+    allocation: str,
+    tmp_path: Path,
+    locally: Callable[[Trial], Done],
+    forge_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("SCALING_TEST_BARE")
+    for name, value in warm(forge_folder).items():
+        monkeypatch.setenv(name, value)
     summary, _ = drive(
         tmp_path,
         strategies=DISTRIBUTED,
@@ -203,14 +215,24 @@ def test_a_cancelled_packed_job_keeps_what_was_done(tmp_path: Path) -> None:
     assert (again.done_before, again.ok) == (len(before), 8 - len(before))
 
 
-@pytest.mark.parametrize(("allocation", "status"), [("per-trial", "timeout"), ("packed", "lost")])
-def test_a_time_limit_that_strikes_leaves_a_clear_outcome(allocation: str, status: str, tmp_path: Path) -> None:
-    """A packed trial is "lost", since the next allocation, which the driver asks for, can do it."""
-    launcher, folder = begin(endless(), tmp_path, allocation=allocation, time=30)
-    slurm("scontrol", "update", f"jobid={launcher.running()[folder.name].job}", "timelimit=1")
-    outcome = end(launcher, folder, within=100)
-    assert (outcome.status, "launcher.time" in outcome.error) == (status, True)
-    assert len(outcome.exits) == 2
+def test_a_time_limit_that_strikes_leaves_a_clear_outcome(tmp_path: Path) -> None:
+    """A packed trial is "lost", since the next allocation, which the driver asks for, can do it.
+
+    A limit is a minute at least, so both kinds of job wait for it together.
+    """
+    begun = {}
+    for allocation in ("per-trial", "packed"):
+        launcher, folder = begin(endless(), tmp_path / allocation, allocation=allocation, time=30)
+        slurm("scontrol", "update", f"jobid={launcher.running()[folder.name].job}", "timelimit=1")
+        begun[allocation] = (launcher, folder)
+    outcomes = {allocation: end(*started, within=100) for allocation, started in begun.items()}
+    assert {allocation: outcome.status for allocation, outcome in outcomes.items()} == {
+        "per-trial": "timeout",
+        "packed": "lost",
+    }
+    for outcome in outcomes.values():
+        assert "launcher.time" in outcome.error
+        assert len(outcome.exits) == 2
 
 
 def test_a_packed_allocation_that_runs_out_of_time_is_followed_by_another(tmp_path: Path) -> None:

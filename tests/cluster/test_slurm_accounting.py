@@ -23,13 +23,16 @@ from tests.running import until
 
 LAB = {"nodes": 4, "account": "lab"}
 
-pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("_all_idle"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.accounting,
+    pytest.mark.usefixtures("bare_ranks", "_all_idle"),
+    pytest.mark.timeout(300),
+]
 
 
 @pytest.fixture(scope="module")
 def _accounting() -> Iterator[None]:
-    if why := practice.absent("slurmdbd", "mariadbd"):
-        pytest.skip(why)
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     with practice.practice_cluster(folder), practice.accounting(folder):
         yield
@@ -40,6 +43,7 @@ def _accounting() -> Iterator[None]:
 def _all_idle(_accounting: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(launching, "SETTLE_SECONDS", 2.0)
     monkeypatch.setattr(launching, "FULL_SECONDS", 1.0)
+    monkeypatch.setattr(launching, "POLL_SECONDS", 0.3)
     practice.empty()
     yield
     practice.empty()

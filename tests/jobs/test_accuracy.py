@@ -21,6 +21,8 @@ from tests.running import Done, launch
 
 STEPS = Steps(warmup=2, measured=2, compute_only=2, at_most=120, evaluate_every=20)
 
+pytestmark = pytest.mark.usefixtures("warm_ranks")
+
 
 def trial(strategy: str, workers: int, **factors: Any) -> Trial:
     content = {"strategy": strategy, "workers": workers, "global_batch": 64, "steps": STEPS, "until_accuracy": 0.85}

@@ -10,7 +10,7 @@ import pytest
 from jobs.trial import Steps, Trial, executions, named_execution
 from tests.running import Done, launch
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("warm_ranks")]
 TRAIN = Steps(warmup=2, measured=8, compute_only=2)
 CALLS = Steps(warmup=2, measured=6, compute_only=0)
 

@@ -16,7 +16,7 @@ from jobs.strategies.xla_threads import intra_op_threads
 from jobs.trial import Steps, Trial
 from tests.running import Done, launch
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("warm_ranks")]
 
 
 def train(folder: Path, strategy: str, workers: int = 1, **factors: Any) -> Done:

@@ -22,11 +22,11 @@ from jobs.strategies.base import Context
 from jobs.trial import Data, Steps, Trial
 from tests.running import DISTRIBUTED, Done, launch
 
-BATCH = 64
+BATCH = 16
 CNN = models.load("cnn")
 Train = Callable[[Trial], Done]
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("warm_ranks")]
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,14 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
     return once
 
 
-def exact(strategy: str, workers: int, batch: int = BATCH) -> Trial:
+def exact(strategy: str, workers: int) -> Trial:
     steps = Steps(warmup=10, measured=40, compute_only=5)
-    return Trial(strategy=strategy, workers=workers, global_batch=batch, steps=steps, precision="float64")
+    return Trial(strategy=strategy, workers=workers, global_batch=BATCH, steps=steps, precision="float64")
 
 
-def single(strategy: str, workers: int, **factors: Any) -> Trial:
-    steps = Steps(warmup=10, measured=190, compute_only=0)
-    return Trial(strategy=strategy, workers=workers, global_batch=BATCH, steps=steps, **factors)
+def single(strategy: str, workers: int, batch: int, steps: int) -> Trial:
+    plan = Steps(warmup=10, measured=steps - 10, compute_only=0)
+    return Trial(strategy=strategy, workers=workers, global_batch=batch, steps=plan)
 
 
 def horovod(names: list[str]) -> list[Any]:
@@ -113,13 +113,11 @@ def test_gradients_agree(name: str, torch_pass: Any, tf_pass: Any) -> None:
 
 @pytest.mark.parametrize("strategy", horovod(["tf", *DISTRIBUTED]))
 def test_float64_losses_are_the_same_whatever_the_strategy_and_the_workers(strategy: str, train: Train) -> None:
-    # XLA's convolutions in float64 are slow on CPUs.
-    batch = BATCH // 4 if STRATEGIES[strategy].framework == "JAX" else BATCH
-    reference = train(exact("torch", 1, batch)).losses()
+    reference = train(exact("torch", 1)).losses()
     assert len(reference) == 50
     assert reference[-1] < reference[0] / 2  # it learns: equal constants would prove nothing
     for workers in [1] if strategy == "tf" else [1, 2, 4]:
-        np.testing.assert_allclose(train(exact(strategy, workers, batch)).losses(), reference, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(train(exact(strategy, workers)).losses(), reference, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("strategy", "workers"), [("tf", 1), ("tf-multiworker", 2), ("torch-ddp", 2)])
@@ -135,15 +133,16 @@ def test_a_rule_and_a_warm_up_of_the_learning_rate_are_the_same_in_both_framewor
 
 @pytest.mark.parametrize("strategy", horovod(["tf", *DISTRIBUTED]))
 def test_float32_losses_stay_together_for_50_steps(strategy: str, train: Train) -> None:
-    reference = train(single("torch", 1)).losses()
-    losses = train(single(strategy, 1 if strategy == "tf" else 2)).losses()
+    """Of batches of 64: the fewer samples, the sooner round-off drives them apart."""
+    reference = train(single("torch", 1, 64, 50)).losses()
+    losses = train(single(strategy, 1 if strategy == "tf" else 2, 64, 50)).losses()
     np.testing.assert_allclose(losses[:10], reference[:10], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(losses[:50], reference[:50], rtol=0, atol=2e-3)
+    np.testing.assert_allclose(losses, reference, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("strategy", horovod(["torch", "tf", *DISTRIBUTED]))
 def test_200_steps_reach_96_percent(strategy: str, train: Train) -> None:
-    done = train(single(strategy, 1 if STRATEGIES[strategy].is_base_case else 2))
+    done = train(single(strategy, 1 if STRATEGIES[strategy].is_base_case else 2, BATCH, 200))
     assert done.outcome.test_accuracy is not None
     assert done.outcome.test_accuracy >= 0.96
     assert done.outcome.ranks[0].parameters == CNN.parameters
@@ -202,7 +201,7 @@ def _alone(replica: int) -> list[float]:
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     losses = []
     for step, chosen in enumerate(order):
-        mine = chosen if step < 50 else chosen[replica * 32 : (replica + 1) * 32]
+        mine = chosen if step < 50 else chosen[replica * BATCH // 2 :][: BATCH // 2]
         optimizer.zero_grad()
         logits = net(channels_first(digits.train_images[mine] / 255.0))
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(digits.train_labels[mine]).long())

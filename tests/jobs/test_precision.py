@@ -18,6 +18,8 @@ from tests.running import Done, launch
 STEPS = Steps(warmup=2, measured=8, compute_only=2)
 Train = Callable[..., Done]
 
+pytestmark = pytest.mark.usefixtures("warm_ranks")
+
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory: pytest.TempPathFactory) -> Train:

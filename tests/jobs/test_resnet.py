@@ -24,7 +24,7 @@ SIDE, BATCH = 64, 4
 MODEL = models.load("resnet50")
 SYNTHETIC = Data(kind="synthetic", side=SIDE)
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("warm_ranks")]
 
 
 def trial(strategy: str, workers: int, **more: Any) -> Trial:

@@ -24,6 +24,8 @@ from jobs import tpu
 from jobs.trial import Steps, Trial
 from tests.running import launch
 
+pytestmark = pytest.mark.usefixtures("warm_ranks")
+
 # The mesh of chips (x, y, z) and cores per chip, of hosts with: v2-8 and v3-8; v5e-8; v5e-1.
 TOPOLOGIES = {"v3-8": (2, 2, 1, 2), "v5e-8": (2, 4, 1, 1), "v5e-1": (1, 1, 1, 1)}
 
