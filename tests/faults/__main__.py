@@ -11,6 +11,8 @@ Each is applied to a checkout of its own of the revision (HEAD if none is given)
 run, to the first failure, for at most three minutes. What became of it is kept in table.json, one column for each
 revision: caught (by which test), not caught, not ended in time, or an error: the patch does not apply, or no test ran.
 
+On a busy machine a test may fail, or not end, by chance: read by which test a fault was caught, or use --confirm.
+
     --table         show what is kept, and run nothing
     --check-clean   run the tests without any fault first: one that fails anyway catches nothing
     --confirm       run what has failed once more with the fault and once without, to tell a catch from a chance
