@@ -26,7 +26,7 @@ from tests.benchmarks.turns import FEWEST_STEPS, TURN_SECONDS, let_work, trains
 from tests.running import Done, ranks_of, until
 from tests.sampler import read
 
-TURNS = int(os.environ.get("BENCH_TURNS", "24"))
+TURNS = int(os.environ.get("BENCH_TURNS", "20"))
 STEPS = 34 * TURNS  # more than the turns last: one takes some 45 ms on a core of 2026
 AROUND = 3  # steps on either side of the one that a sample falls into
 HERTZ = 2.0

@@ -91,14 +91,20 @@ def test_the_worker_is_as_fast_as_a_bare_loop(strategy: str, tmp_path: Path, par
 
 @pytest.mark.parametrize(("strategy", "target"), [("torch", 0.60), ("tf", 0.68)])
 def test_the_base_case_is_near_the_limit_of_the_core(strategy: str, target: float, tmp_path: Path, part: Part) -> None:
+    """Over the largest matrix products of the neighbouring turn: the smaller are over before anybody interrupts."""
     command = [sys.executable, str(BARE / "peak.py"), "8"]
     found = [turn for launch in turns(strategy, command, tmp_path) for turn in launch]
     flop = BATCH * models.load("cnn").training_flop(28)
-    rates = [1e-9 * flop / np.median(turn.ours) for turn in found]
-    peaks = [float(np.max(1e-9 * turn.rival_work / turn.rival)) for turn in found]
+    rates = [1e-9 * flop / np.mean(turn.ours) for turn in found]
+    peaks = [1e-9 * _rate_of_largest(turn) for turn in found]
     ratios = [float(rate / peak) for rate, peak in zip(rates, peaks, strict=True)]
     note = f"{np.median(rates):.0f} of {np.median(peaks):.0f} GFLOP/s; best {max(rates):.0f} of {max(peaks):.0f}"
     assert part.keep(f"{strategy}: GFLOP/s / core's peak", ratios, at_least(target, 0.8 * target), note).holds
+
+
+def _rate_of_largest(turn: Turn) -> float:
+    largest = turn.rival_work == turn.rival_work.max()
+    return float(turn.rival_work[largest].sum() / turn.rival[largest].sum())
 
 
 def test_two_workers_train_sooner_than_with_torchrun(tmp_path: Path, part: Part) -> None:

@@ -1,10 +1,10 @@
 """Compare a trial with another program on a machine that is not quiet: both take turns on the same cores.
 
-The other program is started, and stopped (SIGSTOP) once it is under way; then the trial is; then one is stopped
-while the other runs, and the other way round. Whatever
-else slows the machine down slows neighbouring turns alike, so their ratio is steady where the rates
-themselves are not. A stop falls into a step, which is then longer than the turn: there the sequence of
-steps is cut, and the cut steps and their neighbours are left out.
+The other program is started, and stopped (SIGSTOP) once it is under way; then the trial is started. From its
+first step on one is stopped while the other runs, and the other way round. Whatever else slows the machine
+down slows neighbouring turns alike, so their ratio is steady where the rates themselves are not. A stop falls
+into a step, which is then longer than the turn: there the sequence of steps is cut, and the cut steps and
+their neighbours are left out.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def take_turns(
 
 def trains(folder: Path, trial: Trial) -> bool:
     """After the first step the rank promises its next sign of life within limits.hang, not limits.startup."""
-    return rank_file(folder, 0, "alive").stat().st_mtime < time.time() + trial.limits.hang + 1
+    alive = rank_file(folder, 0, "alive")
+    return alive.exists() and 1 < alive.stat().st_mtime - time.time() < trial.limits.hang + 1
 
 
 def _alternate(ours: list[psutil.Process], theirs: list[psutil.Process]) -> None:
