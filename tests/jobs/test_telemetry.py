@@ -56,6 +56,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return results
 
 
+@pytest.mark.quiet
 def test_a_trial_has_the_samples_of_its_ranks_in_each_of_its_phases(disturbed: Path) -> None:
     results = load(disturbed)
     assert not results.set_aside
@@ -91,6 +92,7 @@ def test_no_energy_is_claimed_where_no_counter_tells_it(disturbed: Path) -> None
         assert row["joules_per_sample"] > 0
 
 
+@pytest.mark.quiet
 def test_what_a_rank_uses_is_not_taken_for_its_neighbours(tmp_path: Path) -> None:
     """Two samplers at the same time: to one the busy process is a rank, to the other it is not."""
     with busy(CORE) as worker, busy(CORE, 60) as other:
@@ -112,6 +114,7 @@ def test_what_a_rank_uses_is_not_taken_for_its_neighbours(tmp_path: Path) -> Non
         assert others + percent / 100 == pytest.approx(1.0, abs=0.15)
 
 
+@pytest.mark.quiet
 def test_what_a_rank_has_started_counts_as_its_own(tmp_path: Path) -> None:
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'x = bytearray(200_000_000)\\nwhile 1: x'])"
     parent = subprocess.Popen(["taskset", "-c", str(CORE), sys.executable, "-c", code], start_new_session=True)
@@ -129,6 +132,7 @@ def test_what_a_rank_has_started_counts_as_its_own(tmp_path: Path) -> None:
     assert max(rank["cpu_percent"] or 0.0 for rank in seen) > 5
 
 
+@pytest.mark.quiet
 def test_what_has_ended_of_a_rank_is_still_its_own(tmp_path: Path) -> None:
     """Else it would be a neighbour's: the cores remember it."""
     burn = "import time\nwhile time.process_time() < 0.2: 1"
@@ -172,6 +176,7 @@ def test_the_sampler_leaves_the_cores_of_the_workers_where_there_are_others(tmp_
     assert start["sampler_cpus"]
 
 
+@pytest.mark.quiet
 def test_a_rate_is_kept_and_the_end_is_told(tmp_path: Path) -> None:
     with sampler(tmp_path / "t.jsonl", [(os.getpid(), [CORE])], hertz=10):
         time.sleep(2)
