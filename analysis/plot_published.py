@@ -19,7 +19,7 @@ def write(results: Results, folder: Path, wanted: Sequence[str]) -> list[Path]:
     the sources `wanted` behind it. Returns the paths; none if no launch succeeded.
 
     Published series keep the batch per worker, or let the global batch grow: they stand in the panel of
-    weak scaling, and where a study has none, in its other panel with that said in the label. Raises
+    weak scaling, and where a study has none, in its other panel with that said at the head of the label, which may be cut. Raises
     ValueError for a source that is not known or has no curves (see `analysis.published.curves`).
     """
     series = published.curves(wanted)
@@ -27,9 +27,9 @@ def write(results: Results, folder: Path, wanted: Sequence[str]) -> list[Path]:
     if not len(estimates):
         return []
     weak = "weak" in estimates["scaling"]
-    panel, remark = ("weak", "") if weak else (str(estimates["scaling"][0]), " (weak scaling)")
+    panel, remark = ("weak", "") if weak else (str(estimates["scaling"][0]), "weak scaling: ")
     behind = [
-        plots.Curve(f"{label}{remark}", panel, rows["workers"].to_list(), rows["efficiency"].to_list())
+        plots.Curve(f"{remark}{label}", panel, rows["workers"].to_list(), rows["efficiency"].to_list())
         for (label,), rows in series.sort("workers").group_by("label", maintain_order=True)
     ]
     figure = plots.efficiency(estimates, results, behind=behind)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
+from matplotlib.figure import Figure
 
-from analysis import plot_published
+from analysis import plot_published, plots
 from analysis.load import load
 from tests.analysis import generate
 
@@ -31,3 +34,16 @@ def test_an_unknown_source_is_refused_by_name(wanted: str, study: Path, tmp_path
     with pytest.raises(ValueError, match=r"no |not "):
         plot_published.write(load(study), tmp_path / "none", [wanted])
     assert not (tmp_path / "none").exists()
+
+
+def test_behind_strong_scaling_published_series_say_that_theirs_is_weak(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = load(study)
+    strong = replace(results, trials=results.trials.filter("strong").with_columns(weak=pl.lit(False)))
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
+    plot_published.write(strong, tmp_path, ["pytorch_ddp_readme:resnet50"])
+    said = [text.get_text() for text in figures[0].legends[0].get_texts() if "PyTorch DDP" in text.get_text()]
+    assert said
+    assert all(text.startswith("weak scaling: ") for text in said)

@@ -64,3 +64,12 @@ def test_a_few_steps_are_not_judged() -> None:
     is_steady, note = steady.check(np.full(5, 0.1))
     assert is_steady is None
     assert "too few" in note
+
+
+def test_blocks_end_with_the_last_step_so_a_shift_is_placed_to_the_step() -> None:
+    """What does not fill a block is left over beside the warm-up, where it matters least."""
+    steps, left_over, at = 239, 5, 125  # blocks of six
+    assert (steps - left_over) % 6 == (at - left_over) % 6 == 0
+    rng = np.random.default_rng(0)
+    seconds = rng.normal(1.0, 0.001, steps) * np.where(np.arange(steps) < at, 1.0, 1.2)
+    assert steady.check(seconds) == (False, f"step time shifts by +20.0% at measured step {at}")

@@ -260,7 +260,7 @@ def command(study: Path, results_at: Path) -> list[str]:
 @pytest.fixture
 def slow_study(tmp_path: Path) -> Path:
     path = tmp_path / "slow.yaml"
-    steps = {"warmup": 1, "measured": 300, "compute_only": 0}
+    steps = {"warmup": 1, "measured": 700, "compute_only": 0}
     path.write_text(yaml.safe_dump(STUDY | {"steps": steps, "workers": [2], "repeats": {"min": 1}}))
     return path
 

@@ -337,6 +337,14 @@ def test_a_dead_actor_takes_its_rank_with_it(spread: RayLauncher, reachable: Clu
     goes_on(spread, tmp_path)
 
 
+def test_a_rank_alone_dies_with_its_actor(pack: RayLauncher, reachable: Cluster, tmp_path: Path) -> None:
+    """No other rank fails for its sake, and nobody is left to ask it to end."""
+    folder, (rank,) = begin(pack, endless(1, "torch"), tmp_path)
+    kill(reachable.actors()[0])
+    until(lambda: not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE, 3)
+    assert end(pack, folder, within=20).status == "lost"
+
+
 def test_a_dead_node_costs_the_trial_and_not_the_study(spread: RayLauncher, reachable: Cluster, tmp_path: Path) -> None:
     folder, _ = begin(spread, endless(3), tmp_path)
     try:
@@ -595,7 +603,7 @@ def scaling(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_a_study_is_cancelled_resumed_and_goes_on_after_a_loss(reachable: Cluster, tmp_path: Path) -> None:
     file, results = tmp_path / "study.yaml", tmp_path / "results"
     launcher = {"kind": "ray", "placement": "spread"}
-    steps = {"warmup": 1, "measured": 600, "compute_only": 0}
+    steps = {"warmup": 1, "measured": 2500, "compute_only": 0}
     only = {"strategies": ["torch-ddp"], "workers": [2], "repeats": {"min": 2}, "steps": steps}
     file.write_text(yaml.safe_dump(study() | only | {"batch": {"global": 8}, "launcher": launcher}))
     command = [SCALING, "run", file, "--results", results]

@@ -183,7 +183,7 @@ def test_a_node_that_goes_down_in_mid_trial_costs_only_that_launch(tmp_path: Pat
             done.append(running[0][1])
             slurm("scontrol", "update", "nodename=n2", "state=down", "reason=test")
 
-    steps = {"warmup": 1, "measured": 150, "compute_only": 0}
+    steps = {"warmup": 1, "measured": 1500, "compute_only": 0}
     display = Watched(take_down)
     summary, folder = drive(tmp_path, display, workers=[2], steps=steps)
     assert done
@@ -375,7 +375,7 @@ def test_each_rank_gets_its_own_gpu(allocation: str, tasks_per_node: int, worker
 
 
 def test_a_requeued_job_does_its_trial_again_and_sets_the_first_try_aside(tmp_path: Path) -> None:
-    trial = endless().model_copy(update={"steps": Steps(warmup=1, measured=400, compute_only=0)})
+    trial = endless().model_copy(update={"steps": Steps(warmup=1, measured=2000, compute_only=0)})
     launcher, folder = begin(trial, tmp_path, requeue=True)
     job = launcher.running()[trial.id].job
     slurm("scontrol", "requeue", job)
@@ -386,7 +386,7 @@ def test_a_requeued_job_does_its_trial_again_and_sets_the_first_try_aside(tmp_pa
     assert (outcome.status, outcome.error) == ("ok", "")
     (aside,) = (tmp_path / "set-aside").iterdir()
     assert aside.name.startswith(trial.id)
-    assert len(Done(trial, folder, outcome).rows(0, "train")) == 401
+    assert len(Done(trial, folder, outcome).rows(0, "train")) == 2001
 
 
 def test_a_job_leaves_alone_what_was_given_to_another(tmp_path: Path) -> None:

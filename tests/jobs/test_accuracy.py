@@ -97,6 +97,8 @@ def test_all_ranks_stop_after_the_same_step_whatever_the_strategy(
     points, expected = curve(done), curve(reached)
     assert [step for step, _ in points] == [step for step, _ in expected]
     np.testing.assert_allclose([a for _, a in points], [a for _, a in expected], atol=0.03)
+    # From the initial weights and with a fresh optimizer, in the same order of batches.
+    np.testing.assert_allclose(done.losses("accuracy")[:4], done.losses("train"), rtol=1e-4)
     seconds = [[row["seconds"] for row in done.rows(rank, "accuracy")] for rank in range(done.trial.processes)]
     found = done.outcome.accuracy_reached
     assert found is not None

@@ -177,3 +177,21 @@ def test_it_can_be_called_for_inference(strategy: str, execution: str, precision
         tmp_path,
     )  # fmt: skip
     assert done.outcome.status == "ok", (done.outcome.error, done.outcome.exits)
+
+
+def test_training_goes_on_as_if_nothing_had_been_classified_in_between() -> None:
+    """Batch normalization takes the batch's statistics in training, the running ones to classify."""
+
+    def losses(classified: bool) -> list[float]:
+        meeting = Rendezvous(RankEnvironment(), "resnet", 10.0)
+        strategy = strategies.load("torch")(Context(trial("torch", 1), data.load(SYNTHETIC, 0, "resnet50"), meeting))
+        strategy.build()
+        found = []
+        for batch in data.batch_indices(256, BATCH, 2, 0)[:, np.newaxis]:
+            found.append(float(np.ravel(strategy.train(batch))[0]))
+            if classified:
+                strategy.evaluate()
+        meeting.close()
+        return found
+
+    np.testing.assert_allclose(losses(True), losses(False), rtol=0, atol=1e-10)
