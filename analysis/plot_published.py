@@ -19,8 +19,9 @@ def write(results: Results, folder: Path, wanted: Sequence[str]) -> list[Path]:
     the sources `wanted` behind it. Returns the paths; none if no launch succeeded.
 
     Published series keep the batch per worker, or let the global batch grow: they stand in the panel of
-    weak scaling, and where a study has none, in its other panel with that said at the head of the label, which may be cut. Raises
-    ValueError for a source that is not known or has no curves (see `analysis.published.curves`).
+    weak scaling, and where a study has none, in its other panel with that said at the head of the label, whose
+    end may be cut. Raises ValueError for a source that is not known or has no curves (see
+    `analysis.published.curves`).
     """
     series = published.curves(wanted)
     estimates = estimate(results)
