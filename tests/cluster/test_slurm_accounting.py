@@ -132,7 +132,7 @@ def test_a_preempted_trial_is_done_again(tmp_path: Path) -> None:
             wrap = ["--output=/dev/null", "--wrap=true"]
             done.append(slurm("sbatch", "--account=lab", "--partition=urgent", "--nodes=4", "--exclusive", *wrap))
 
-    steps = {"warmup": 1, "measured": 150, "compute_only": 0}
+    steps = {"warmup": 1, "measured": 1500, "compute_only": 0}
     launcher = LAB | {"kind": "slurm", "partition": "practice"}
     summary, folder = drive(tmp_path, Watched(preempt), workers=[2], steps=steps, launcher=launcher)
     assert done

@@ -110,7 +110,8 @@ def test_what_jax_does_not_have_is_said(change: dict[str, Any], said: str) -> No
 
 
 def test_a_trial_on_gpus_takes_no_cpu_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is none here, whatever the variable says."""
+    """There is none here, whatever the variable says. JAX reads when it is imported where it is to compute."""
+    monkeypatch.delenv("SCALING_TEST_FORGES")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     steps = Steps(warmup=1, measured=1, compute_only=0)
     what = Trial(strategy="jax", workers=1, global_batch=8, gpus_per_worker=1, precision="tf32", steps=steps)

@@ -38,9 +38,10 @@ def _leading(**variables: str) -> dict[str, str]:
 def forges() -> Iterator[Path]:
     """The folder in which each framework's forge listens, once all of them are ready.
 
-    Libraries that read their number of threads when they are imported find one, as a rank with one thread does.
+    What libraries read when they are imported is what a rank with one thread on a CPU has.
     """
-    variables = os.environ | dict.fromkeys(THREADS, "1") | {"TF_CPP_MIN_LOG_LEVEL": "1", PARENT: str(os.getpid())}
+    variables = os.environ | dict.fromkeys(THREADS, "1") | {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "1"}
+    variables[PARENT] = str(os.getpid())
     with tempfile.TemporaryDirectory(prefix="forges-") as folder:
         started = []
         try:
