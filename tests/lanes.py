@@ -52,16 +52,15 @@ def place(nodeid: str) -> int:
 
 @contextmanager
 def beside_others(quiet: bool) -> Iterator[None]:
-    """Hold the machine, with others or alone, for a test of this run.
+    """Hold the machine, with others or alone, for a test.
 
     Whoever waits to be alone holds the first of the two locks, so that nobody overtakes it.
     """
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    if run is None:  # one process: nobody else is there
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # one process: nobody else is there
         yield
         return
-    folder = Path(tempfile.gettempdir())
-    with (folder / f"scaling-{run}.turn").open("w") as turn, (folder / f"scaling-{run}.machine").open("w") as machine:
+    lock = Path(tempfile.gettempdir()) / f"scaling-tests-{os.getuid()}"
+    with lock.with_suffix(".turn").open("w") as turn, lock.with_suffix(".machine").open("w") as machine:
         fcntl.flock(turn, fcntl.LOCK_EX)
         fcntl.flock(machine, fcntl.LOCK_EX if quiet else fcntl.LOCK_SH)
         fcntl.flock(turn, fcntl.LOCK_UN)
