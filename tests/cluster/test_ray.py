@@ -31,7 +31,7 @@ from cluster.study import StudyError
 from cluster.study_file import check
 from jobs.results import Outcome, read_outcome
 from jobs.strategies import STRATEGIES
-from jobs.trial import Trial
+from jobs.trial import Steps, Trial
 from tests.cluster.ray_nodes import OF_THE_NODES, Cluster, kill, of_session, short_folder, started
 from tests.cluster.ray_trials import begin, drivers, end, endless, goes_on, keepers_of, start, trial
 from tests.running import DISTRIBUTED, Done, launch, ranks_of, until
@@ -189,7 +189,8 @@ def test_files_of_nodes_without_a_shared_folder_are_brought_back(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_OF_RANKS", str(tmp_path))  # their folders, which are elsewhere, do not tell whose they are
-    launcher, what = make(placement="spread", shared_results=False), trial("torch-ddp", 2)
+    steps = Steps(warmup=1, measured=600, compute_only=0)  # some seconds, in which their folders can be seen
+    launcher, what = make(placement="spread", shared_results=False), trial("torch-ddp", 2, steps)
 
     def ours() -> list[psutil.Process]:
         found = []
@@ -217,7 +218,7 @@ def test_files_of_nodes_without_a_shared_folder_are_brought_back(
     assert {p.name for p in set(folder.iterdir()) - samplers} == {"trial.json", "outcome.json"} | {
         f"rank-{rank:05d}.{ending}" for rank in (0, 1) for ending in ("jsonl", "json", "log", "alive", "exit")
     }
-    assert [len(Done(what, folder, outcome).rows(rank, "train")) for rank in (0, 1)] == [4, 4]
+    assert [len(Done(what, folder, outcome).rows(rank, "train")) for rank in (0, 1)] == [601, 601]
     what = endless(1, "torch")
     folder = start(launcher, what, tmp_path)
     (rank,) = until(ours)
@@ -310,7 +311,10 @@ def test_a_second_study_on_the_cluster_disturbs_none(
 
 
 @pytest.mark.parametrize("victim", ["rank", "keeper"])
-def test_a_dead_rank_ends_the_trial(victim: str, spread: RayLauncher, tmp_path: Path) -> None:
+def test_a_dead_rank_ends_the_trial(victim: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ranks as they are: bare ones die of each other sooner than anybody can see who was first."""
+    monkeypatch.delenv("SCALING_TEST_BARE")
+    spread = make(placement="spread")
     folder, ranks = begin(spread, endless(), tmp_path)
     kill({"rank": ranks, "keeper": keepers_of(tmp_path)}[victim][1])
     outcome = end(spread, folder, within=10)
