@@ -155,7 +155,9 @@ def test_ranks_that_cannot_be_started_are_not_tried_again(tmp_path: Path) -> Non
     assert len(jobs_of(tmp_path)) == 1
 
 
-def test_a_killed_rank_ends_the_trial_and_is_named(tmp_path: Path) -> None:
+def test_a_killed_rank_ends_the_trial_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ranks as they are: bare ones die of each other within milliseconds."""
+    monkeypatch.delenv("SCALING_TEST_BARE")
     launcher, folder = begin(endless(), tmp_path)
     workers_of(folder)[1].kill()
     outcome = end(launcher, folder, within=20)
