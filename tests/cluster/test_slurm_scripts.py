@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cluster import ray_slurm, slurm_cluster, slurm_options, slurm_queue, study_file
@@ -144,6 +144,8 @@ def test_an_option_that_could_break_out_is_refused_in_one_line(key: str, value: 
 
 @settings(max_examples=200)
 @given(st.text(alphabet=st.characters(blacklist_categories=["Cs"]) | st.sampled_from("\n\r\t\0\x1b\u2028"), min_size=1))
+@example('a "word" and a \\')  # what is drawn holds a quote by chance only
+@example("two\nlines")
 def test_a_directive_has_no_character_left_that_sbatch_takes_for_more(text: str) -> None:
     if not text.isprintable():  # bash would run what comes after a line's end
         with pytest.raises(ValueError, match="is not on one line of printable text"):
