@@ -66,17 +66,19 @@ class Figure:
     @property
     def holds(self) -> bool:
         """False if the whole interval is beyond the limit."""
-        return self._within(self.goal.limit)
+        return self._within(self.goal.limit, self.low, self.high)
 
     @property
     def verdict(self) -> str:
-        """Of the whole interval, too."""
-        if self._within(self.goal.target):
+        """Whether the target is met by the whole interval, is open as the interval holds it, or is missed."""
+        if not self.holds:
+            return f"FAILED ({self.goal.sign} {self.goal.limit:g})"
+        if self._within(self.goal.target, self.high, self.low):
             return "met"
-        return "missed" if self.holds else f"FAILED ({self.goal.sign} {self.goal.limit:g})"
+        return "open" if self._within(self.goal.target, self.low, self.high) else "missed"
 
-    def _within(self, bound: float) -> bool:
-        return self.high >= bound if self.goal.sign == "≥" else self.low <= bound
+    def _within(self, bound: float, low: float, high: float) -> bool:
+        return high >= bound if self.goal.sign == "≥" else low <= bound
 
 
 class Part:
