@@ -83,8 +83,7 @@ def warm_ranks(forge_folder: Path) -> Iterator[None]:
     before, cores = os.sched_getaffinity(0), allowed_cores()
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in forges.warm(forge_folder).items():
-            patch.setenv(name, value)
+        forges.lead(patch, forges.warm(forge_folder))
         os.sched_setaffinity(0, {cores[worker % len(cores)]})
         yield
     os.sched_setaffinity(0, before)
@@ -93,5 +92,4 @@ def warm_ranks(forge_folder: Path) -> Iterator[None]:
 @pytest.fixture
 def bare_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranks that the test starts have no framework (tests/warm/site/bare_ranks.py)."""
-    for name, value in forges.bare().items():
-        monkeypatch.setenv(name, value)
+    forges.lead(monkeypatch, forges.bare())

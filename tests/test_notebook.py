@@ -21,7 +21,7 @@ from analysis.load import load
 from cluster import importing
 from cluster.study import StudyError
 from scaling import examine
-from tests.warm.forges import warm
+from tests.warm.forges import lead, warm
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "colab_tpu.ipynb"
@@ -114,8 +114,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory, forge_folder: Path) -> tu
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(PARAMETERS))
     notebook.cells.append(nbformat.v4.new_code_cell(AGAIN, id="again"))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in warm(forge_folder).items():
-            patch.setenv(name, value)
+        lead(patch, warm(forge_folder))
         NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(place)}}).execute()
     nbformat.write(notebook, place / "executed.ipynb")
     return {cell.id: cell for cell in notebook.cells}, place / "project" / "scaling-main"

@@ -14,7 +14,7 @@ from cluster.local import LocalLauncher
 from jobs.results import read_outcome, write_trial
 from jobs.trial import Limits, Steps, Trial
 from tests.running import launch, ranks_of, until
-from tests.warm.forges import warm
+from tests.warm.forges import lead, warm
 
 STEPS = Steps(warmup=1, measured=5, compute_only=2)
 FIXED = ("niceness", "cpus", "threads", "intra_op_threads", "inter_op_threads", "device", "parameters", "versions",
@@ -23,8 +23,7 @@ FIXED = ("niceness", "cpus", "threads", "intra_op_threads", "inter_op_threads", 
 
 @pytest.fixture
 def led(forge_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in warm(forge_folder).items():
-        monkeypatch.setenv(name, value)
+    lead(monkeypatch, warm(forge_folder))
 
 
 @pytest.mark.parametrize("strategy", ["torch-ddp", "tf-multiworker"])
@@ -34,8 +33,7 @@ def test_a_warm_rank_does_what_one_does_that_was_started(
     monkeypatch.setenv("OMP_SCHEDULE", "static")  # a launcher's own rule takes it out
     trial = Trial(strategy=strategy, workers=2, global_batch=8, steps=STEPS, precision="float64")
     cold = launch(trial, tmp_path / "cold")
-    for name, value in warm(forge_folder).items():
-        monkeypatch.setenv(name, value)
+    lead(monkeypatch, warm(forge_folder))
     other = launch(trial, tmp_path / "warm")
     assert (cold.outcome.status, other.outcome.status) == ("ok", "ok")
     assert other.losses().tolist() == cold.losses().tolist()

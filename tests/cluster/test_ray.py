@@ -36,7 +36,7 @@ from tests.cluster.ray_nodes import OF_THE_NODES, Cluster, kill, of_session, sho
 from tests.cluster.ray_trials import begin, drivers, end, endless, goes_on, keepers_of, start, trial
 from tests.running import DISTRIBUTED, Done, launch, ranks_of, until
 from tests.sampler import read
-from tests.warm.forges import bare, warm
+from tests.warm.forges import bare, lead, warm
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("bare_ranks")]
 
@@ -77,9 +77,7 @@ def connected(cluster: Cluster, forge_folder: Path) -> Iterator[dict[str, RayLau
         made: dict[str, RayLauncher] = {}
         for kind, variables in (("", bare()), ("warm ", warm(forge_folder))):
             with pytest.MonkeyPatch.context() as ranks:
-                ranks.delenv("SCALING_TEST_BARE", raising=False)
-                for name, value in variables.items():
-                    ranks.setenv(name, value)
+                lead(ranks, variables)
                 for placement in ("pack", "spread"):
                     launcher = RayLauncher({"address": cluster.address, "placement": placement}, unused)
                     assert launcher.refuse([trial("torch", 1)]) == []  # connects, and takes the environment
@@ -148,9 +146,7 @@ def base_losses(forge_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The losses of the plain single-process runs under the local launcher."""
     results = tmp_path_factory.mktemp("base")
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("SCALING_TEST_BARE", raising=False)
-        for name, value in warm(forge_folder).items():
-            patch.setenv(name, value)
+        lead(patch, warm(forge_folder))
         return {STRATEGIES[name].framework: launch(trial(name, 1), results).losses() for name in BASES}
 
 

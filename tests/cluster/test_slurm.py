@@ -47,7 +47,7 @@ from tests.cluster.slurm_runs import (
 )
 from tests.running import Done, launch, until
 from tests.sampler import read
-from tests.warm.forges import warm
+from tests.warm.forges import lead, warm
 
 DISTRIBUTED = ["torch-ddp", "torch-horovod", "tf-multiworker", "tf-horovod"]
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("bare_ranks", "slurm_cluster"), pytest.mark.timeout(400)]
@@ -76,9 +76,7 @@ def test_every_strategy_runs_over_the_nodes_as_it_does_locally(
     forge_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("SCALING_TEST_BARE")
-    for name, value in warm(forge_folder).items():
-        monkeypatch.setenv(name, value)
+    lead(monkeypatch, warm(forge_folder))
     summary, _ = drive(
         tmp_path,
         strategies=DISTRIBUTED,

@@ -6,29 +6,40 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from jobs.worker import PARENT
 
 SITE = Path(__file__).with_name("site")
 ROOT = Path(__file__).parents[2]
+BARE, FORGES = "SCALING_TEST_BARE", "SCALING_TEST_FORGES"  # as site/sitecustomize.py reads them
 FRAMEWORKS = ("torch", "tf", "jax")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def bare() -> dict[str, str]:
     """The environment of ranks that have no framework (site/bare_ranks.py)."""
-    return _leading(SCALING_TEST_BARE="1")
+    return _leading({BARE: "1"})
 
 
 def warm(folder: Path) -> dict[str, str]:
     """The environment of ranks that are forked by the forges in `folder`."""
-    return _leading(SCALING_TEST_FORGES=str(folder))
+    return _leading({FORGES: str(folder)})
 
 
-def _leading(**variables: str) -> dict[str, str]:
+def lead(patch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
+    """Let ranks that are started from here be of that kind and no other."""
+    for marker in (BARE, FORGES):
+        patch.delenv(marker, raising=False)
+    for name, value in variables.items():
+        patch.setenv(name, value)
+
+
+def _leading(variables: dict[str, str]) -> dict[str, str]:
     """With these a rank's Python finds site/sitecustomize.py."""
     there = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return variables | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [str(SITE), *there])))}
