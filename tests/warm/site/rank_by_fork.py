@@ -12,15 +12,16 @@ from typing import NoReturn
 
 
 def main(folder: str) -> NoReturn:
-    """Does not return, but where the trial's framework has no forge: then the rank starts as ever."""
+    """A rank without a forge fails: it is not to start as ever, unnoticed."""
     with open(os.path.join(folder, "trial.json"), encoding="utf-8") as file:
         framework = json.load(file)["strategy"].partition("-")[0]
     address = os.path.join(os.environ["SCALING_TEST_FORGES"], framework)
     forge = socket.socket(socket.AF_UNIX)
     try:
         forge.connect(address)
-    except OSError:
-        return  # type: ignore[misc]
+    except OSError as error:
+        print(f"no forge listens at {address}: {error}", flush=True)
+        os._exit(1)
     request = {
         "folder": folder,
         "cwd": os.getcwd(),
@@ -32,7 +33,8 @@ def main(folder: str) -> NoReturn:
     forge.sendall(text)
     code = int(forge.makefile().readline() or "1")
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.stdout.flush()
     os._exit(code)
