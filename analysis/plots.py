@@ -100,7 +100,7 @@ def breakdown(estimates: pl.DataFrame, results: Results) -> Figure:
 
 def laws(estimates: pl.DataFrame, results: Results) -> Figure | None:
     """The fitted laws over throughput per worker; None where no curve has points enough for one."""
-    from analysis.laws import fit
+    from analysis.laws.fit import fit
     from analysis.plot_laws import laws as draw
 
     return draw(estimates, results, fit(results))

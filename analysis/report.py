@@ -20,13 +20,14 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import claims, energy, laws
+from analysis import claims, energy
 from analysis import report_facts as facts
 from analysis import report_rules as rules
 from analysis import report_tables as tables
 from analysis import report_why as why
 from analysis import report_words as words
 from analysis.efficiency import base_words
+from analysis.laws import law
 from analysis.load import Results, load
 from analysis.report_figures import Picture, draw
 from analysis.report_study import Study, relative, write_tables
@@ -116,7 +117,7 @@ def _records(verdict: claims.Verdict) -> list[str]:
     return sorted({record for comparison in verdict.comparisons for record in comparison.records})
 
 
-def _unfitted(fits: list[laws.LawFit]) -> list[tuple[str, str]]:
+def _unfitted(fits: list[law.LawFit]) -> list[tuple[str, str]]:
     """Each reason why a law was not fitted, with the curves that it holds for."""
     curves: dict[tuple[str, str], list[str]] = {}
     for fit in fits:

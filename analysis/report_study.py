@@ -7,9 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
-from analysis import accuracy, claims, energy, inference, ingest, laws, limit_words, plot_utilization, roofline
+from analysis import accuracy, claims, energy, inference, ingest, limit_words, plot_utilization, roofline
 from analysis.distribution import Distributions, distributions
 from analysis.efficiency import estimate
+from analysis.laws import fit, law
 from analysis.limits import Limit, limits
 from analysis.load import Results
 from analysis.plot_breakdown import parts
@@ -22,7 +23,7 @@ class Study:
     results: Results
     estimates: pl.DataFrame
     distributions: Distributions
-    fits: list[laws.LawFit]
+    fits: list[law.LawFit]
     verdicts: list[claims.Verdict]
     calls: pl.DataFrame
     files: pl.DataFrame
@@ -39,7 +40,7 @@ class Study:
             results,
             estimates,
             lower,
-            laws.fit(results),
+            fit.fit(results),
             claims.judge(results),
             inference.calls(results),
             ingest.readings(results),
@@ -62,7 +63,7 @@ def write_tables(study: Study, folder: Path) -> None:
         "limits": limit_words.frame(study.limits, results),
         "steps": study.distributions.steps,
         "ranks": study.distributions.ranks,
-        "laws": laws.frame(study.fits),
+        "laws": fit.frame(study.fits),
         "claims": claims.frame(study.verdicts),
         **({"energy": study.energies} if len(study.energies) else {}),
         **({"roofline": study.roofline.points} if len(study.roofline.points) else {}),

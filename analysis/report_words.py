@@ -14,7 +14,7 @@ import polars as pl
 from analysis import plot_distribution
 from analysis.efficiency import adds_launches, launch_warnings
 from analysis.ingest import SOURCES
-from analysis.laws import LawFit
+from analysis.laws.law import LawFit
 from analysis.load import Results
 from analysis.plot_breakdown import parts
 from analysis.plot_utilization import Series

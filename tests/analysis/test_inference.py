@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from analysis import claims, inference, plots, report_rules, report_tables, report_words
+from analysis import claims, inference, plot_inference, plots, report_rules, report_tables, report_words
 from analysis.load import Results
 from analysis.trial_folder import COLUMNS
 
@@ -158,7 +158,7 @@ def test_a_study_of_calls_only_has_its_figure_and_no_curves(tmp_path: Path) -> N
 def test_the_figure_of_calls_shows_throughput_with_its_interval_and_milliseconds_below() -> None:
     found = results("infer", {("torch", e, b): 0.01 * b for e in ("default", "graph") for b in (1, 16)})
     frame = inference.calls(found).sort("batch")
-    rates, latencies = plots.inference(frame, found).axes
+    rates, latencies = plot_inference.inference(frame, found).axes
     for ax, name, unit in ((rates, "throughput", 1.0), (latencies, "p99", 1e3)):
         curves = [list(line.get_ydata()) for line in ax.lines]
         for way in ("eager", "graph"):
@@ -168,7 +168,7 @@ def test_the_figure_of_calls_shows_throughput_with_its_interval_and_milliseconds
 
 
 def test_the_report_of_calls_and_of_files_shows_them_and_no_empty_curves(tmp_path: Path) -> None:
-    from analysis import ingest, report
+    from analysis import ingest, report_figures, report_study
     from analysis.accuracy import times
     from analysis.distribution import Distributions
     from analysis.efficiency import estimate
@@ -179,12 +179,12 @@ def test_the_report_of_calls_and_of_files_shows_them_and_no_empty_curves(tmp_pat
     found = results("infer", seconds)
     none = pl.DataFrame()
     lower = Distributions(pl.DataFrame(schema={"trial_id": pl.String}), none)
-    study = report.Study(
+    study = report_study.Study(
         found, estimate(found), lower, [], claims.judge(found), inference.calls(found), ingest.readings(found), [],
         energies(found), roofline(found, estimate(found)), times(found), None,
     )  # fmt: skip
     assert not len(study.estimates)
-    pictures = report.draw(study, tmp_path)
+    pictures = report_figures.draw(study, tmp_path)
     assert list(pictures) == ["inference"]
     assert "torch graph" in pictures["inference"].finding
     rules = report_rules.answers(found, study.estimates, study.calls.select("n_launches"), [], study.roofline)

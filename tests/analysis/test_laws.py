@@ -8,8 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from analysis import law_words, laws, least_squares, plot_laws
-from analysis.laws import LawFit, Parameter
+from analysis import least_squares, plot_laws
+from analysis.laws import fit as laws_fit
+from analysis.laws import law as laws
+from analysis.laws import words as law_words
+from analysis.laws.law import LawFit, Parameter
 from tests.analysis import generate, simulate
 
 
@@ -18,7 +21,7 @@ def fitted(
 ) -> dict[str, LawFit]:
     rng = np.random.default_rng(seed)
     results = simulate.study([way], workers=workers, repeats=repeats, rng=rng, launch_cv=launch_cv, scaling=(scaling,))
-    return {fit.law: fit for fit in laws.fit(results)}
+    return {fit.law: fit for fit in laws_fit.fit(results)}
 
 
 def parameter(fit: LawFit, name: str) -> laws.Parameter:
@@ -109,7 +112,7 @@ def test_too_few_points_are_said_and_not_fitted(workers: Sequence[int], known: l
 
 def test_a_base_case_is_no_curve() -> None:
     rng = np.random.default_rng(0)
-    assert laws.fit(simulate.study([generate.Way("torch")], workers=(1,), repeats=3, rng=rng)) == []
+    assert laws_fit.fit(simulate.study([generate.Way("torch")], workers=(1,), repeats=3, rng=rng)) == []
 
 
 def test_predictions_say_when_they_are_extrapolated_and_stop_at_four_times() -> None:
@@ -144,7 +147,7 @@ def test_one_launch_per_point_gives_values_without_intervals() -> None:
 def test_the_frame_has_a_row_per_parameter_and_per_law_not_fitted() -> None:
     rng = np.random.default_rng(0)
     way = generate.Way("torch-ddp", strong=generate.amdahl(0.1))
-    found = laws.frame(laws.fit(simulate.study([way], workers=(1, 2, 4, 8), repeats=3, rng=rng)))
+    found = laws_fit.frame(laws_fit.fit(simulate.study([way], workers=(1, 2, 4, 8), repeats=3, rng=rng)))
     assert found.select("law", "parameter").rows() == [("Amdahl", "serial share"), ("USL", None)]
     assert found["words"].str.contains("serial|does not shrink|not fitted").all()
 

@@ -12,8 +12,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from analysis import bootstrap, laws
+from analysis import bootstrap
 from analysis.efficiency import estimate
+from analysis.laws import fit as laws_fit
 from tests.analysis import generate, simulate
 
 STUDIES = 500
@@ -57,7 +58,7 @@ def test_intervals_of_law_parameters_cover_the_truth(repeats: int) -> None:
         for seed in range(STUDIES):
             way = generate.Way("torch-ddp", strong=ways[law])
             results = simulate.study([way], workers=(1, 2, 4, 8, 16, 32), repeats=repeats, rng=rng)
-            fit = next(f for f in laws.fit(results, resamples=299, seed=seed) if f.law == law)
+            fit = next(f for f in laws_fit.fit(results, resamples=299, seed=seed) if f.law == law)
             hits.update(p.name for p in fit.parameters if p.name in known and p.low <= known[p.name] <= p.high)
         for name in known:
             assert 0.92 <= hits[name] / STUDIES <= 0.985, (law, name, hits[name] / STUDIES)

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from matplotlib.text import Text
 
-from analysis import plot_distribution, plot_utilization, plots
+from analysis import plot_accuracy, plot_distribution, plot_utilization
 from analysis.accuracy import times
 from analysis.efficiency import estimate
 from analysis.load import load
@@ -48,7 +48,7 @@ def test_figures_that_shorten_their_notes_still_say_emulated(tmp_path: Path) -> 
     assert drawn is not None
     for figure in (
         plot_utilization.utilization(drawn, estimates, results),
-        plots.accuracy(times(results), estimates, results),
+        plot_accuracy.accuracy(times(results), estimates, results),
         plot_distribution.launch_order(estimates, results),
     ):
         assert any("EMULATED" in text.get_text() for text in figure.texts)

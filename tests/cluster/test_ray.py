@@ -24,7 +24,7 @@ import psutil
 import pytest
 import yaml
 
-from cluster import ray_cluster
+from cluster import ray_cluster, ray_rank
 from cluster.driver import plan
 from cluster.ray_cluster import RayLauncher
 from cluster.study import StudyError
@@ -559,9 +559,9 @@ def test_an_address_where_no_cluster_is_is_said_at_once(make: Make) -> None:
 
 
 def test_a_node_with_other_versions_is_named(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = ray_cluster.found_here()
+    here = ray_rank.found_here()
     monkeypatch.setattr(
-        ray_cluster, "found_here", lambda: here | {"versions": here["versions"] | {"torch": "1.0", "apex": "2.0"}}
+        ray_rank, "found_here", lambda: here | {"versions": here["versions"] | {"torch": "1.0", "apex": "2.0"}}
     )
     faults = make().refuse([trial("torch", 1)])
     assert len(faults) == 6

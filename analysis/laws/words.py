@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from analysis.laws import Parameter
+    from analysis.laws.law import Parameter
 
 
 def too_few(law: str, there: int, wanted: int) -> str:
