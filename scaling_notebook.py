@@ -191,7 +191,7 @@ def measure(study: Study, keep: Path | None = None) -> Path:
     from cluster.importing import bring
     from cluster.local import LocalLauncher
     from cluster.progress import TerminalDisplay
-    from jobs.results import Outcome
+    from jobs.contract.outcome import Outcome
     from scaling import examine, precision
 
     results = Path("results") / study.slug

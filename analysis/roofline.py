@@ -30,8 +30,8 @@ import polars as pl
 
 from analysis.load import Results, varied
 from analysis.trial_folder import read_json
-from jobs.models import MODELS
-from jobs.models import load as load_model
+from jobs.contract.catalog import MODELS
+from jobs.models.layers import load as load_model
 
 NOT_MEASURED = (
     "Peak not measured: there is no machine.json with the peaks of this machine in the results folder. A local study "

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster import horovod_build, horovod_nccl
+from jobs.contract.catalog import STRATEGIES, missing
 from jobs.cores import allowed_cores, cgroup_quota
 from jobs.provenance import cpu_model
-from jobs.strategies import STRATEGIES, missing
 
 if TYPE_CHECKING:
     from rich.table import Table

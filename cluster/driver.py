@@ -17,9 +17,10 @@ from typing import Protocol
 from cluster.folder import ResultsFolder
 from cluster.launcher import Launch, Launcher, State
 from cluster.study import Grid, Study, StudyError
-from jobs.results import Outcome, UnreadableOutcome, read_outcome, read_trial, write_trial
+from jobs.contract.folder import read_trial, write_trial
+from jobs.contract.outcome import Outcome, UnreadableOutcome, read_outcome
+from jobs.contract.trial import Trial
 from jobs.tpu import TpuError
-from jobs.trial import Trial
 
 POLL_SECONDS = 1.0
 RETRIES = 2  # of a launch whose node or job was lost: not the trial's fault

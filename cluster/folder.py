@@ -20,9 +20,10 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.study import Grid, Study, StudyError, resolved
-from jobs.files import write_atomically
-from jobs.results import FORMAT, Outcome, UnreadableOutcome, read_outcome, read_trial, set_aside
-from jobs.trial import Trial
+from jobs.contract.files import write_atomically
+from jobs.contract.folder import read_trial, set_aside
+from jobs.contract.outcome import FORMAT, Outcome, UnreadableOutcome, read_outcome
+from jobs.contract.trial import Trial
 
 # A study may grow in these and still own what was measured before; anything else makes it another.
 MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "telemetry", "launcher")

@@ -25,9 +25,10 @@ from cluster.archive import unpack
 from cluster.folder import FACTORS, ResultsFolder
 from cluster.machine import FILE as PEAKS
 from cluster.study import Study, StudyError, resolved
-from jobs.files import write_atomically
-from jobs.results import FORMAT, Outcome, UnreadableOutcome, read_outcome, read_trial
-from jobs.trial import Trial
+from jobs.contract.files import write_atomically
+from jobs.contract.folder import read_trial
+from jobs.contract.outcome import FORMAT, Outcome, UnreadableOutcome, read_outcome
+from jobs.contract.trial import Trial
 
 # A launch's folder ─▶ the status that its files bear out ("broken" if they contradict it), and why.
 Examine = Callable[[Path], tuple[str, str]]

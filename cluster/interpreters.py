@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from typing import Any
 
-from jobs.strategies import STRATEGIES
+from jobs.contract.catalog import STRATEGIES
 
 PATIENCE = 60.0  # seconds for an interpreter to look for a module, on a slow file system
 ASK = "import sys; from jobs.strategies import missing; print(missing(sys.argv[1]) or '')"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cluster import horovod_build
-from jobs.strategies import STRATEGIES, absent
-from jobs.trial import Trial
+from jobs.contract.catalog import STRATEGIES, absent
+from jobs.contract.trial import Trial
 
 LAUNCHERS: dict[str, str] = {
     "local": "cluster.local:LocalLauncher",

@@ -19,13 +19,14 @@ from typing import Any
 from cluster import horovod_build, interpreters
 from cluster.launcher import Launch, OptionsError, State, lacking
 from jobs import gpus, tpu
+from jobs.contract.catalog import STRATEGIES, missing
+from jobs.contract.exits import Status, verdict
+from jobs.contract.files import RankExit
+from jobs.contract.outcome import conclude, now
+from jobs.contract.trial import Trial
 from jobs.cores import allowed_cores
-from jobs.files import RankExit
 from jobs.guard import LOOK_SECONDS, Bounds, end, overstepped, silence, sleep_until_a_death, start_worker, stopped
 from jobs.rendezvous import LOOPBACK, RankEnvironment, master_port, rank_variables
-from jobs.results import Status, conclude, now, verdict
-from jobs.strategies import STRATEGIES, missing
-from jobs.trial import Trial
 
 
 @dataclass

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jobs.files import write_atomically
+from jobs.contract.files import write_atomically
 
 FILE = "machine.json"
 PATIENCE = 60.0  # seconds

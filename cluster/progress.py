@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from cluster.launcher import State
-from jobs.results import Outcome
-from jobs.trial import Trial
+from jobs.contract.outcome import Outcome
+from jobs.contract.trial import Trial
 
 # Factors whose value is told beside the strategy where it is not the default.
 TOLD = ("model", "execution", "precision", "layout", "optimizer", "learning_rate_rule")

@@ -25,12 +25,13 @@ from cluster.ray_capacity import Need, Node, what_there_is
 from cluster.ray_child import CLOSE_SECONDS, Child
 from cluster.ray_options import cores_of, head_address, parse
 from cluster.ray_rank import found_here
+from jobs.contract.catalog import STRATEGIES, missing
+from jobs.contract.exits import Status
+from jobs.contract.files import RankExit
+from jobs.contract.outcome import conclude, now
+from jobs.contract.trial import Trial
 from jobs.cores import allowed_cores
-from jobs.files import RankExit
-from jobs.results import Status, conclude, now
-from jobs.strategies import STRATEGIES, missing
 from jobs.tpu import TpuError
-from jobs.trial import Trial
 
 CONNECT_SECONDS = 180.0  # that Ray has to start, or the nodes to be looked at
 

@@ -9,8 +9,9 @@ from pydantic import AfterValidator, ValidationError
 
 from cluster.launcher import OptionsError
 from cluster.ray_capacity import Need
+from jobs.contract.parts import Count, Part, Seconds
+from jobs.contract.trial import Trial
 from jobs.cores import needed
-from jobs.trial import Count, Part, Seconds, Trial
 
 
 def head_address(text: str) -> str:

@@ -214,7 +214,7 @@ def main(arguments: list[str]) -> None:
     die_with_parent()
     _settle()
     from jobs import cores, guard
-    from jobs.files import TRIAL
+    from jobs.contract.files import TRIAL
     from jobs.rendezvous import RankEnvironment, rank_variables
 
     folder, place = Path(arguments[0]), RankEnvironment.from_variables(os.environ)

@@ -19,7 +19,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
 from cluster.slurm_options import SIGNAL_SECONDS, TEMPLATES, Word, directive, seconds_of
-from jobs.trial import Count, Part
+from jobs.contract.parts import Count, Part
 
 
 def _time(text: str | int) -> str | int:

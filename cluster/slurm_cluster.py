@@ -25,11 +25,13 @@ from cluster.slurm_queue import JobState
 from cluster.slurm_refusal import refused
 from cluster.slurm_verdict import step_verdict
 from cluster.study import StudyError
-from jobs.files import TRIAL, RankExit, look_afresh
-from jobs.results import Status, UnreadableOutcome, conclude, read_exits, read_outcome, read_trial
-from jobs.strategies import STRATEGIES, missing
+from jobs.contract.catalog import STRATEGIES, missing
+from jobs.contract.exits import Status, read_exits
+from jobs.contract.files import TRIAL, RankExit, look_afresh
+from jobs.contract.folder import read_trial
+from jobs.contract.outcome import UnreadableOutcome, conclude, read_outcome
+from jobs.contract.trial import Trial
 from jobs.tpu import TpuError
-from jobs.trial import Trial
 
 POLL_SECONDS, POLL_AT_MOST = 1.0, 30.0  # between two calls of squeue: more and more while nothing changes
 # After a job has left the queue, until its files are believed to be all there is: network file systems

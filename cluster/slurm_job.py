@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.slurm_options import Size
-from jobs.files import TRIAL, look_afresh, write_atomically
-from jobs.results import FORMAT
+from jobs.contract.files import TRIAL, look_afresh, write_atomically
+from jobs.contract.outcome import FORMAT
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from cluster.launcher import OptionsError
-from jobs.trial import Count, Part, Trial
+from jobs.contract.parts import Count, Part
+from jobs.contract.trial import Trial
 
 PROJECT = Path(__file__).resolve().parent.parent
 TEMPLATES = PROJECT / "slurm"

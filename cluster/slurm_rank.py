@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jobs import cores, guard
-from jobs.files import TRIAL
+from jobs.contract.files import TRIAL
 from jobs.rendezvous import RankEnvironment, RendezvousError, rank_variables
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster import slurm_options, slurm_queue
 from cluster.slurm_options import Size, SlurmOptions, size_of
-from jobs.trial import Trial
+from jobs.contract.trial import Trial
 
 
 def refused(points: Sequence[Trial], options: SlurmOptions, jobs_folder: Path) -> list[str]:

@@ -7,8 +7,8 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.files import RankExit
-from jobs.results import Status, verdict
+from jobs.contract.exits import Status, verdict
+from jobs.contract.files import RankExit
 
 SRUN_LOG = "srun.log"  # in a trial's folder: what srun said, and the ranks' keepers
 

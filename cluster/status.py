@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cluster.launcher import State
 from cluster.study import StudyError
-from jobs.results import UnreadableOutcome, read_outcome
+from jobs.contract.outcome import UnreadableOutcome, read_outcome
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
-from jobs.models import ModelName
-from jobs.strategies import STRATEGIES, base_case
-from jobs.trial import (
-    NO_XLA,
+from jobs.contract.catalog import STRATEGIES, ModelName, base_case
+from jobs.contract.parts import (
     TPU,
     Count,
     Data,
@@ -32,13 +30,10 @@ from jobs.trial import (
     Source,
     Steps,
     Telemetry,
-    Trial,
     Workload,
-    accuracy_fault,
-    executions,
-    impossible,
-    named_execution,
 )
+from jobs.contract.possible import NO_XLA, accuracy_fault, executions, impossible, named_execution
+from jobs.contract.trial import Trial
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=80, strip_whitespace=True)]
 Scaling = Literal["strong", "weak"]

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cluster.study import LauncherOptions, Study, StudyError
-from jobs.results import FORMAT
-from jobs.strategies import STRATEGIES
+from jobs.contract.catalog import STRATEGIES
+from jobs.contract.outcome import FORMAT
 
 LARGEST_FILE = 1 << 20
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")

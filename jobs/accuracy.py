@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 
 from jobs import data
+from jobs.contract.report import AccuracyPoint, AccuracyReached
+from jobs.contract.trial import Trial
 from jobs.meter import Meter
 from jobs.rendezvous import Rendezvous
-from jobs.results import AccuracyPoint, AccuracyReached
-from jobs.strategies.base import Strategy
-from jobs.trial import Trial
+from jobs.strategies.interface import Strategy
 from jobs.watchdog import Watchdog
 
 

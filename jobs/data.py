@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.models import MODELS, ModelInfo
-from jobs.trial import Data
+from jobs.contract.catalog import MODELS, ModelInfo
+from jobs.contract.parts import Data
 
 IMAGE_SHAPE = (28, 28)
 CLASSES = 10

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from jobs.files import TRIAL, RankExit, rank_file
+from jobs.contract.files import TRIAL, RankExit, rank_file
 from jobs.rendezvous import RankEnvironment
 from jobs.worker import PARENT
 

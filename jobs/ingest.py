@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import data
+from jobs.contract.parts import Data, Files, Source
+from jobs.contract.trial import Trial
 from jobs.records import write_records
-from jobs.trial import Data, Files, Source, Trial
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ under every rule).
 
 from __future__ import annotations
 
-from jobs.trial import Trial
+from jobs.contract.trial import Trial
 
 
 def peak(trial: Trial) -> float:

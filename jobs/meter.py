@@ -21,9 +21,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.contract.folder import Phase
 from jobs.data import Indices
-from jobs.results import Phase
-from jobs.strategies.base import Losses
+from jobs.strategies.interface import Losses
 from jobs.watchdog import Watchdog
 
 

@@ -107,7 +107,7 @@ def _start(plan: Plan) -> subprocess.Popen[bytes] | None:
 
 def _end(process: subprocess.Popen[bytes], file: Path) -> None:
     """Ask the sampler to write the rest; that it had died, or does not answer, becomes a note."""
-    from jobs.results import in_words
+    from jobs.contract.exits import in_words
 
     process.terminate()
     try:

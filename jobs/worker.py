@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from jobs.contract.report import RankReport
+    from jobs.contract.trial import Trial
     from jobs.data import Indices
     from jobs.meter import Meter
     from jobs.rendezvous import RankEnvironment, Rendezvous
-    from jobs.results import RankReport
-    from jobs.strategies.base import Strategy
-    from jobs.trial import Trial
+    from jobs.strategies.interface import Strategy
     from jobs.watchdog import Watchdog
 
 COMPUTE_ONLY_WARMUP_CALLS = 3
@@ -48,11 +48,13 @@ def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
 
 def run(folder: Path, ends: ExitStack) -> None:
     """All of a rank's life but its end; raises what went wrong. `ends` is left after all is done."""
-    from jobs import results, telemetry
-    from jobs.files import rank_file
+    from jobs import telemetry
+    from jobs.contract import folder as contract_folder
+    from jobs.contract import report as contract_report
+    from jobs.contract.files import rank_file
     from jobs.rendezvous import RankEnvironment, RendezvousError
 
-    trial = results.read_trial(folder)
+    trial = contract_folder.read_trial(folder)
     place = RankEnvironment.from_variables(os.environ)
     if place.world_size != trial.processes:
         raise RendezvousError(f"WORLD_SIZE is {place.world_size}; trial {trial.id} has {trial.processes} processes")
@@ -60,9 +62,10 @@ def run(folder: Path, ends: ExitStack) -> None:
     mask = os.sched_getaffinity(0)
     settle(trial, place)
 
-    from jobs import data, strategies
+    from jobs import data
     from jobs.rendezvous import Rendezvous, interface_of
-    from jobs.strategies.base import Context
+    from jobs.strategies import interface
+    from jobs.strategies.interface import Context
     from jobs.watchdog import Watchdog
 
     watchdog = Watchdog(rank_file(folder, place.rank, "alive"), trial.limits.startup)
@@ -76,7 +79,7 @@ def run(folder: Path, ends: ExitStack) -> None:
         os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface_of(rendezvous.address)}")
     ends.enter_context(telemetry.sampling(folder, trial.telemetry.hertz, mask, rendezvous))
     laps.lap("rendezvous")
-    strategy = strategies.load(trial.strategy)(Context(trial, dataset, rendezvous))
+    strategy = interface.load(trial.strategy)(Context(trial, dataset, rendezvous))
     strategy.prepare()
     gc.freeze()  # what imports have made stays
     gc.enable()
@@ -114,14 +117,14 @@ def run(folder: Path, ends: ExitStack) -> None:
         watchdog.allow(trial.limits.startup)
         rendezvous.barrier()
     finally:
-        results.append_steps(folder, place.rank, train.rows() + compute_only.rows() + more_rows)
+        contract_folder.append_steps(folder, place.rank, train.rows() + compute_only.rows() + more_rows)
 
     report = rank_report(trial, rendezvous, strategy, laps, train, started, ended, accuracy)
     update: dict[str, object] = {"visible_devices": visible_devices}
     if place.rank == 0:
         update |= {"accuracy_reached": reached, "accuracy_curve": curve}
     report = report.model_copy(update=update)
-    results.write_rank_report(folder, report)
+    contract_report.write_rank_report(folder, report)
     rendezvous.barrier()
     strategy.close()
     rendezvous.close()
@@ -141,7 +144,9 @@ def infer(
 
     import numpy as np
 
-    from jobs import data, results
+    from jobs import data
+    from jobs.contract import folder as contract_folder
+    from jobs.contract import report as contract_report
     from jobs.meter import Meter
 
     dataset = strategy.context.dataset
@@ -159,7 +164,7 @@ def infer(
     try:
         meter.run(step, watchdog, trial.limits.hang)
     finally:
-        results.append_steps(folder, 0, meter.rows())
+        contract_folder.append_steps(folder, 0, meter.rows())
     ended = time.time()
     watchdog.allow(trial.limits.startup)
     logits = [(call(i), eager(i)) for i in range(POOL)]
@@ -171,7 +176,7 @@ def infer(
         )
     report = rank_report(trial, rendezvous, strategy, laps, meter, started, ended, None)
     more = {"prepare_seconds": laps.seconds["prepare"], "max_difference": difference}
-    results.write_rank_report(folder, report.model_copy(update=more))
+    contract_report.write_rank_report(folder, report.model_copy(update=more))
     strategy.close()
     rendezvous.close()
     watchdog.stop()
@@ -187,7 +192,8 @@ def ingest(
     import numpy as np
     import psutil
 
-    from jobs import results
+    from jobs.contract import folder as contract_folder
+    from jobs.contract import report as contract_report
     from jobs.ingest import plan
     from jobs.meter import Meter
 
@@ -209,7 +215,7 @@ def ingest(
         try:
             meter.run(step, watchdog, trial.limits.hang)
         finally:
-            results.append_steps(folder, 0, meter.rows())
+            contract_folder.append_steps(folder, 0, meter.rows())
         ended = time.time()
         cpu_after, memory = family(apart)
     report = rank_report(trial, rendezvous, strategy, laps, meter, started, ended, None)
@@ -218,7 +224,7 @@ def ingest(
         "cpu_seconds_per_sample": (cpu_after - cpu) / (count * batch),
         "memory_bytes": memory,
     }
-    results.write_rank_report(folder, report.model_copy(update=more))
+    contract_report.write_rank_report(folder, report.model_copy(update=more))
     strategy.close()
     rendezvous.close()
     watchdog.stop()
@@ -303,7 +309,7 @@ def rank_report(
     import psutil
 
     from jobs import cores, provenance, tpu
-    from jobs.results import RankReport
+    from jobs.contract.report import RankReport
 
     facts, rank = strategy.facts(), rendezvous.place.rank
     hardware = provenance.hardware()

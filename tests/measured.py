@@ -14,8 +14,10 @@ from typing import Any
 
 from cluster.folder import ResultsFolder
 from cluster.study import Study, grid
-from jobs.results import RankReport, append_steps, conclude, now, write_rank_report, write_trial
-from jobs.trial import Trial
+from jobs.contract.folder import append_steps, write_trial
+from jobs.contract.outcome import conclude, now
+from jobs.contract.report import RankReport, write_rank_report
+from jobs.contract.trial import Trial
 
 HARDWARE = {"cpu": "Example CPU 9000", "physical_cores": 8}
 

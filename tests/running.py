@@ -14,10 +14,11 @@ import psutil
 
 from cluster.launcher import Launch
 from cluster.local import LocalLauncher
-from jobs.files import rank_file
-from jobs.results import Outcome, read_outcome, write_trial
-from jobs.strategies import STRATEGIES
-from jobs.trial import Trial
+from jobs.contract.catalog import STRATEGIES
+from jobs.contract.files import rank_file
+from jobs.contract.folder import write_trial
+from jobs.contract.outcome import Outcome, read_outcome
+from jobs.contract.trial import Trial
 
 # Those that run in this environment on CPUs.
 DISTRIBUTED = [n for n, info in STRATEGIES.items() if not (info.is_base_case or info.apart or info.tpu == "only")]

@@ -11,8 +11,10 @@ import pytest
 
 from cluster.launcher import Launch
 from cluster.local import LocalLauncher
-from jobs.results import read_outcome, write_trial
-from jobs.trial import Limits, Steps, Trial
+from jobs.contract.folder import write_trial
+from jobs.contract.outcome import read_outcome
+from jobs.contract.parts import Limits, Steps
+from jobs.contract.trial import Trial
 from tests.running import launch, ranks_of, until
 from tests.warm.forges import lead, warm
 

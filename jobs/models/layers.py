@@ -6,15 +6,25 @@ its rows in (height, width, channel) order. `to_torch` and `from_torch` convert.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.models import MODELS, ModelInfo
+from jobs.contract.catalog import MODELS, ModelInfo
+
+
+def load(name: str) -> Model:
+    """The description of model `name`."""
+    model: Model = importlib.import_module(f"jobs.models.{name}").MODEL
+    return model
+
 
 Array = NDArray[np.floating]
+
+
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 
 

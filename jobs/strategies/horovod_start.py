@@ -6,9 +6,9 @@ import os
 import threading
 from typing import Any
 
+from jobs.contract.trial import Trial
 from jobs.gpus import GpuError
 from jobs.rendezvous import Rendezvous, horovod_variables
-from jobs.trial import Trial
 
 
 def needs_nccl(hvd: Any, trial: Trial) -> None:

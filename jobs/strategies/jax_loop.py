@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import learning_rate, models, tpu
+from jobs import learning_rate, tpu
 from jobs.data import Indices
 from jobs.gpus import VISIBLE, GpuError
-from jobs.strategies.base import Facts, Logits, Losses, Strategy
+from jobs.models import layers
+from jobs.strategies.interface import Facts, Logits, Losses, Strategy
 from jobs.strategies.jax_adam import torch_adam
 from jobs.strategies.xla_threads import intra_op_threads
 
@@ -144,7 +145,7 @@ class JaxLoop(Strategy):
 
         weights = {
             name: value.astype(self.dtype)
-            for name, value in models.load("cnn").initial_weights(self.trial.seed).items()
+            for name, value in layers.load("cnn").initial_weights(self.trial.seed).items()
         }
         self.state = jax.device_put((weights, self.optimizer.init(weights)), self.replicated)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.strategies.base import Context
+from jobs.strategies.interface import Context
 from jobs.strategies.jax_loop import JaxLoop
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from jobs.contract.trial import Trial
 from jobs.gpus import VISIBLE, GpuError
-from jobs.trial import Trial
 
 MIXED = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 

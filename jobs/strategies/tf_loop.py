@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import learning_rate, models
+from jobs import learning_rate
 from jobs.data import Indices
 from jobs.ingest import Plan
+from jobs.models import layers
 from jobs.strategies import tf_device, tf_import
-from jobs.strategies.base import Facts, Logits, Losses, Strategy, held_out
+from jobs.strategies.interface import Facts, Logits, Losses, Strategy, held_out
 
 
 class TensorFlowLoop(Strategy):
@@ -64,7 +65,7 @@ class TensorFlowLoop(Strategy):
         from jobs.strategies.tf_model import build
 
         side = self.context.dataset.train_images.shape[1]
-        return build(models.load(self.trial.model), side, self.trial.precision, self.trial.seed)
+        return build(layers.load(self.trial.model), side, self.trial.precision, self.trial.seed)
 
     def gradients(self, tape: Any, loss: Any, variables: list[Any], synchronous: bool) -> Any:
         """Gradients of `loss`; where `synchronous`, the Keras optimizer sums them over the replicas of a

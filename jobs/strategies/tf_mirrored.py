@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs.strategies.base import Context
+from jobs.strategies.interface import Context
 from jobs.strategies.tf_loop import TensorFlowLoop
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from jobs import tpu
-from jobs.strategies.base import Context, Facts
+from jobs.strategies.interface import Context, Facts
 from jobs.strategies.tf_loop import TensorFlowLoop
 from jobs.strategies.tf_mirrored import mirrored_on_cpu
 

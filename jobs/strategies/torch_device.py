@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.contract.trial import Trial
 from jobs.data import Indices
 from jobs.gpus import VISIBLE, GpuError
-from jobs.trial import Trial
 
 MIXED = ("bfloat16", "float16")
 

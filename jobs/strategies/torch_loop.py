@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import learning_rate, models
+from jobs import learning_rate
 from jobs.data import Indices
 from jobs.ingest import Plan
+from jobs.models import layers
 from jobs.strategies import torch_device, torch_inference
-from jobs.strategies.base import Facts, Logits, Losses, Strategy, held_out
+from jobs.strategies.interface import Facts, Logits, Losses, Strategy, held_out
 
 
 def channels_first(images: NDArray[Any]) -> Any:
@@ -72,7 +73,7 @@ class TorchLoop(Strategy):
         """The model with its initial weights, on the device and in the trial's layout."""
         from jobs.strategies.torch_model import build
 
-        net = build(models.load(self.trial.model), self.dtype, self.trial.seed)
+        net = build(layers.load(self.trial.model), self.dtype, self.trial.seed)
         return net.to(self.device, memory_format=self.layout)
 
     def new_optimizer(self, net: Any) -> Any:

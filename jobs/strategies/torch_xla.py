@@ -17,7 +17,7 @@ import numpy as np
 
 from jobs import learning_rate, tpu
 from jobs.data import Indices
-from jobs.strategies.base import Context, Facts, Losses
+from jobs.strategies.interface import Context, Facts, Losses
 from jobs.strategies.torch_loop import TorchLoop
 
 

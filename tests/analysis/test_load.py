@@ -280,12 +280,15 @@ def test_no_bytes_in_a_file_crash_the_reader(
 
 def test_what_jobs_writes_is_what_analysis_reads(tmp_path: Path) -> None:
     """The results format is the only tie between the two; this holds it."""
-    from jobs import results as written
-    from jobs.trial import Steps, Trial
+    from jobs.contract import folder as contract_folder
+    from jobs.contract import outcome
+    from jobs.contract import report as contract_report
+    from jobs.contract.parts import Steps
+    from jobs.contract.trial import Trial
 
     trial = Trial(strategy="torch-ddp", workers=2, global_batch=8, steps=Steps(warmup=1, measured=2, compute_only=1))
     home = tmp_path / "study" / "trials" / trial.id
-    written.write_trial(home, trial)
+    contract_folder.write_trial(home, trial)
     for rank in (0, 1):
         lines = [
             {"phase": "train", "step": i, "seconds": 0.5, "data_seconds": 0.0, "samples": 4, "loss": None}
@@ -293,13 +296,13 @@ def test_what_jobs_writes_is_what_analysis_reads(tmp_path: Path) -> None:
             for i in range(3)
         ]
         alone = {"phase": "compute_only", "step": 0, "seconds": 0.4, "data_seconds": 0.0, "samples": 4, "loss": 1.0}
-        written.append_steps(home, rank, [*lines, alone])
+        contract_folder.append_steps(home, rank, [*lines, alone])
         plain = {int: 1, float: 1.0, str: "x", list[int]: [0]}
-        fields = written.RankReport.model_fields.items()
+        fields = contract_report.RankReport.model_fields.items()
         required = {name: plain[field.annotation] for name, field in fields if field.is_required()}  # type: ignore[index]
-        report = written.RankReport.model_validate(required | {"rank": rank, "hardware": {"cpu": "Some CPU"}})
-        written.write_rank_report(home, report)
-    written.conclude(home, status="ok", error="", launcher="local", order=0, started=written.now(), exits=[])
+        report = contract_report.RankReport.model_validate(required | {"rank": rank, "hardware": {"cpu": "Some CPU"}})
+        contract_report.write_rank_report(home, report)
+    outcome.conclude(home, status="ok", error="", launcher="local", order=0, started=outcome.now(), exits=[])
     row = load(tmp_path / "study").trials.row(0, named=True)
     assert (row["status"], row["error"]) == ("ok", "")
     assert row["throughput"] == pytest.approx(16.0)

@@ -17,9 +17,11 @@ import pytest
 
 from cluster.launcher import Launch
 from cluster.ray_cluster import RayLauncher
+from jobs.contract.folder import write_trial
+from jobs.contract.outcome import read_outcome
+from jobs.contract.parts import Steps
+from jobs.contract.trial import Trial
 from jobs.cores import allowed_cores
-from jobs.results import read_outcome, write_trial
-from jobs.trial import Steps, Trial
 from tests.benchmarks.ratios import LAUNCHES, Part, at_least, at_most
 from tests.benchmarks.turns import start_rival, take_turns
 from tests.cluster.ray_nodes import Cluster, short_folder, started

@@ -18,9 +18,11 @@ import pytest
 from cluster.launcher import Launch
 from cluster.local import LocalLauncher
 from cluster.slurm_cluster import SlurmLauncher
-from jobs.files import RankExit
-from jobs.results import Outcome, conclude, now, read_outcome, write_trial
-from jobs.trial import Steps, Telemetry, Trial
+from jobs.contract.files import RankExit
+from jobs.contract.folder import write_trial
+from jobs.contract.outcome import Outcome, conclude, now, read_outcome
+from jobs.contract.parts import Steps, Telemetry
+from jobs.contract.trial import Trial
 from tests.benchmarks.ratios import LAUNCHES, Part, at_most
 from tests.cluster.practice import absent, practice_cluster, slurm
 

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from cluster.launcher import Launch
 from cluster.local import LocalLauncher
-from jobs.results import Outcome, read_outcome, write_trial
-from jobs.trial import Steps, Telemetry, Trial
+from jobs.contract.folder import write_trial
+from jobs.contract.outcome import Outcome, read_outcome
+from jobs.contract.parts import Steps, Telemetry
+from jobs.contract.trial import Trial
 from tests.benchmarks.ratios import Part, at_least, at_most
 from tests.benchmarks.turns import FEWEST_STEPS, TURN_SECONDS, let_work, trains
 from tests.running import Done, ranks_of, until

@@ -19,11 +19,13 @@ import pytest
 
 from cluster.launcher import Launch
 from cluster.local import LocalLauncher
-from jobs import models
+from jobs.contract.folder import write_trial
+from jobs.contract.outcome import read_outcome
+from jobs.contract.parts import Steps
+from jobs.contract.trial import Trial
 from jobs.cores import allowed_cores
 from jobs.meter import Meter
-from jobs.results import read_outcome, write_trial
-from jobs.trial import Steps, Trial
+from jobs.models import layers
 from jobs.watchdog import Watchdog
 from tests.benchmarks.ratios import LAUNCHES, Part, at_least, at_most
 from tests.benchmarks.turns import Turn, start_rival, take_turns
@@ -94,7 +96,7 @@ def test_the_base_case_is_near_the_limit_of_the_core(strategy: str, target: floa
     """Over the largest matrix products of the neighbouring turn: the smaller are over before anybody interrupts."""
     command = [sys.executable, str(BARE / "peak.py"), "8"]
     found = [turn for launch in turns(strategy, command, tmp_path) for turn in launch]
-    flop = BATCH * models.load("cnn").training_flop(28)
+    flop = BATCH * layers.load("cnn").training_flop(28)
     rates = [1e-9 * flop / np.mean(turn.ours) for turn in found]
     peaks = [1e-9 * _rate_of_largest(turn) for turn in found]
     ratios = [float(rate / peak) for rate, peak in zip(rates, peaks, strict=True)]

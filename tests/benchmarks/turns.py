@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from cluster.launcher import Launch, Launcher
 from cluster.local import LocalLauncher
+from jobs.contract.files import rank_file
+from jobs.contract.folder import write_trial
+from jobs.contract.outcome import read_outcome
+from jobs.contract.trial import Trial
 from jobs.cores import allowed_cores
-from jobs.files import rank_file
-from jobs.results import read_outcome, write_trial
-from jobs.trial import Trial
 from tests.running import ranks_of, until
 
 TURN_SECONDS = 1.0

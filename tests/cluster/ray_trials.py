@@ -10,9 +10,11 @@ import psutil
 
 from cluster.launcher import Launch
 from cluster.ray_cluster import RayLauncher
-from jobs.files import rank_file
-from jobs.results import Outcome, read_outcome, write_trial
-from jobs.trial import Limits, Steps, Trial
+from jobs.contract.files import rank_file
+from jobs.contract.folder import write_trial
+from jobs.contract.outcome import Outcome, read_outcome
+from jobs.contract.parts import Limits, Steps
+from jobs.contract.trial import Trial
 from tests.running import ranks_of, until
 
 SHORT = Steps(warmup=1, measured=3, compute_only=0)

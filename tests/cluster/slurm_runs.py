@@ -18,9 +18,11 @@ from cluster.driver import Plan, Summary, plan, run
 from cluster.folder import ResultsFolder
 from cluster.launcher import Launch
 from cluster.slurm_cluster import SlurmLauncher
-from jobs.files import rank_file
-from jobs.results import Outcome, read_outcome, write_trial
-from jobs.trial import Limits, Steps, Trial
+from jobs.contract.files import rank_file
+from jobs.contract.folder import write_trial
+from jobs.contract.outcome import Outcome, read_outcome
+from jobs.contract.parts import Limits, Steps
+from jobs.contract.trial import Trial
 from tests.running import Done, until
 
 SCALING = Path(sys.executable).with_name("scaling")

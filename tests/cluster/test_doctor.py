@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from cluster import doctor
-from jobs.strategies import STRATEGIES
+from jobs.contract.catalog import STRATEGIES
 
 ROOT = Path(__file__).parents[2]
 SLURM = ("sinfo", "sbatch", "srun", "scontrol")

@@ -20,8 +20,10 @@ from cluster.folder import ResultsFolder
 from cluster.launcher import Launch
 from cluster.local import LocalLauncher
 from cluster.study import StudyError, grid
-from jobs import results
-from jobs.trial import Trial
+from jobs.contract import exits, report
+from jobs.contract import folder as contract_folder
+from jobs.contract import outcome as results
+from jobs.contract.trial import Trial
 from tests.running import ranks_of, until
 
 STUDY: dict[str, Any] = {
@@ -59,7 +61,7 @@ class Instant(LocalLauncher):
     """
 
     failing: frozenset[str] = frozenset()
-    ends: dict[str, list[results.Status]] = {}
+    ends: dict[str, list[exits.Status]] = {}
 
     def start(self, launches: Any) -> None:
         self._ended = []
@@ -67,14 +69,14 @@ class Instant(LocalLauncher):
             self._finish(launch)
 
     def _finish(self, launch: Launch) -> None:
-        status: results.Status = "failed" if launch.trial.id in self.failing else "ok"
+        status: exits.Status = "failed" if launch.trial.id in self.failing else "ok"
         if self.ends.get(launch.trial.id):
             status = self.ends[launch.trial.id].pop(0)
         for rank in range(launch.trial.processes):
-            results.append_steps(launch.folder, rank, [])
-            results.write_rank_report(
+            contract_folder.append_steps(launch.folder, rank, [])
+            report.write_rank_report(
                 launch.folder,
-                results.RankReport(
+                report.RankReport(
                     rank=rank,
                     host="h",
                     address="a",
@@ -116,7 +118,7 @@ def drive(
     change: dict[str, Any] | None = None,
     precision: Any = lambda path: {},
     failing: frozenset[str] = frozenset(),
-    ends: dict[str, list[results.Status]] | None = None,
+    ends: dict[str, list[exits.Status]] | None = None,
 ) -> tuple[Summary, ResultsFolder, Plan, list[str]]:
     study = study_file.check(STUDY | (change or {}))
     launcher = Instant(study.launcher.options, results_at)
@@ -331,7 +333,7 @@ def test_every_launch_that_was_lost_is_tried_again_so_and_so_often(tmp_path: Pat
     study = study_file.check(STUDY)
     points = plan(study, Instant(study.launcher.options, tmp_path)).grid.points
     ids = [trial.id for trial in schedule(points, range(2), study.seed)]
-    ends: dict[str, list[results.Status]] = {trial_id: ["lost"] * RETRIES for trial_id in ids}
+    ends: dict[str, list[exits.Status]] = {trial_id: ["lost"] * RETRIES for trial_id in ids}
     ends[ids[0]].append("lost")
     summary, folder, _, _ = drive(tmp_path / "r", ends=ends)
     assert (summary.ok, [(o.trial_id, o.status) for o in summary.failed]) == (5, [(ids[0], "lost")])
@@ -340,7 +342,7 @@ def test_every_launch_that_was_lost_is_tried_again_so_and_so_often(tmp_path: Pat
 
 
 @pytest.mark.parametrize("status", ["failed", "timeout", "cancelled", "lost"])
-def test_only_what_ended_well_counts_as_done(status: results.Status, tmp_path: Path) -> None:
+def test_only_what_ended_well_counts_as_done(status: exits.Status, tmp_path: Path) -> None:
     victim = drive(tmp_path / "plan")[2].grid.points[1].id
     assert drive(tmp_path / "r", ends={victim: [status] * (RETRIES + 1)})[0].failed[0].status == status
     again, folder, _, ids = drive(tmp_path / "r")

@@ -9,8 +9,10 @@ import pytest
 
 from cluster.launcher import Launch, OptionsError
 from cluster.local import LocalLauncher
-from jobs.results import read_outcome, write_trial
-from jobs.trial import Steps, Trial
+from jobs.contract.folder import write_trial
+from jobs.contract.outcome import read_outcome
+from jobs.contract.parts import Steps
+from jobs.contract.trial import Trial
 
 
 def program(path: Path, body: str) -> str:

@@ -29,9 +29,10 @@ from cluster.driver import plan
 from cluster.ray_cluster import RayLauncher
 from cluster.study import StudyError
 from cluster.study_file import check
-from jobs.results import Outcome, read_outcome
-from jobs.strategies import STRATEGIES
-from jobs.trial import Steps, Trial
+from jobs.contract.catalog import STRATEGIES
+from jobs.contract.outcome import Outcome, read_outcome
+from jobs.contract.parts import Steps
+from jobs.contract.trial import Trial
 from tests.cluster.ray_nodes import OF_THE_NODES, Cluster, kill, of_session, short_folder, started
 from tests.cluster.ray_trials import begin, drivers, end, endless, goes_on, keepers_of, start, trial
 from tests.running import DISTRIBUTED, Done, launch, ranks_of, until

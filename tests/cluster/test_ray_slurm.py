@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.ray_slurm import parse, script
-from jobs.results import read_outcome
+from jobs.contract.outcome import read_outcome
 from tests.cluster.practice import slurm
 from tests.running import until
 

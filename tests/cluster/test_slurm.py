@@ -26,9 +26,11 @@ from cluster.launcher import Launch
 from cluster.slurm_cluster import SlurmLauncher
 from cluster.study import StudyError
 from jobs import gpus
+from jobs.contract.folder import write_trial
+from jobs.contract.outcome import read_outcome
+from jobs.contract.parts import Steps
+from jobs.contract.trial import Trial
 from jobs.cores import allowed_cores
-from jobs.results import read_outcome, write_trial
-from jobs.trial import Steps, Trial
 from tests.cluster import practice
 from tests.cluster.practice import slurm
 from tests.cluster.slurm_runs import (

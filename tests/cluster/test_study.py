@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cluster import study_file
 from cluster.study import Study, StudyError, grid, json_schema, resolved
-from jobs.strategies import STRATEGIES
+from jobs.contract.catalog import STRATEGIES
 
 GOOD: dict[str, Any] = {
     "name": "n",

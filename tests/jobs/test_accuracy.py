@@ -15,8 +15,9 @@ from analysis.load import load
 from cluster import study_file
 from cluster.folder import ResultsFolder
 from jobs import learning_rate
-from jobs.files import rank_file
-from jobs.trial import Steps, Trial
+from jobs.contract.files import rank_file
+from jobs.contract.parts import Steps
+from jobs.contract.trial import Trial
 from tests.running import Done, launch
 
 STEPS = Steps(warmup=2, measured=2, compute_only=2, at_most=120, evaluate_every=20)

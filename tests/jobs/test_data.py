@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import data
-from jobs.strategies.base import held_out
-from jobs.trial import Data
+from jobs.contract.parts import Data
+from jobs.strategies.interface import held_out
 
 COUNT = st.integers(1, 200)
 

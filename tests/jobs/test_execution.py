@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.trial import Steps, Trial, executions, named_execution
+from jobs.contract.parts import Steps
+from jobs.contract.possible import executions, named_execution
+from jobs.contract.trial import Trial
 from tests.running import Done, launch
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("warm_ranks")]

@@ -12,7 +12,8 @@ from cluster import horovod_build
 from cluster.local import LocalLauncher
 from cluster.slurm_cluster import SlurmLauncher
 from jobs import gpus
-from jobs.trial import Steps, Trial
+from jobs.contract.parts import Steps
+from jobs.contract.trial import Trial
 from tests.running import launch
 
 

@@ -13,10 +13,11 @@ import psutil
 import pytest
 
 from jobs import guard
-from jobs.files import RankExit, rank_file
+from jobs.contract.exits import read_exit
+from jobs.contract.files import RankExit, rank_file
+from jobs.contract.folder import write_trial
+from jobs.contract.trial import Trial
 from jobs.rendezvous import RankEnvironment
-from jobs.results import read_exit, write_trial
-from jobs.trial import Trial
 from tests.running import until
 
 

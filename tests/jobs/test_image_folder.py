@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jobs import data, image_folder
-from jobs.trial import Data
+from jobs.contract.parts import Data
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 

@@ -13,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from jobs import data, ingest
+from jobs.contract.parts import Files, Source, Steps
+from jobs.contract.trial import Trial
 from jobs.records import FEATURE
-from jobs.trial import Files, Source, Steps, Trial
 from tests.running import launch
 
 FILES = Files(count=24, side=40, resize=28)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from jobs import learning_rate
+from jobs.contract.parts import Steps
+from jobs.contract.trial import Trial
 from jobs.strategies.xla_threads import intra_op_threads
-from jobs.trial import Steps, Trial
 from tests.running import Done, launch
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("warm_ranks")]
@@ -67,14 +68,15 @@ def test_the_rate_rises_as_jobs_learning_rate_has_it(tmp_path: Path) -> None:
 
 def test_the_loop_that_a_tpu_runs_is_that_of_single_steps() -> None:
     """Run here on tiny batches: the branch that only a TPU takes, within one program."""
-    from jobs import data, strategies
+    from jobs import data
+    from jobs.contract.parts import Data
     from jobs.rendezvous import RankEnvironment, Rendezvous
-    from jobs.strategies.base import Context
-    from jobs.trial import Data
+    from jobs.strategies import interface
+    from jobs.strategies.interface import Context
 
     trial = Trial(strategy="jax", workers=1, global_batch=2, steps_per_call=2, precision="float32")
     meeting = Rendezvous(RankEnvironment(), trial.id, 10.0)
-    strategy: Any = strategies.load("jax")(Context(trial, data.load(Data(), 0), meeting))
+    strategy: Any = interface.load("jax")(Context(trial, data.load(Data(), 0), meeting))
     strategy.build()
     batches = data.batch_indices(1437, 2, 2, 0)
     one_by_one = strategy.train(batches)

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.contract.folder import write_trial
+from jobs.contract.parts import Steps
+from jobs.contract.trial import Trial
 from jobs.data import Indices
 from jobs.meter import Meter
-from jobs.results import write_trial
-from jobs.trial import Steps, Trial
 from jobs.watchdog import Watchdog
 
 

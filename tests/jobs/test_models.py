@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from jobs import models
-from jobs.models import MODELS
+from jobs.contract.catalog import MODELS
+from jobs.models import layers
 from jobs.models.layers import from_torch, to_torch
 
-CNN = models.load("cnn")
+CNN = layers.load("cnn")
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("cnn", 387_466), ("resnet50", 25_557_032)])
 def test_a_model_has_the_parameters_of_the_original(name: str, parameters: int) -> None:
-    model = models.load(name)
+    model = layers.load(name)
     assert model.parameters == parameters
     assert sum(w.size for w in model.initial_weights(0).values()) == parameters
 
@@ -20,7 +20,7 @@ def test_a_model_has_the_parameters_of_the_original(name: str, parameters: int) 
 @pytest.mark.parametrize(("name", "flop"), [("cnn", 67.2e6), ("resnet50", 6 * 4.09e9)])
 def test_a_training_step_costs_what_the_literature_says(name: str, flop: float) -> None:
     """4.09 G multiply-adds per image of 224 × 224 is the figure of ResNet-50 v1.5."""
-    assert models.load(name).training_flop(MODELS[name].side) == pytest.approx(flop, rel=0.005)
+    assert layers.load(name).training_flop(MODELS[name].side) == pytest.approx(flop, rel=0.005)
 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
@@ -32,7 +32,7 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_layout_conversion_is_undone_by_its_inverse(name: str) -> None:
-    model = models.load(name)
+    model = layers.load(name)
     weights = model.initial_weights(1)
     for layer in model.weighted:
         for key in layer.weights:

@@ -13,8 +13,10 @@ from analysis import trial_folder
 from cluster import horovod_nccl
 from cluster.launcher import lacking
 from jobs import gpus
-from jobs.strategies import STRATEGIES
-from jobs.trial import Steps, Trial, impossible
+from jobs.contract.catalog import STRATEGIES
+from jobs.contract.parts import Steps
+from jobs.contract.possible import impossible
+from jobs.contract.trial import Trial
 from tests.running import Done, launch
 
 VISIBLE = gpus.visible(os.environ)
@@ -151,13 +153,14 @@ def test_tensorflow_holds_the_images_on_the_gpu_and_lets_its_memory_grow(
     monkeypatch.setenv(gpus.VISIBLE, VISIBLE[0])  # as a worker does, before TensorFlow is imported
     import tensorflow as tf
 
-    from jobs import data, strategies
+    from jobs import data
     from jobs.rendezvous import RankEnvironment, Rendezvous
-    from jobs.strategies.base import Context
+    from jobs.strategies import interface
+    from jobs.strategies.interface import Context
 
     what = trial("tf", steps=Steps(warmup=1, measured=1, compute_only=0))
     meeting = Rendezvous(RankEnvironment(), what.id, 10.0)
-    strategy: Any = strategies.load("tf")(Context(what, data.load(what.data, 0), meeting))
+    strategy: Any = interface.load("tf")(Context(what, data.load(what.data, 0), meeting))
     strategy.build()
     strategy.train(data.batch_indices(1437, 64, 1, 0))
     assert "GPU" in strategy.images.device

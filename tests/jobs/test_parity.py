@@ -14,16 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import data, models, strategies
+from jobs import data
+from jobs.contract.catalog import STRATEGIES
+from jobs.contract.parts import Data, Steps
+from jobs.contract.trial import Trial
+from jobs.models import layers as models_layers
 from jobs.models.layers import from_torch
 from jobs.rendezvous import RankEnvironment, Rendezvous
-from jobs.strategies import STRATEGIES
-from jobs.strategies.base import Context
-from jobs.trial import Data, Steps, Trial
+from jobs.strategies import interface
+from jobs.strategies.interface import Context
 from tests.running import DISTRIBUTED, Done, launch
 
 BATCH = 16
-CNN = models.load("cnn")
+CNN = models_layers.load("cnn")
 Train = Callable[[Trial], Done]
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("warm_ranks")]
@@ -156,7 +159,7 @@ def test_the_compute_only_phase_leaves_training_untouched(name: str) -> None:
 
     def losses(with_compute_only: bool) -> list[float]:
         meeting = Rendezvous(RankEnvironment(), trial.id, 10.0)
-        strategy = strategies.load(name)(Context(trial, data.load(Data(), 0), meeting))
+        strategy = interface.load(name)(Context(trial, data.load(Data(), 0), meeting))
         strategy.build()
         found = [float(np.ravel(strategy.train(batch))[0]) for batch in order[:4]]
         if with_compute_only:

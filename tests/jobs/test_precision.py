@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.trial import Steps, Trial
+from jobs.contract.parts import Steps
+from jobs.contract.trial import Trial
 from tests.running import Done, launch
 
 STEPS = Steps(warmup=2, measured=8, compute_only=2)
@@ -70,13 +71,14 @@ def test_channels_last_is_the_same_training(strategy: str, workers: int, train: 
 def test_channels_last_is_the_layout_of_weights_and_images() -> None:
     import torch
 
-    from jobs import data, strategies
+    from jobs import data
     from jobs.rendezvous import RankEnvironment, Rendezvous
-    from jobs.strategies.base import Context
+    from jobs.strategies import interface
+    from jobs.strategies.interface import Context
 
     trial = Trial(strategy="torch", workers=1, global_batch=8, layout="channels-last")
     meeting = Rendezvous(RankEnvironment(), trial.id, 10.0)
-    strategy: Any = strategies.load("torch")(Context(trial, data.load(trial.data, 0), meeting))
+    strategy: Any = interface.load("torch")(Context(trial, data.load(trial.data, 0), meeting))
     strategy.build()
     first, second = strategy.net[0], strategy.net[2]
     given: list[Any] = []

@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import data, models, strategies
+from jobs import data
+from jobs.contract.parts import Data, Steps
+from jobs.contract.trial import Trial
+from jobs.models import layers
 from jobs.models.layers import from_torch
 from jobs.rendezvous import RankEnvironment, Rendezvous
-from jobs.strategies.base import Context
-from jobs.trial import Data, Steps, Trial
+from jobs.strategies import interface
+from jobs.strategies.interface import Context
 from tests.running import launch
 
 SIDE, BATCH = 64, 4
-MODEL = models.load("resnet50")
+MODEL = layers.load("resnet50")
 SYNTHETIC = Data(kind="synthetic", side=SIDE)
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("warm_ranks")]
@@ -116,7 +119,7 @@ def test_training_and_running_statistics_agree_and_evaluation_uses_them() -> Non
 
     def run(name: str, **more: Any) -> Any:
         meeting = Rendezvous(RankEnvironment(), "resnet", 10.0)
-        strategy: Any = strategies.load(name)(
+        strategy: Any = interface.load(name)(
             Context(trial(name, 1, **more), data.load(SYNTHETIC, 0, "resnet50"), meeting)
         )
         strategy.build()
@@ -184,7 +187,7 @@ def test_training_goes_on_as_if_nothing_had_been_classified_in_between() -> None
 
     def losses(classified: bool) -> list[float]:
         meeting = Rendezvous(RankEnvironment(), "resnet", 10.0)
-        strategy = strategies.load("torch")(Context(trial("torch", 1), data.load(SYNTHETIC, 0, "resnet50"), meeting))
+        strategy = interface.load("torch")(Context(trial("torch", 1), data.load(SYNTHETIC, 0, "resnet50"), meeting))
         strategy.build()
         found = []
         for batch in data.batch_indices(256, BATCH, 2, 0)[:, np.newaxis]:

@@ -21,7 +21,8 @@ from cluster.driver import plan
 from cluster.local import LocalLauncher
 from cluster.study import StudyError
 from jobs import tpu
-from jobs.trial import Steps, Trial
+from jobs.contract.parts import Steps
+from jobs.contract.trial import Trial
 from tests.running import launch
 
 pytestmark = pytest.mark.usefixtures("warm_ranks")

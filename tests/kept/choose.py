@@ -16,8 +16,8 @@ from unittest import mock
 
 from cluster import study_file
 from cluster.study import grid
-from jobs.results import read_trial, write_trial
-from jobs.trial import Trial
+from jobs.contract.folder import read_trial, write_trial
+from jobs.contract.trial import Trial
 from tests.kept import files
 
 Content = dict[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.trial import Trial
+from jobs.contract.trial import Trial
 from tests.kept import files
 from tests.kept.choose import points, trial_of, written
 

@@ -27,7 +27,15 @@ IMPORTS = {
     "tf": ("keras", "horovod.tensorflow"),
     "jax": ("jax", "optax"),
 }
-OURS = ("jobs.data", "jobs.meter", "jobs.ingest", "jobs.provenance", "jobs.telemetry", "jobs.watchdog", "jobs.results")
+OURS = (
+    "jobs.data",
+    "jobs.meter",
+    "jobs.ingest",
+    "jobs.provenance",
+    "jobs.telemetry",
+    "jobs.watchdog",
+    "jobs.contract.outcome",
+)
 
 
 def load(framework: str) -> dict[str, str]:

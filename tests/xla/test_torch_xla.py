@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.results import read_outcome
-from jobs.trial import Steps, Trial
+from jobs.contract.outcome import read_outcome
+from jobs.contract.parts import Steps
+from jobs.contract.trial import Trial
 from tests.running import Done, launch
 
 Train = Callable[..., Done]

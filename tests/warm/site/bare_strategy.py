@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jobs.data import Indices
-from jobs.strategies.base import Facts, Losses, Strategy
+from jobs.strategies.interface import Facts, Losses, Strategy
 
 REST_SECONDS = 0.003
 

@@ -3,8 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from jobs.strategies import STRATEGIES
-from jobs.trial import Limits, Steps, Trial
+from jobs.contract.catalog import STRATEGIES
+from jobs.contract.parts import Limits, Steps
+from jobs.contract.trial import Trial
 
 CALLS = {"strategy": "torch", "workers": 1, "steps": Steps(compute_only=0)}
 

@@ -6,6 +6,8 @@ The meter calls `build` once, then `train` and `compute_only` on batches, then `
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,15 +16,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.contract.trial import Trial
 from jobs.data import Dataset, Images, Indices, Labels
 from jobs.ingest import Plan
 from jobs.rendezvous import Rendezvous
-from jobs.trial import Trial
 
 if TYPE_CHECKING:
     from jobs.meter import DeviceClock
 
+
+def load(name: str) -> type[Strategy]:
+    """Import the file of strategy `name` and return its class."""
+    module = importlib.import_module("jobs.strategies." + name.replace("-", "_"))
+    strategy: type[Strategy] = module.STRATEGY
+    return strategy
+
+
 Logits = Callable[[int], NDArray[np.floating]]  # index into the pool ─▶ logits [b, classes]
+
+
 Losses = NDArray[np.floating] | float | Any  # Any: a scalar that is still on the device
 
 

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from jobs import results
-from jobs.files import RankExit, rank_file, write_atomically
-from jobs.trial import Trial
+from jobs.contract import exits as contract_exits
+from jobs.contract import folder as contract_folder
+from jobs.contract import outcome
+from jobs.contract import report as contract_report
+from jobs.contract.files import RankExit, rank_file, write_atomically
+from jobs.contract.trial import Trial
 
 TRIAL = Trial(strategy="torch-ddp", workers=2, global_batch=64)
 
 
-def report(rank: int) -> results.RankReport:
-    return results.RankReport(
+def report(rank: int) -> contract_report.RankReport:
+    return contract_report.RankReport(
         rank=rank,
         host="h",
         address="127.0.0.1",
@@ -40,28 +43,28 @@ def report(rank: int) -> results.RankReport:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / TRIAL.id
-    results.write_trial(made, TRIAL)
+    contract_folder.write_trial(made, TRIAL)
     for rank in (0, 1):
-        results.append_steps(made, rank, [{"phase": "train", "step": 0, "seconds": 0.1}])
-        results.write_rank_report(made, report(rank))
+        contract_folder.append_steps(made, rank, [{"phase": "train", "step": 0, "seconds": 0.1}])
+        contract_report.write_rank_report(made, report(rank))
     return made
 
 
-def conclude(folder: Path, status: results.Status = "ok") -> results.Outcome:
-    return results.conclude(
+def conclude(folder: Path, status: contract_exits.Status = "ok") -> outcome.Outcome:
+    return outcome.conclude(
         folder,
         status=status,
         error="",
         launcher="local",
         order=0,
-        started=results.now(),
+        started=outcome.now(),
         exits=[RankExit(rank=rank, exit_code=0) for rank in (0, 1)],
     )
 
 
 def test_an_outcome_is_what_the_ranks_left(folder: Path) -> None:
     written = conclude(folder)
-    assert results.read_outcome(folder) == written
+    assert outcome.read_outcome(folder) == written
     assert (written.status, written.test_accuracy, written.startup_seconds) == ("ok", 0.97, 3.0)
     assert (written.framework, written.communication) == ("PyTorch", "native")
 
@@ -73,7 +76,7 @@ def test_no_outcome_claims_more_than_its_files_hold(folder: Path) -> None:
 
 
 def test_a_trial_without_outcome_did_not_finish(folder: Path) -> None:
-    assert results.read_outcome(folder) is None
+    assert outcome.read_outcome(folder) is None
 
 
 @pytest.mark.parametrize(
@@ -87,23 +90,23 @@ def test_a_trial_without_outcome_did_not_finish(folder: Path) -> None:
 )
 def test_an_outcome_that_cannot_be_trusted_is_said(folder: Path, content: str, said: str) -> None:
     (folder / "outcome.json").write_text(content)
-    with pytest.raises(results.UnreadableOutcome, match=said):
-        results.read_outcome(folder)
+    with pytest.raises(outcome.UnreadableOutcome, match=said):
+        outcome.read_outcome(folder)
 
 
 def test_an_outcome_of_another_trial_is_not_taken(folder: Path) -> None:
     conclude(folder)
     content = json.loads((folder / "outcome.json").read_text())
     (folder / "outcome.json").write_text(json.dumps(content | {"trial_id": "other"}))
-    with pytest.raises(results.UnreadableOutcome, match="belongs to trial other"):
-        results.read_outcome(folder)
+    with pytest.raises(outcome.UnreadableOutcome, match="belongs to trial other"):
+        outcome.read_outcome(folder)
 
 
 def test_keys_of_a_later_version_are_kept_not_refused(folder: Path) -> None:
     conclude(folder)
     content = json.loads((folder / "outcome.json").read_text())
     (folder / "outcome.json").write_text(json.dumps(content | {"energy_joules": 3.0}))
-    found = results.read_outcome(folder)
+    found = outcome.read_outcome(folder)
     assert found is not None
     assert found.model_extra == {"energy_joules": 3.0}
 
@@ -111,9 +114,9 @@ def test_keys_of_a_later_version_are_kept_not_refused(folder: Path) -> None:
 def test_the_last_lines_of_a_log_are_for_people(folder: Path) -> None:
     log = rank_file(folder, 0, "log")
     log.write_bytes(b"x" * 50_000 + b"\n\n" + b"\xff\nValueError: no\n")
-    assert results.last_lines(folder, 0, 1) == ["ValueError: no"]
-    assert all(len(line) <= 500 for line in results.last_lines(folder, 0))
-    assert results.last_lines(folder, 7) == []
+    assert contract_exits.last_lines(folder, 0, 1) == ["ValueError: no"]
+    assert all(len(line) <= 500 for line in contract_exits.last_lines(folder, 0))
+    assert contract_exits.last_lines(folder, 7) == []
 
 
 def test_a_file_is_the_old_one_until_all_of_the_new_one_is_on_disk(
@@ -160,7 +163,7 @@ def test_the_rank_is_blamed_of_which_the_others_died(
     exits: list[RankExit], status: str | None, blamed: str, folder: Path
 ) -> None:
     for given in (exits, exits[::-1]):
-        found = results.verdict(folder, given, 2)
+        found = contract_exits.verdict(folder, given, 2)
         if status is None:
             assert found is None
         else:
@@ -173,6 +176,6 @@ def test_a_trial_that_is_set_aside_twice_at_once_is_kept_twice(folder: Path) -> 
     for content in ("first", "second"):
         home.mkdir(parents=True)
         (home / "note").write_text(content)
-        results.set_aside(home, "was lost")
+        contract_folder.set_aside(home, "was lost")
     kept = [(entry / "note").read_text() for entry in sorted((home.parents[1] / "set-aside").iterdir())]
     assert kept == ["first", "second"]

@@ -1,6 +1,6 @@
 """What a rank's keeper needs of the results format: names, and how a file is written.
 
-Apart from jobs/results.py because a keeper stands beside every rank while it starts, on the same
+Apart from jobs/contract/outcome.py because a keeper stands beside every rank while it starts, on the same
 cores: what it imports, the rank waits for. The standard library only.
 """
 

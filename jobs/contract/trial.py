@@ -8,96 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from jobs.models import MODELS, ModelName
-from jobs.strategies import STRATEGIES
-
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Precision = Literal["float32", "float64", "tf32", "bfloat16", "float16"]
-Layout = Literal["default", "channels-last"]
-Gpus = Annotated[int, Field(ge=0, le=1)]
-LearningRateRule = Literal["none", "linear", "sqrt"]
-Workload = Literal["train", "infer", "ingest"]
-Execution = Literal["default", "eager", "graph", "xla", "torchscript", "onnxruntime", "savedmodel", "tflite"]
-Source = Literal["png", "tfrecord", "cached"]
-Optimizer = Literal["adam", "framework-default"]
-TPU = Literal["none", "real", "emulated"]
-
-
-class Part(BaseModel):
-    """A frozen piece of a trial or a study; an unknown key, or a text for a number, is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Data(Part):
-    """Which images: `digits` are real and ship with scikit-learn, `mnist` are read from `path`
-    (a folder with the four IDX files, or mnist.npz; fetched from OpenML if no path is given),
-    `synthetic` are noise, `images` are the PNG and JPEG files in `path`, a folder with a sub-folder for each
-    class; both with `side` pixels on a side (the model's own size if not given)."""
-
-    kind: Literal["digits", "mnist", "synthetic", "images"] = "digits"
-    path: str | None = None
-    side: Count | None = None
-
-    @model_validator(mode="after")
-    def _options_belong_to_kind(self) -> Data:
-        if self.path is not None and self.kind not in ("mnist", "images"):
-            raise ValueError(f"`path` goes with kind mnist or images only, not with {self.kind}; remove it")
-        if self.path is None and self.kind == "images":
-            raise ValueError("`path` is missing; kind images needs the folder that holds a sub-folder for each class")
-        if self.side is not None and self.kind not in ("synthetic", "images"):
-            raise ValueError(f"`side` goes with kind synthetic or images only, not with {self.kind}; remove it")
-        return self
-
-
-class Files(Part):
-    """Which image files an ingest trial reads: the PNG files below `path`, else `count` of `side` × `side`
-    pixels that are made from the digits. Each is resized to `resize` × `resize`."""
-
-    count: Count = 1024
-    side: Count = 128
-    resize: Count = 64
-    path: str | None = None
-
-
-class Steps(Part):
-    """How many steps of each phase: `warmup` before the clock counts, `measured` for the
-    result, `compute_only` on a copy of the state without communication. For `until_accuracy`: training
-    is given up after `at_most` steps, and the held-out images are classified after every
-    `evaluate_every`."""
-
-    warmup: Count = 10
-    measured: Count = 50
-    compute_only: Annotated[int, Field(ge=0)] = 20
-    at_most: Count | None = None
-    evaluate_every: Count = 10
-
-
-class Limits(Part):
-    """When a trial is given up, in seconds: `startup` until the first step is done, `hang`
-    between two steps, `trial` for the whole. They do not define the measurement, so they are not
-    part of a trial's id."""
-
-    startup: Seconds = 180.0
-    hang: Seconds = 30.0
-    trial: Seconds = 900.0
-
-
-class Telemetry(Part):
-    """How often each node's sampler (jobs/telemetry.py) looks, in samples per second; 0, or `telemetry: off`,
-    starts none. Like `limits` no part of a trial's id: what is measured does not depend on it."""
-
-    hertz: Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)] = 2.0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _off(cls, given: object) -> object:
-        return {"hertz": 0.0} if given is False else given  # YAML reads `off` as false
+from jobs.contract.catalog import MODELS, STRATEGIES, ModelName
+from jobs.contract.parts import (
+    TPU,
+    Count,
+    Data,
+    Execution,
+    Files,
+    Gpus,
+    Layout,
+    LearningRateRule,
+    Limits,
+    Optimizer,
+    Part,
+    Precision,
+    Source,
+    Steps,
+    Telemetry,
+    Workload,
+)
+from jobs.contract.possible import accuracy_fault, executions, impossible
 
 
 class Trial(Part):
@@ -254,88 +188,3 @@ class Trial(Part):
     def id(self) -> str:
         """The name of the trial's folder."""
         return f"{self.point}-r{self.repeat:02d}"
-
-
-def impossible(strategy: str, workload: Workload, precision: Precision, layout: Layout, gpus: Gpus) -> str | None:
-    """Why this combination cannot be, None if it can."""
-    if precision == "tf32" and not gpus:
-        return "precision tf32: is a mode of NVIDIA GPUs; set resources.gpus_per_worker: 1, or take float32"
-    if layout == "channels-last" and STRATEGIES[strategy].framework != "PyTorch":
-        return f"layout channels-last: {strategy} has its images channels-last (NHWC) as they are; take default"
-    if layout == "channels-last" and STRATEGIES[strategy].tpu != "never":
-        return f"layout channels-last: {strategy} leaves the layout to XLA; take default"
-    if (
-        STRATEGIES[strategy].tpu != "never"
-        and STRATEGIES[strategy].framework != "TensorFlow"
-        and (precision == "float16" or (precision == "tf32" and not _on_gpus(strategy)))
-    ):
-        return f"precision {precision}: {strategy} has float32, float64 and bfloat16"
-    if precision == "float16" and strategy in ("tf-mirrored", "tf-multiworker", "tf-tpu"):
-        return (
-            f"precision float16: under {strategy} Keras scales the loss by each replica's own gradients, and they "
-            "would part; take bfloat16"
-        )
-    if gpus and not _on_gpus(strategy):
-        return f"gpus_per_worker 1: {strategy} does not compute on GPUs; take 0"
-    if gpus and workload == "ingest":
-        return "gpus_per_worker 1: files are read and decoded by CPUs; take 0"
-    return None
-
-
-def _on_gpus(strategy: str) -> bool:
-    """Whether it can: PyTorch/XLA 2.9 has no GPUs any more, and a TPU's strategies have none."""
-    return STRATEGIES[strategy].tpu != "only" and "torch_xla" not in STRATEGIES[strategy].needs
-
-
-def accuracy_fault(until_accuracy: float | None, steps: Steps, data: Data, workload: Workload) -> str | None:
-    """Why the time to `until_accuracy` cannot be measured, None if it can or is not asked for."""
-    if until_accuracy is None:
-        if steps.at_most is not None or steps.evaluate_every != Steps().evaluate_every:
-            return "steps.at_most and steps.evaluate_every: belong to until_accuracy; leave them out"
-    elif workload != "train":
-        return f"until_accuracy: workload {workload} does not train; leave it out"
-    elif data.kind == "synthetic":
-        return "until_accuracy: synthetic images are noise, nothing can be learnt; take digits or mnist"
-    elif steps.at_most is None:
-        return "steps.at_most: is missing; until_accuracy needs a number of steps to give up after"
-    return None
-
-
-# What "default" is called where ways to execute are compared.
-PLAIN_EXECUTION = {"PyTorch": "eager", "TensorFlow": "graph", "JAX": "xla"}
-
-
-def executions(strategy: str, workload: Workload = "train") -> tuple[Execution, ...]:
-    """The values of `execution` that `strategy` can run with.
-
-    "graph" for PyTorch is torch.compile; "eager" for TensorFlow is the same code without tf.function,
-    and "xla" its tf.function with jit_compile, both in the plain process only: the tf.distribute
-    strategies' collectives want a graph, and on CPUs are no XLA operations. A model that is only called
-    can also be a traced and frozen TorchScript, an ONNX model, a SavedModel, or a TFLite model. JAX and what runs on a
-    TPU is compiled by XLA by default.
-    """
-    info = STRATEGIES[strategy]
-    if workload == "ingest" or "torch_xla" in info.needs:
-        return ("default",)
-    if info.framework == "JAX":
-        return ("default", "eager") if workload == "infer" else ("default",)
-    if info.framework == "PyTorch":
-        return ("default", "graph", "torchscript", "onnxruntime") if workload == "infer" else ("default", "graph")
-    if workload == "infer":
-        return ("default", "eager", "xla", "savedmodel", "tflite")
-    return ("default", "eager", "xla") if info.is_base_case else ("default",)
-
-
-# Why a strategy has no XLA where its framework's plain process has.
-NO_XLA = {
-    "tf-mirrored": "its replicas meet in every step, which cannot be inside one compiled program",
-    "tf-multiworker": "its replicas meet in every step, which cannot be inside one compiled program",
-    "tf-horovod": "Horovod's operations for XLA are not built: TensorFlow has moved what they are made of",
-}
-
-
-def named_execution(strategy: str, execution: str, workload: Workload = "train") -> Execution | None:
-    """The value for `strategy` of what a study calls "eager", "graph" or "xla"; None if it has none."""
-    if execution == "default" or execution == PLAIN_EXECUTION[STRATEGIES[strategy].framework]:
-        return "default"
-    return next((e for e in executions(strategy, workload) if e == execution), None)
