@@ -12,33 +12,19 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.folder import Phase
 from jobs.data import Indices
-from jobs.strategies.interface import Losses
+from jobs.strategies.interface import DeviceClock, Losses
 from jobs.watchdog import Watchdog
-
-
-class DeviceClock(Protocol):
-    """A device that does its work in order, some time after it was told to."""
-
-    def load(self, batches: Indices) -> Sequence[Any]:
-        """What each step is given, on the device, of `batches` int32 [calls, k, b]."""
-
-    def mark(self) -> None:
-        """Note the time when all work so far is done; returns at once."""
-
-    def read(self, losses: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Wait for the device; the seconds between the marks since the last reading, and the losses
-        (scalars on the device), both float64."""
 
 
 @dataclass(frozen=True)

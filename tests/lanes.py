@@ -29,8 +29,8 @@ LANES = {
         "tests/cluster/test_driver.py",
         "tests/jobs/test_telemetry.py",
     ),
-    "parity": ("tests/jobs/test_parity.py",),
-    "resnet": ("tests/jobs/test_resnet.py",),
+    "parity": ("tests/jobs/strategies/test_parity.py",),
+    "resnet": ("tests/jobs/strategies/test_resnet.py",),
     "kept": ("tests/kept/test_numbers.py", "tests/kept/test_words.py", "tests/kept/test_wrong_studies.py"),
 }
 LANE_OF = {file: lane for lane, files in LANES.items() for file in files}

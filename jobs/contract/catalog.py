@@ -1,6 +1,6 @@
 """The models that are trained, found by name through `MODELS`.
 
-A model is described without a framework (jobs/models/layers.py); jobs/strategies/torch_model.py and
+A model is described without a framework (jobs/models/layers.py); jobs/strategies/torch/model.py and
 tf_model.py build it. This registry is plain data so that validating a study needs not even NumPy;
 `load` imports the description that is asked for.
 """

@@ -52,7 +52,7 @@ class Trial(Part):
     `until_accuracy` the model is trained once more from the start until it classifies that share of the
     held-out images right.
     `learning_rate` is meant for `reference_batch`; how it follows from the global batch, and its
-    `learning_rate_warmup` in steps, is in jobs/learning_rate.py.
+    `learning_rate_warmup` in steps, is in jobs/strategies/learning_rate.py.
     """
 
     strategy: str

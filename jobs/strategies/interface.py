@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,26 @@ from jobs.data import Dataset, Images, Indices, Labels
 from jobs.ingest import Plan
 from jobs.rendezvous import Rendezvous
 
-if TYPE_CHECKING:
-    from jobs.meter import DeviceClock
+
+class DeviceClock(Protocol):
+    """A device that does its work in order, some time after it was told to."""
+
+    def load(self, batches: Indices) -> Sequence[Any]:
+        """What each step is given, on the device, of `batches` int32 [calls, k, b]."""
+
+    def mark(self) -> None:
+        """Note the time when all work so far is done; returns at once."""
+
+    def read(self, losses: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Wait for the device; the seconds between the marks since the last reading, and the losses
+        (scalars on the device), both float64."""
 
 
 def load(name: str) -> type[Strategy]:
-    """Import the file of strategy `name` and return its class."""
-    module = importlib.import_module("jobs.strategies." + name.replace("-", "_"))
+    """Import the file of strategy `name` and return its class: torch-ddp is torch/ddp.py, torch is torch/plain.py."""
+    framework, _, way = name.partition("-")
+    path = f"{framework}.{way or 'plain'}"
+    module = importlib.import_module("jobs.strategies." + path)
     strategy: type[Strategy] = module.STRATEGY
     return strategy
 

@@ -14,10 +14,10 @@ from analysis.accuracy import times
 from analysis.load import load
 from cluster import study_file
 from cluster.folder import ResultsFolder
-from jobs import learning_rate
 from jobs.contract.files import rank_file
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
+from jobs.strategies import learning_rate
 from tests.running import Done, launch
 
 STEPS = Steps(warmup=2, measured=2, compute_only=2, at_most=120, evaluate_every=20)
@@ -139,7 +139,7 @@ def test_a_warm_up_rises_in_equal_steps_and_stays_there() -> None:
 
 
 def test_keras_own_schedule_rises_in_the_same_way() -> None:
-    from jobs.strategies.tf_adam import rising
+    from jobs.strategies.tf.adam import rising
 
     schedule = rising(0.001, 4)
     np.testing.assert_allclose([float(schedule(s)) for s in range(6)], [0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001])

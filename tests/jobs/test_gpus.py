@@ -138,10 +138,10 @@ def test_a_way_to_execute_that_is_not_installed_is_left_out_and_said(
 
 
 def test_tensorflow_is_told_to_let_memory_grow_and_what_float32_means(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What TensorFlow is told, as it is told; what it then does needs a GPU (tests/jobs/test_on_gpu.py)."""
+    """What TensorFlow is told, as it is told; what it then does needs a GPU (tests/jobs/strategies/test_on_gpu.py)."""
     import tensorflow as tf
 
-    from jobs.strategies import tf_device
+    from jobs.strategies.tf import device
 
     grown: list[str] = []
     tf32: list[bool] = []
@@ -149,33 +149,33 @@ def test_tensorflow_is_told_to_let_memory_grow_and_what_float32_means(monkeypatc
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a", "b"] if kind == "GPU" else [])
     monkeypatch.setattr(experimental, "set_memory_growth", lambda gpu, on: grown.append(gpu) if on else None)
     monkeypatch.setattr(experimental, "enable_tensor_float_32_execution", tf32.append)
-    assert tf_device.settle(trial(gpus_per_worker=0)) == []
+    assert device.settle(trial(gpus_per_worker=0)) == []
     assert (grown, tf32) == ([], [])
     mirrored = trial(strategy="tf-mirrored")
-    assert tf_device.settle(mirrored) == ["a", "b"]
-    assert tf_device.settle(mirrored.model_copy(update={"precision": "tf32"})) == ["a", "b"]
+    assert device.settle(mirrored) == ["a", "b"]
+    assert device.settle(mirrored.model_copy(update={"precision": "tf32"})) == ["a", "b"]
     assert (grown, tf32) == (["a", "b"] * 2, [False, True])
     with pytest.raises(gpus.GpuError, match="finds 2 of 1 GPUs"):
-        tf_device.settle(trial(strategy="tf-multiworker"))
+        device.settle(trial(strategy="tf-multiworker"))
 
 
 def test_pytorch_takes_the_one_gpu_it_sees_and_float32_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from jobs.strategies import torch_device
+    from jobs.strategies.torch import device
 
     chosen: list[object] = []
     flags = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
     with pytest.raises(gpus.GpuError, match="finds no GPU to compute on"):
-        torch_device.settle(trial())
+        device.settle(trial())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     try:
         for precision, rounded in (("float32", False), ("tf32", True), ("bfloat16", False)):
-            assert torch_device.settle(trial(precision=precision)) == torch.device("cuda", 0)
+            assert device.settle(trial(precision=precision)) == torch.device("cuda", 0)
             assert torch.backends.cuda.matmul.allow_tf32 is rounded
             assert torch.backends.cudnn.allow_tf32 is rounded
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = flags
     assert len(chosen) == 3
-    assert torch_device.settle(trial(gpus_per_worker=0)) == torch.device("cpu")
+    assert device.settle(trial(gpus_per_worker=0)) == torch.device("cpu")

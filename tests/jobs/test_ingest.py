@@ -34,7 +34,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> ingest.Plan:
 
 def as_planned(plan: ingest.Plan) -> NDArray[np.float32]:
     """What batches [n, b, h, w, c] hold, by the plan alone: each file by itself, flipped where it says so."""
-    from jobs.strategies.torch_ingest import image
+    from jobs.strategies.torch.ingest import image
 
     samples = [image(path, plan.resize).numpy().transpose(1, 2, 0) for path in plan.paths]
     flipped = [sample[:, ::-1] if flip else sample for sample, flip in zip(samples, plan.flips, strict=True)]

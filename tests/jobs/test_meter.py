@@ -159,7 +159,7 @@ class Event:
 def test_the_clock_of_a_gpu_reads_events_in_milliseconds_and_losses_together() -> None:
     import torch
 
-    from jobs.strategies.torch_device import CudaClock
+    from jobs.strategies.torch.device import CudaClock
 
     clock = CudaClock(torch.device("cpu"), Event)
     first, second = clock.load(np.arange(4, dtype=np.int32).reshape(2, 1, 2))

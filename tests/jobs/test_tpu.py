@@ -40,7 +40,7 @@ def topology(shape: tuple[int, int, int, int]) -> Any:
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_any_number_of_cores_can_be_taken_each_once(name: str) -> None:
-    from jobs.strategies.tf_tpu import assignment
+    from jobs.strategies.tf.tpu import assignment
 
     there = topology(TOPOLOGIES[name])
     cores = int(np.prod(TOPOLOGIES[name]))

@@ -48,9 +48,9 @@ def load(framework: str) -> dict[str, str]:
     for name in OURS:
         importlib.import_module(name)
     if framework == "tf":
-        from jobs.strategies import tf_import
+        from jobs.strategies.tf import device
 
-        tf_import.tensorflow()
+        device.tensorflow()
     for name in IMPORTS[framework]:
         if name.partition(".")[0] != "horovod" or importlib.util.find_spec("horovod"):
             importlib.import_module(name)

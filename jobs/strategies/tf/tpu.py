@@ -12,8 +12,8 @@ from typing import Any
 
 from jobs import tpu
 from jobs.strategies.interface import Context, Facts
-from jobs.strategies.tf_loop import TensorFlowLoop
-from jobs.strategies.tf_mirrored import mirrored_on_cpu
+from jobs.strategies.tf.mirrored import mirrored_on_cpu
+from jobs.strategies.tf.plain import TensorFlowLoop
 
 
 def assignment(topology: Any, replicas: int) -> Any | None:

@@ -1,7 +1,7 @@
 """Adam for JAX with torch.optim.Adam's semantics, so that all frameworks do the same update.
 
 optax's adds epsilon where torch does, but computes 1 - βᵗ in float32: 1.3e-5 off in the first step, which
-moves the losses of ten steps by 1.5e-5, and by 4e-7 without it. jobs/strategies/tf_adam.py mends the same in
+moves the losses of ten steps by 1.5e-5, and by 4e-7 without it. jobs/strategies/tf/adam.py mends the same in
 Keras.
 """
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from jobs import learning_rate, tpu
+from jobs import tpu
 from jobs.data import Indices
+from jobs.strategies import learning_rate
 from jobs.strategies.interface import Context, Facts, Losses
-from jobs.strategies.torch_loop import TorchLoop
+from jobs.strategies.torch.plain import TorchLoop
 
 
 class TorchXLA(TorchLoop):

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import learning_rate
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
-from jobs.strategies.xla_threads import intra_op_threads
+from jobs.strategies import learning_rate
+from jobs.strategies.jax.plain import intra_op_threads
 from tests.running import Done, launch
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("warm_ranks")]

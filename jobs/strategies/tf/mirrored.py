@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobs.strategies.interface import Context
-from jobs.strategies.tf_loop import TensorFlowLoop
+from jobs.strategies.tf.plain import TensorFlowLoop
 
 
 def mirrored_on_cpu(replicas: int) -> Any:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import learning_rate
 from jobs.data import Indices
 from jobs.ingest import Plan
 from jobs.models import layers
-from jobs.strategies import torch_device, torch_inference
+from jobs.strategies import learning_rate
 from jobs.strategies.interface import Facts, Logits, Losses, Strategy, held_out
+from jobs.strategies.torch import device
+from jobs.strategies.torch import inference as torch_inference
 
 
 def channels_first(images: NDArray[Any]) -> Any:
@@ -53,25 +54,23 @@ class TorchLoop(Strategy):
     def build(self) -> None:
         import torch
 
-        self.device = torch_device.settle(self.trial)
+        self.device = device.settle(self.trial)
         self.dtype = torch.float64 if self.trial.precision == "float64" else torch.float32
         self.layout = torch.channels_last if self.trial.layout == "channels-last" else torch.preserve_format
-        self.autocast = torch_device.autocast(self.trial, self.device)
+        self.autocast = device.autocast(self.trial, self.device)
         self.join()
         data = self.context.dataset
         self.images = channels_first(data.train_images).to(self.device)
         self.labels = torch.from_numpy(data.train_labels).long().to(self.device)
         self.net = self.new_net()
         self.optimizer = self.wrap_optimizer(self.new_optimizer(self.net))
-        self.trained = _Side(
-            self.executed(self.wrap(self.net)), self.optimizer, torch_device.scaler(self.trial, self.device)
-        )
+        self.trained = _Side(self.executed(self.wrap(self.net)), self.optimizer, device.scaler(self.trial, self.device))
         if self.device.type == "cuda":
-            self.clock = torch_device.CudaClock(self.device)
+            self.clock = device.CudaClock(self.device)
 
     def new_net(self) -> Any:
         """The model with its initial weights, on the device and in the trial's layout."""
-        from jobs.strategies.torch_model import build
+        from jobs.strategies.torch.model import build
 
         net = build(layers.load(self.trial.model), self.dtype, self.trial.seed)
         return net.to(self.device, memory_format=self.layout)
@@ -148,7 +147,7 @@ class TorchLoop(Strategy):
     def start_over(self) -> None:
         self.net.load_state_dict(self.new_net().state_dict())
         self.optimizer.state.clear()  # Adam makes its moments anew, as zeros
-        self.trained.scaler, self.trained.steps = torch_device.scaler(self.trial, self.device), 0
+        self.trained.scaler, self.trained.steps = device.scaler(self.trial, self.device), 0
         self._set_rate(self.trained)
 
     def evaluate(self) -> float:
@@ -186,7 +185,7 @@ class TorchLoop(Strategy):
         return caller(self.executed(net)), caller(net)
 
     def ingest(self, plan: Plan) -> Iterator[Any]:
-        from jobs.strategies.torch_ingest import batches
+        from jobs.strategies.torch.ingest import batches
 
         return batches(plan)
 
@@ -197,9 +196,12 @@ class TorchLoop(Strategy):
         import torch
 
         return Facts(
-            device=torch_device.describe(self.device),
+            device=device.describe(self.device),
             parameters=sum(p.numel() for p in self.net.parameters()),
             intra_op_threads=torch.get_num_threads(),
             inter_op_threads=torch.get_num_interop_threads(),
-            versions=torch_device.versions(self.device),
+            versions=device.versions(self.device),
         )
+
+
+STRATEGY = TorchLoop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.strategies.interface import Context
-from jobs.strategies.jax_loop import JaxLoop
+from jobs.strategies.jax.plain import JaxLoop
 
 
 class JaxSharded(JaxLoop):

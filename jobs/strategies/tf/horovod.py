@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs.strategies.horovod_start import needs_nccl, start_horovod
-from jobs.strategies.tf_loop import TensorFlowLoop
+from jobs.strategies.horovod import needs_nccl, start_horovod
+from jobs.strategies.tf.plain import TensorFlowLoop
 
 
 class TensorFlowHorovod(TensorFlowLoop):

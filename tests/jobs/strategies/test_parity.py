@@ -74,8 +74,8 @@ def one_batch() -> tuple[np.ndarray, np.ndarray]:
 def torch_pass(one_batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     import torch
 
-    from jobs.strategies.torch_loop import channels_first
-    from jobs.strategies.torch_model import build
+    from jobs.strategies.torch.model import build
+    from jobs.strategies.torch.plain import channels_first
 
     images, labels = one_batch
     net = build(CNN, torch.float32, 0)
@@ -92,7 +92,7 @@ def torch_pass(one_batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, di
 def tf_pass(one_batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     import tensorflow as tf
 
-    from jobs.strategies.tf_model import build
+    from jobs.strategies.tf.model import build
 
     images, labels = one_batch
     net = build(CNN, 28, "float32", 0)
@@ -195,8 +195,8 @@ def _alone(replica: int) -> list[float]:
     then 3 + 5 on its half only."""
     import torch
 
-    from jobs.strategies.torch_loop import channels_first
-    from jobs.strategies.torch_model import build
+    from jobs.strategies.torch.model import build
+    from jobs.strategies.torch.plain import channels_first
 
     digits = data.load(Data(), 0)
     order = data.batch_indices(1437, BATCH, 58, 0)

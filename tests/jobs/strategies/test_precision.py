@@ -1,6 +1,6 @@
 """Lower precision, and PyTorch's other memory layout, on CPUs: near float32, and nearer to each other.
 
-How fast these are only a GPU can show (tests/jobs/test_on_gpu.py); that they are what they are called,
+How fast these are only a GPU can show (tests/jobs/strategies/test_on_gpu.py); that they are what they are called,
 a CPU can.
 """
 

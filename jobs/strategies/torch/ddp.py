@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from jobs.rendezvous import interface_of
-from jobs.strategies.torch_loop import TorchLoop
+from jobs.strategies.torch.plain import TorchLoop
 
 
 class TorchDDP(TorchLoop):

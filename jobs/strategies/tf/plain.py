@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import learning_rate
 from jobs.data import Indices
 from jobs.ingest import Plan
 from jobs.models import layers
-from jobs.strategies import tf_device, tf_import
+from jobs.strategies import learning_rate
 from jobs.strategies.interface import Facts, Logits, Losses, Strategy, held_out
+from jobs.strategies.tf import device
+from jobs.strategies.tf import device as tf_import
 
 
 class TensorFlowLoop(Strategy):
@@ -40,8 +41,8 @@ class TensorFlowLoop(Strategy):
     def build(self) -> None:
         import tensorflow as tf
 
-        self.gpus = tf_device.settle(self.trial)
-        self.dtype = tf.as_dtype(tf_device.variable_type(self.trial.precision))
+        self.gpus = device.settle(self.trial)
+        self.dtype = tf.as_dtype(device.variable_type(self.trial.precision))
         self.distribution = self.distribute()
         with self.distribution.scope():
             if self.data_in_scope:
@@ -62,7 +63,7 @@ class TensorFlowLoop(Strategy):
 
     def new_net(self) -> Any:
         """The model with its initial weights."""
-        from jobs.strategies.tf_model import build
+        from jobs.strategies.tf.model import build
 
         side = self.context.dataset.train_images.shape[1]
         return build(layers.load(self.trial.model), side, self.trial.precision, self.trial.seed)
@@ -76,7 +77,7 @@ class TensorFlowLoop(Strategy):
         """The optimizer; `local` keeps it from summing gradients over replicas."""
         import keras
 
-        from jobs.strategies.tf_adam import keep_local, rising, torch_adam
+        from jobs.strategies.tf.adam import keep_local, rising, torch_adam
 
         peak, warmup = learning_rate.peak(self.trial), self.trial.learning_rate_warmup
         if self.trial.optimizer == "framework-default":
@@ -186,7 +187,7 @@ class TensorFlowLoop(Strategy):
     def inference(self, pool: NDArray[np.floating]) -> tuple[Logits, Logits]:
         import tensorflow as tf
 
-        from jobs.strategies.tf_inference import callable_of
+        from jobs.strategies.tf.inference import callable_of
 
         inputs = [tf.constant(images, self.dtype) for images in pool]
 
@@ -200,7 +201,7 @@ class TensorFlowLoop(Strategy):
         return lambda index: model(inputs[index]), eager
 
     def ingest(self, plan: Plan) -> Iterator[Any]:
-        from jobs.strategies.tf_ingest import batches
+        from jobs.strategies.tf.ingest import batches
 
         return batches(plan)
 
@@ -211,9 +212,12 @@ class TensorFlowLoop(Strategy):
         import tensorflow as tf
 
         return Facts(
-            device=tf_device.describe(self.gpus),
+            device=device.describe(self.gpus),
             parameters=int(sum(np.prod(v.shape) for v in self.net.trainable_variables)),
             intra_op_threads=tf.config.threading.get_intra_op_parallelism_threads(),
             inter_op_threads=tf.config.threading.get_inter_op_parallelism_threads(),
-            versions=tf_device.versions(self.gpus),
+            versions=device.versions(self.gpus),
         )
+
+
+STRATEGY = TensorFlowLoop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from jobs.contract.trial import Trial
@@ -61,3 +62,20 @@ def versions(gpus: list[Any]) -> dict[str, str]:
 
     built = tf.sysconfig.get_build_info() if gpus else {}
     return {f"{name} (tensorflow)": str(built.get(f"{name}_version")) for name in ("cuda", "cudnn") if gpus}
+
+
+# Keras and TensorFlow Lite import these where they are installed, for wrappers and plots that no rank
+# has a use for; together they take longer than TensorFlow itself.
+BESIDES = ("jax", "matplotlib", "pandas", "sklearn")
+
+
+def tensorflow() -> Any:
+    """The module, imported as where nothing of BESIDES is installed. They can be imported after it."""
+    absent = [name for name in BESIDES if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: an import of it fails
+    try:
+        import tensorflow
+    finally:
+        for name in absent:
+            del sys.modules[name]
+    return tensorflow

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from jobs.rendezvous import tf_config
-from jobs.strategies.tf_loop import TensorFlowLoop
+from jobs.strategies.tf.plain import TensorFlowLoop
 
 
 class TensorFlowMultiWorker(TensorFlowLoop):

@@ -46,8 +46,8 @@ def torch_pass(precision: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Logits and gradients, by their canonical names and in the canonical layout."""
     import torch
 
-    from jobs.strategies.torch_loop import channels_first
-    from jobs.strategies.torch_model import build
+    from jobs.strategies.torch.model import build
+    from jobs.strategies.torch.plain import channels_first
 
     images, labels = one_batch()
     net = build(MODEL, getattr(torch, precision), 0)
@@ -65,7 +65,7 @@ def torch_pass(precision: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def tf_pass(precision: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     import tensorflow as tf
 
-    from jobs.strategies.tf_model import build
+    from jobs.strategies.tf.model import build
 
     images, labels = one_batch()
     net = build(MODEL, SIDE, precision, 0)
@@ -84,8 +84,8 @@ def test_what_a_forward_pass_leaves_is_counted_right() -> None:
     """For the roofline: as many numbers as PyTorch's modules give out, ReLU's own apart."""
     import torch
 
-    from jobs.strategies.torch_loop import channels_first
-    from jobs.strategies.torch_model import build
+    from jobs.strategies.torch.model import build
+    from jobs.strategies.torch.plain import channels_first
 
     net, sizes = build(MODEL, torch.float32, 0), []
     for module in net.modules():

@@ -14,7 +14,7 @@ from typing import Any
 def torch_adam(learning_rate: float, warmup: int = 0, epsilon: float = 1e-8) -> Any:
     """Kingma & Ba (2015) as torch.optim.Adam has it: θ -= lr/(1-β₁ᵗ)·m / (√v/√(1-β₂ᵗ) + ε).
 
-    Over the first `warmup` steps the rate rises up to `learning_rate` (jobs/learning_rate.py).
+    Over the first `warmup` steps the rate rises up to `learning_rate` (jobs/strategies/learning_rate.py).
     """
     import keras
     import tensorflow as tf

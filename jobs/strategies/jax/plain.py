@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import learning_rate, tpu
+from jobs import tpu
 from jobs.data import Indices
 from jobs.gpus import VISIBLE, GpuError
 from jobs.models import layers
+from jobs.strategies import learning_rate
 from jobs.strategies.interface import Facts, Logits, Losses, Strategy
-from jobs.strategies.jax_adam import torch_adam
-from jobs.strategies.xla_threads import intra_op_threads
+from jobs.strategies.jax.adam import torch_adam
 
 
 def forward(weights: dict[str, Any], images: Any) -> Any:
@@ -150,7 +151,7 @@ class JaxLoop(Strategy):
         self.state = jax.device_put((weights, self.optimizer.init(weights)), self.replicated)
 
     def rate(self, step: Any) -> Any:
-        """jobs.learning_rate.at, of a step that is known on the device only."""
+        """jobs.strategies.learning_rate.at, of a step that is known on the device only."""
         import jax.numpy as jnp
 
         warmup, peak = self.trial.learning_rate_warmup, learning_rate.peak(self.trial)
@@ -241,3 +242,15 @@ class JaxLoop(Strategy):
             inter_op_threads=1,
             versions={"cuda (jax)": str(first.client.platform_version)} if on_gpu else {},
         )
+
+
+STRATEGY = JaxLoop
+
+
+POOLS = ("tf_XLAEigen", "XLAEigen")  # the pool that operations are spread over, which all CPU devices share
+
+
+def intra_op_threads(tasks: Path = Path("/proc/self/task")) -> int:
+    """Threads of this process in XLA's pool; the kernel keeps 15 characters of a thread's name."""
+    names = [path.read_text().strip() for path in tasks.glob("*/comm")]
+    return sum(name.startswith(POOLS) for name in names)
