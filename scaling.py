@@ -332,12 +332,13 @@ def _launcher(study: Study, results: Path) -> Launcher:
 def _check_data(study: Study) -> None:
     """Read the data once before anything is launched: a wrong file is found here, not by each rank."""
     from cluster.study import StudyError
-    from jobs import data
+    from jobs.data import dataset
+    from jobs.data import load as data
 
     try:
         for model in study.model if isinstance(study.model, list) else [study.model]:
             data.load(study.data, study.seed, model)
-    except data.DataError as error:
+    except dataset.DataError as error:
         raise StudyError([str(error)]) from None
 
 

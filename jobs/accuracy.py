@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from jobs import data
 from jobs.contract.report import AccuracyPoint, AccuracyReached
 from jobs.contract.trial import Trial
+from jobs.data import dataset
 from jobs.meter import Meter
 from jobs.rendezvous import Rendezvous
 from jobs.strategies.interface import Strategy
@@ -30,8 +30,8 @@ def train_until(
     samples = len(strategy.context.dataset.train_labels)
     # Launches of a point begin with the same weights and see the images in different orders, so their spread is
     # that of training too. The same repeat has the same order under every strategy.
-    order = data.batch_indices(samples, trial.global_batch, steps.at_most, trial.seed + trial.repeat)
-    mine = data.rank_slice(order, place.rank, place.world_size)
+    order = dataset.batch_indices(samples, trial.global_batch, steps.at_most, trial.seed + trial.repeat)
+    mine = dataset.rank_slice(order, place.rank, place.world_size)
     strategy.start_over()
     curve: list[AccuracyPoint] = []
     done, seconds, took = 0, 0.0, np.zeros(0)

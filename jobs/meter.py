@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.folder import Phase
-from jobs.data import Indices
+from jobs.data.dataset import Indices
 from jobs.strategies.interface import DeviceClock, Losses
 from jobs.watchdog import Watchdog
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jobs.contract.report import RankReport
     from jobs.contract.trial import Trial
-    from jobs.data import Indices
+    from jobs.data.dataset import Indices
     from jobs.meter import Meter
     from jobs.rendezvous import RankEnvironment, Rendezvous
     from jobs.strategies.interface import Strategy
@@ -62,7 +62,7 @@ def run(folder: Path, ends: ExitStack) -> None:
     mask = os.sched_getaffinity(0)
     settle(trial, place)
 
-    from jobs import data
+    from jobs.data import load
     from jobs.rendezvous import Rendezvous, interface_of
     from jobs.strategies import interface
     from jobs.strategies.interface import Context
@@ -70,7 +70,7 @@ def run(folder: Path, ends: ExitStack) -> None:
 
     watchdog = Watchdog(rank_file(folder, place.rank, "alive"), trial.limits.startup)
     laps = Laps()
-    dataset = data.load(trial.data, trial.seed, trial.model)
+    dataset = load.load(trial.data, trial.seed, trial.model)
     if trial.workload == "train":
         train, compute_only = meters(trial, place, len(dataset.train_labels))
     laps.lap("data_load")
@@ -144,13 +144,13 @@ def infer(
 
     import numpy as np
 
-    from jobs import data
     from jobs.contract import folder as contract_folder
     from jobs.contract import report as contract_report
+    from jobs.data import dataset as data_dataset
     from jobs.meter import Meter
 
     dataset = strategy.context.dataset
-    chosen = data.batch_indices(len(dataset.train_labels), trial.global_batch, POOL, trial.seed)
+    chosen = data_dataset.batch_indices(len(dataset.train_labels), trial.global_batch, POOL, trial.seed)
     call, eager = strategy.inference(dataset.train_images[chosen] / np.float32(255))
     laps.lap("prepare")
     turns = np.arange(trial.steps.warmup + trial.steps.measured, dtype=np.int32) % POOL
@@ -194,7 +194,7 @@ def ingest(
 
     from jobs.contract import folder as contract_folder
     from jobs.contract import report as contract_report
-    from jobs.ingest import plan
+    from jobs.data.reading import plan
     from jobs.meter import Meter
 
     count, batch = trial.steps.warmup + trial.steps.measured, trial.global_batch
@@ -281,14 +281,16 @@ def settle(trial: Trial, place: RankEnvironment) -> None:
 
 def meters(trial: Trial, place: RankEnvironment, samples: int) -> tuple[Meter, Meter]:
     """The meters of training and of the compute-only phase, with this rank's part of every batch."""
-    from jobs import data
+    from jobs.data import dataset as data_dataset
     from jobs.meter import Meter
 
     steps, k = trial.steps, trial.steps_per_call
     warmup = COMPUTE_ONLY_WARMUP_CALLS * k if steps.compute_only else 0
     train_steps = steps.warmup + steps.measured
-    order = data.batch_indices(samples, trial.global_batch, train_steps + warmup + steps.compute_only, trial.seed)
-    mine = data.rank_slice(order, place.rank, place.world_size)
+    order = data_dataset.batch_indices(
+        samples, trial.global_batch, train_steps + warmup + steps.compute_only, trial.seed
+    )
+    mine = data_dataset.rank_slice(order, place.rank, place.world_size)
     return (
         Meter("train", mine[:train_steps], steps.warmup, k),
         Meter("compute_only", mine[train_steps:], warmup, k),

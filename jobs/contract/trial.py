@@ -42,7 +42,7 @@ class Trial(Part):
     the independent launches of one configuration. `execution` is "default" for what each framework's
     users write first: eager PyTorch, tf.function; see `executions` for the others. `workload` "infer"
     calls the untrained model on batches of `global_batch` images; its steps are calls. "ingest" turns
-    `files` into batches by `readers` processes or threads, read from where `source` says (jobs/ingest.py);
+    `files` into batches by `readers` processes or threads, read from where `source` says (jobs/data/reading.py);
     its steps are batches.
 
     `precision` "bfloat16" and "float16" are mixed: float32 weights, arithmetic in 16 bits where the

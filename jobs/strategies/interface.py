@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.trial import Trial
-from jobs.data import Dataset, Images, Indices, Labels
-from jobs.ingest import Plan
+from jobs.data.dataset import Dataset, Images, Indices, Labels
+from jobs.data.reading import Plan
 from jobs.rendezvous import Rendezvous
 
 

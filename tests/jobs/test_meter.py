@@ -11,7 +11,7 @@ import pytest
 from jobs.contract.folder import write_trial
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
-from jobs.data import Indices
+from jobs.data.dataset import Indices
 from jobs.meter import Meter
 from jobs.watchdog import Watchdog
 

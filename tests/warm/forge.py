@@ -28,9 +28,9 @@ IMPORTS = {
     "jax": ("jax", "optax"),
 }
 OURS = (
-    "jobs.data",
+    "jobs.data.load",
     "jobs.meter",
-    "jobs.ingest",
+    "jobs.data.reading",
     "jobs.provenance",
     "jobs.telemetry",
     "jobs.watchdog",

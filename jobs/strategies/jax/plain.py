@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import tpu
-from jobs.data import Indices
+from jobs.data.dataset import Indices
 from jobs.gpus import VISIBLE, GpuError
 from jobs.models import layers
 from jobs.strategies import learning_rate

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from jobs.ingest import Plan
-from jobs.records import FEATURE
+from jobs.data.reading import Plan
+from jobs.data.records import FEATURE
 
 
 def batches(plan: Plan) -> Iterator[Any]:

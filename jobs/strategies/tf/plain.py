@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data import Indices
-from jobs.ingest import Plan
+from jobs.data.dataset import Indices
+from jobs.data.reading import Plan
 from jobs.models import layers
 from jobs.strategies import learning_rate
 from jobs.strategies.interface import Facts, Logits, Losses, Strategy, held_out

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.trial import Trial
-from jobs.data import Indices
+from jobs.data.dataset import Indices
 from jobs.gpus import VISIBLE, GpuError
 
 MIXED = ("bfloat16", "float16")

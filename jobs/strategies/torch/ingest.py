@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jobs.ingest import Plan
-from jobs.records import FEATURE
+from jobs.data.reading import Plan
+from jobs.data.records import FEATURE
 
 
 def image(png: Any, resize: int) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jobs import tpu
-from jobs.data import Indices
+from jobs.data.dataset import Indices
 from jobs.strategies import learning_rate
 from jobs.strategies.interface import Context, Facts, Losses
 from jobs.strategies.torch.plain import TorchLoop

@@ -68,17 +68,17 @@ def test_the_rate_rises_as_jobs_learning_rate_has_it(tmp_path: Path) -> None:
 
 def test_the_loop_that_a_tpu_runs_is_that_of_single_steps() -> None:
     """Run here on tiny batches: the branch that only a TPU takes, within one program."""
-    from jobs import data
     from jobs.contract.parts import Data
+    from jobs.data import dataset, load
     from jobs.rendezvous import RankEnvironment, Rendezvous
     from jobs.strategies import interface
     from jobs.strategies.interface import Context
 
     trial = Trial(strategy="jax", workers=1, global_batch=2, steps_per_call=2, precision="float32")
     meeting = Rendezvous(RankEnvironment(), trial.id, 10.0)
-    strategy: Any = interface.load("jax")(Context(trial, data.load(Data(), 0), meeting))
+    strategy: Any = interface.load("jax")(Context(trial, load.load(Data(), 0), meeting))
     strategy.build()
-    batches = data.batch_indices(1437, 2, 2, 0)
+    batches = dataset.batch_indices(1437, 2, 2, 0)
     one_by_one = strategy.train(batches)
     strategy.start_over()
     _, looped = strategy._looped(strategy._step)(strategy.state, batches)

@@ -153,16 +153,16 @@ def test_tensorflow_holds_the_images_on_the_gpu_and_lets_its_memory_grow(
     monkeypatch.setenv(gpus.VISIBLE, VISIBLE[0])  # as a worker does, before TensorFlow is imported
     import tensorflow as tf
 
-    from jobs import data
+    from jobs.data import dataset, load
     from jobs.rendezvous import RankEnvironment, Rendezvous
     from jobs.strategies import interface
     from jobs.strategies.interface import Context
 
     what = trial("tf", steps=Steps(warmup=1, measured=1, compute_only=0))
     meeting = Rendezvous(RankEnvironment(), what.id, 10.0)
-    strategy: Any = interface.load("tf")(Context(what, data.load(what.data, 0), meeting))
+    strategy: Any = interface.load("tf")(Context(what, load.load(what.data, 0), meeting))
     strategy.build()
-    strategy.train(data.batch_indices(1437, 64, 1, 0))
+    strategy.train(dataset.batch_indices(1437, 64, 1, 0))
     assert "GPU" in strategy.images.device
     assert tf.config.experimental.get_memory_info("GPU:0")["current"] < 2**30
     meeting.close()

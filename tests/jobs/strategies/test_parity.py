@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import data
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.parts import Data, Steps
 from jobs.contract.trial import Trial
+from jobs.data import dataset, load
 from jobs.models import layers as models_layers
 from jobs.models.layers import from_torch
 from jobs.rendezvous import RankEnvironment, Rendezvous
@@ -65,8 +65,8 @@ def horovod(names: list[str]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def one_batch() -> tuple[np.ndarray, np.ndarray]:
-    digits = data.load(Data(), 0)
-    chosen = data.batch_indices(1437, BATCH, 1, 0)[0]
+    digits = load.load(Data(), 0)
+    chosen = dataset.batch_indices(1437, BATCH, 1, 0)[0]
     return digits.train_images[chosen] / np.float32(255), digits.train_labels[chosen]
 
 
@@ -155,11 +155,11 @@ def test_200_steps_reach_96_percent(strategy: str, train: Train) -> None:
 def test_the_compute_only_phase_leaves_training_untouched(name: str) -> None:
     """Training goes on after it as if it had not been."""
     trial = exact(name, 1)
-    order = data.batch_indices(1437, BATCH, 8, 0)[:, np.newaxis]
+    order = dataset.batch_indices(1437, BATCH, 8, 0)[:, np.newaxis]
 
     def losses(with_compute_only: bool) -> list[float]:
         meeting = Rendezvous(RankEnvironment(), trial.id, 10.0)
-        strategy = interface.load(name)(Context(trial, data.load(Data(), 0), meeting))
+        strategy = interface.load(name)(Context(trial, load.load(Data(), 0), meeting))
         strategy.build()
         found = [float(np.ravel(strategy.train(batch))[0]) for batch in order[:4]]
         if with_compute_only:
@@ -198,8 +198,8 @@ def _alone(replica: int) -> list[float]:
     from jobs.strategies.torch.model import build
     from jobs.strategies.torch.plain import channels_first
 
-    digits = data.load(Data(), 0)
-    order = data.batch_indices(1437, BATCH, 58, 0)
+    digits = load.load(Data(), 0)
+    order = dataset.batch_indices(1437, BATCH, 58, 0)
     net = build(CNN, torch.float64, 0)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     losses = []

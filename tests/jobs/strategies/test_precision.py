@@ -71,21 +71,21 @@ def test_channels_last_is_the_same_training(strategy: str, workers: int, train: 
 def test_channels_last_is_the_layout_of_weights_and_images() -> None:
     import torch
 
-    from jobs import data
+    from jobs.data import dataset, load
     from jobs.rendezvous import RankEnvironment, Rendezvous
     from jobs.strategies import interface
     from jobs.strategies.interface import Context
 
     trial = Trial(strategy="torch", workers=1, global_batch=8, layout="channels-last")
     meeting = Rendezvous(RankEnvironment(), trial.id, 10.0)
-    strategy: Any = interface.load("torch")(Context(trial, data.load(trial.data, 0), meeting))
+    strategy: Any = interface.load("torch")(Context(trial, load.load(trial.data, 0), meeting))
     strategy.build()
     first, second = strategy.net[0], strategy.net[2]
     given: list[Any] = []
     seen: list[Any] = []
     first.register_forward_hook(lambda module, inputs, output: given.extend(inputs))
     second.register_forward_hook(lambda module, inputs, output: seen.extend([*inputs, output, module.weight]))
-    strategy.train(data.batch_indices(1437, 8, 1, 0))
+    strategy.train(dataset.batch_indices(1437, 8, 1, 0))
     assert given[0].stride(1) == 1  # an image of one channel is contiguous in either layout
     assert len(seen) == 3
     assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in seen)

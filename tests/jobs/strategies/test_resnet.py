@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import data
 from jobs.contract.parts import Data, Steps
 from jobs.contract.trial import Trial
+from jobs.data import dataset as data_dataset
+from jobs.data import load
 from jobs.models import layers
 from jobs.models.layers import from_torch
 from jobs.rendezvous import RankEnvironment, Rendezvous
@@ -38,7 +39,7 @@ def trial(strategy: str, workers: int, **more: Any) -> Trial:
 
 @lru_cache
 def one_batch() -> tuple[np.ndarray, np.ndarray]:
-    dataset = data.load(SYNTHETIC, 0, "resnet50")
+    dataset = load.load(SYNTHETIC, 0, "resnet50")
     return dataset.train_images[:BATCH] / 255.0, dataset.train_labels[:BATCH]
 
 
@@ -120,10 +121,10 @@ def test_training_and_running_statistics_agree_and_evaluation_uses_them() -> Non
     def run(name: str, **more: Any) -> Any:
         meeting = Rendezvous(RankEnvironment(), "resnet", 10.0)
         strategy: Any = interface.load(name)(
-            Context(trial(name, 1, **more), data.load(SYNTHETIC, 0, "resnet50"), meeting)
+            Context(trial(name, 1, **more), load.load(SYNTHETIC, 0, "resnet50"), meeting)
         )
         strategy.build()
-        order = data.batch_indices(256, BATCH, 3, 0)[:, np.newaxis]
+        order = data_dataset.batch_indices(256, BATCH, 3, 0)[:, np.newaxis]
         losses = [float(np.ravel(strategy.train(batch))[0]) for batch in order]
         meeting.close()
         return losses, strategy.net
@@ -187,10 +188,10 @@ def test_training_goes_on_as_if_nothing_had_been_classified_in_between() -> None
 
     def losses(classified: bool) -> list[float]:
         meeting = Rendezvous(RankEnvironment(), "resnet", 10.0)
-        strategy = interface.load("torch")(Context(trial("torch", 1), data.load(SYNTHETIC, 0, "resnet50"), meeting))
+        strategy = interface.load("torch")(Context(trial("torch", 1), load.load(SYNTHETIC, 0, "resnet50"), meeting))
         strategy.build()
         found = []
-        for batch in data.batch_indices(256, BATCH, 2, 0)[:, np.newaxis]:
+        for batch in data_dataset.batch_indices(256, BATCH, 2, 0)[:, np.newaxis]:
             found.append(float(np.ravel(strategy.train(batch))[0]))
             if classified:
                 strategy.evaluate()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.data import Indices
+from jobs.data.dataset import Indices
 from jobs.strategies.interface import Facts, Losses, Strategy
 
 REST_SECONDS = 0.003

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jobs import data, ingest
 from jobs.contract.parts import Files, Source, Steps
 from jobs.contract.trial import Trial
-from jobs.records import FEATURE
+from jobs.data import dataset, reading
+from jobs.data.records import FEATURE
 from tests.running import launch
 
 FILES = Files(count=24, side=40, resize=28)
@@ -28,11 +28,11 @@ def trial(source: Source = "png", batch: int = 8, warmup: int = 3, measured: int
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> ingest.Plan:
-    return ingest.plan(trial(), tmp_path_factory.mktemp("files"))
+def plan(tmp_path_factory: pytest.TempPathFactory) -> reading.Plan:
+    return reading.plan(trial(), tmp_path_factory.mktemp("files"))
 
 
-def as_planned(plan: ingest.Plan) -> NDArray[np.float32]:
+def as_planned(plan: reading.Plan) -> NDArray[np.float32]:
     """What batches [n, b, h, w, c] hold, by the plan alone: each file by itself, flipped where it says so."""
     from jobs.strategies.torch.ingest import image
 
@@ -41,7 +41,7 @@ def as_planned(plan: ingest.Plan) -> NDArray[np.float32]:
     return np.stack(flipped).reshape(-1, plan.batch, plan.resize, plan.resize, 3)
 
 
-def batches(plan: ingest.Plan, pipeline: str, folder: Path) -> NDArray[np.float32]:
+def batches(plan: reading.Plan, pipeline: str, folder: Path) -> NDArray[np.float32]:
     """All batches of a pipeline, [n, b, …], from a process of its own, as a trial has one."""
     (folder / "plan").write_bytes(pickle.dumps(plan))
     code = f"""
@@ -59,7 +59,7 @@ numpy.save("{pipeline}.npy", numpy.stack([batch.numpy() for batch in batches(pla
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("source", ["png", "tfrecord", "cached"])
 def test_both_pipelines_give_the_same_batches(source: Source, tmp_path: Path) -> None:
-    plan = ingest.plan(trial(source), tmp_path)
+    plan = reading.plan(trial(source), tmp_path)
     planned = as_planned(plan)
     assert planned.shape == (8, 8, 28, 28, 3)
     loaded = batches(plan, "torch_ingest", tmp_path).transpose(0, 1, 3, 4, 2)
@@ -68,7 +68,7 @@ def test_both_pipelines_give_the_same_batches(source: Source, tmp_path: Path) ->
     assert np.ptp(planned[0]) > 0.5  # pictures, not a plain colour
 
 
-def test_a_plan_reads_each_file_once_an_epoch_and_flips_half(plan: ingest.Plan) -> None:
+def test_a_plan_reads_each_file_once_an_epoch_and_flips_half(plan: reading.Plan) -> None:
     first, second = plan.paths[:24], plan.paths[24:48]
     assert sorted(first) == sorted(second) == sorted(set(plan.paths))
     assert first != second
@@ -77,7 +77,7 @@ def test_a_plan_reads_each_file_once_an_epoch_and_flips_half(plan: ingest.Plan) 
 
 @pytest.mark.parametrize("source", ["tfrecord", "cached"])
 def test_what_is_kept_is_read_in_the_order_of_the_first_epoch(source: Source, tmp_path: Path) -> None:
-    plan = ingest.plan(trial(source, batch=4, warmup=6, measured=6), tmp_path)
+    plan = reading.plan(trial(source, batch=4, warmup=6, measured=6), tmp_path)
     assert sorted(plan.paths[:24]) == sorted(set(plan.paths))
     assert len(set(plan.paths)) == 24
     assert plan.paths[:24] == plan.paths[24:]
@@ -87,23 +87,23 @@ def test_what_is_kept_is_read_in_the_order_of_the_first_epoch(source: Source, tm
 def test_a_record_file_holds_the_files_as_they_are(tmp_path: Path) -> None:
     import tensorflow as tf
 
-    plan = ingest.plan(trial("tfrecord"), tmp_path)
+    plan = reading.plan(trial("tfrecord"), tmp_path)
     mine = [path for start in range(0, 24, 16) for path in plan.paths[start : start + 8]]
     records = [tf.train.Example.FromString(r.numpy()) for r in tf.data.TFRecordDataset(plan.records[0])]
     held = [record.features.feature[FEATURE].bytes_list.value[0] for record in records]
     assert held == [Path(path).read_bytes() for path in mine]
 
 
-def test_a_folder_of_the_users_is_taken_as_it_is(plan: ingest.Plan, tmp_path: Path) -> None:
+def test_a_folder_of_the_users_is_taken_as_it_is(plan: reading.Plan, tmp_path: Path) -> None:
     theirs = Files(path=str(Path(plan.paths[0]).parent))
-    found = ingest.plan(trial(files=theirs, batch=4), tmp_path)
+    found = reading.plan(trial(files=theirs, batch=4), tmp_path)
     assert set(found.paths) <= set(plan.paths)
     assert not list(tmp_path.iterdir())
 
 
-def test_of_a_large_folder_only_what_is_read_becomes_records(plan: ingest.Plan, tmp_path: Path) -> None:
+def test_of_a_large_folder_only_what_is_read_becomes_records(plan: reading.Plan, tmp_path: Path) -> None:
     theirs = Files(path=str(Path(plan.paths[0]).parent), resize=28)
-    few = ingest.plan(trial("tfrecord", batch=4, warmup=1, measured=2, files=theirs), tmp_path)
+    few = reading.plan(trial("tfrecord", batch=4, warmup=1, measured=2, files=theirs), tmp_path)
     assert len(few.paths) == len(set(few.paths)) == 12
     held = sum(Path(record).stat().st_size for record in few.records)
     assert held < 1.1 * sum(Path(path).stat().st_size for path in few.paths) + 12 * 100
@@ -118,8 +118,8 @@ def test_of_a_large_folder_only_what_is_read_becomes_records(plan: ingest.Plan, 
     ],
 )
 def test_what_cannot_be_read_is_said(change: dict[str, Any], fault: str, tmp_path: Path) -> None:
-    with pytest.raises(data.DataError, match=fault):
-        ingest.plan(trial(**change), tmp_path)
+    with pytest.raises(dataset.DataError, match=fault):
+        reading.plan(trial(**change), tmp_path)
 
 
 @pytest.mark.parametrize(("strategy", "source"), [("torch", "tfrecord"), ("tf", "cached")])

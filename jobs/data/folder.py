@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jobs.contract.catalog import ModelInfo
-from jobs.data import DataError, Dataset, Images
+from jobs.data.dataset import DataError, Dataset, Images
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 LARGEST = 4 << 30  # bytes that every rank holds of it

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import data
 from jobs.contract.parts import Data
+from jobs.data import dataset as data_dataset
+from jobs.data import load
+from jobs.data import mnist as data_mnist
 from jobs.strategies.interface import held_out
 
 COUNT = st.integers(1, 200)
@@ -20,7 +22,7 @@ def test_digits_are_real_and_in_the_frame_of_mnist() -> None:
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
 
-    digits = data.load(Data(), 0)
+    digits = load.load(Data(), 0)
     assert digits.train_images.shape == (1437, 28, 28, 1)
     assert digits.test_images.shape == (360, 28, 28, 1)
     source = load_digits()
@@ -34,7 +36,7 @@ def test_digits_are_real_and_in_the_frame_of_mnist() -> None:
 
 @given(samples=COUNT, batch=COUNT, steps=st.integers(1, 20), seed=st.integers(0, 5))
 def test_every_epoch_holds_each_image_once(samples: int, batch: int, steps: int, seed: int) -> None:
-    flat = data.batch_indices(samples, batch, steps, seed).ravel()
+    flat = data_dataset.batch_indices(samples, batch, steps, seed).ravel()
     for start in range(0, len(flat) - samples + 1, samples):
         assert sorted(flat[start : start + samples]) == list(range(samples))
     assert len(set(flat[:samples])) == min(samples, len(flat))
@@ -42,17 +44,17 @@ def test_every_epoch_holds_each_image_once(samples: int, batch: int, steps: int,
 
 @given(world_size=st.sampled_from([1, 2, 4, 8]), seed=st.integers(0, 5))
 def test_the_ranks_slices_make_up_the_global_batch(world_size: int, seed: int) -> None:
-    order = data.batch_indices(100, 16, 10, seed)
-    slices = [data.rank_slice(order, rank, world_size) for rank in range(world_size)]
+    order = data_dataset.batch_indices(100, 16, 10, seed)
+    slices = [data_dataset.rank_slice(order, rank, world_size) for rank in range(world_size)]
     np.testing.assert_array_equal(np.concatenate(slices, axis=1), order)
 
 
 def test_more_steps_do_not_change_the_first_ones() -> None:
-    np.testing.assert_array_equal(data.batch_indices(50, 8, 5, 1), data.batch_indices(50, 8, 50, 1)[:5])
+    np.testing.assert_array_equal(data_dataset.batch_indices(50, 8, 5, 1), data_dataset.batch_indices(50, 8, 50, 1)[:5])
 
 
 def test_synthetic_images_follow_the_seed() -> None:
-    one, two = (data.load(Data(kind="synthetic"), seed) for seed in (1, 2))
+    one, two = (load.load(Data(kind="synthetic"), seed) for seed in (1, 2))
     assert one.train_images.shape == (4096, 28, 28, 1)
     assert not np.array_equal(one.train_images, two.train_images)
 
@@ -65,7 +67,7 @@ def idx(array: np.ndarray) -> bytes:
 @pytest.fixture
 def mnist(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
-    for name in data.IDX_FILES:
+    for name in data_mnist.IDX_FILES:
         count = 20 if name.startswith("train") else 10
         shape = (count, 28, 28) if "images" in name else (count,)
         content = idx(random.integers(0, 10, shape))
@@ -77,13 +79,13 @@ def mnist(tmp_path: Path) -> Path:
 
 
 def test_mnist_is_read_from_its_four_files_packed_or_not(mnist: Path) -> None:
-    found = data.load(Data(kind="mnist", path=str(mnist)), 0)
+    found = load.load(Data(kind="mnist", path=str(mnist)), 0)
     assert found.train_images.shape == (20, 28, 28, 1)
     assert found.test_labels.shape == (10,)
 
 
 def test_mnist_is_read_from_an_npz(mnist: Path, tmp_path: Path) -> None:
-    files = data.load(Data(kind="mnist", path=str(mnist)), 0)
+    files = load.load(Data(kind="mnist", path=str(mnist)), 0)
     archive = tmp_path / "mnist.npz"
     np.savez(
         archive,
@@ -92,15 +94,15 @@ def test_mnist_is_read_from_an_npz(mnist: Path, tmp_path: Path) -> None:
         x_test=files.test_images[..., 0],
         y_test=files.test_labels.astype(np.uint8),
     )
-    found = data.load(Data(kind="mnist", path=str(archive)), 0)
+    found = load.load(Data(kind="mnist", path=str(archive)), 0)
     np.testing.assert_array_equal(found.train_images, files.train_images)
     np.testing.assert_array_equal(found.test_labels, files.test_labels)
 
 
 def test_wrong_data_files_are_named_in_one_line(mnist: Path, tmp_path: Path) -> None:
     def message(path: Path) -> str:
-        with pytest.raises(data.DataError) as caught:
-            data.load(Data(kind="mnist", path=str(path)), 0)
+        with pytest.raises(data_dataset.DataError) as caught:
+            load.load(Data(kind="mnist", path=str(path)), 0)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -110,7 +112,7 @@ def test_wrong_data_files_are_named_in_one_line(mnist: Path, tmp_path: Path) -> 
     assert "not a readable mnist.npz" in message(foreign)
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     assert "no array 'x_train'" in message(tmp_path / "other.npz")
-    images = mnist / data.IDX_FILES[0]
+    images = mnist / data_mnist.IDX_FILES[0]
     whole = images.read_bytes()
     images.write_bytes(whole[:-5])
     assert "truncated or damaged" in message(mnist)
@@ -119,7 +121,7 @@ def test_wrong_data_files_are_named_in_one_line(mnist: Path, tmp_path: Path) -> 
     images.write_bytes(idx(np.zeros((20, 14, 14))))
     assert "28, 28" in message(mnist)
     images.write_bytes(whole)
-    (mnist / f"{data.IDX_FILES[1]}.gz").write_bytes(gzip.compress(idx(np.full(20, 11))))
+    (mnist / f"{data_mnist.IDX_FILES[1]}.gz").write_bytes(gzip.compress(idx(np.full(20, 11))))
     assert "labels run from 11 to 11" in message(mnist)
     images.unlink()
     assert "is missing" in message(mnist)
@@ -128,7 +130,7 @@ def test_wrong_data_files_are_named_in_one_line(mnist: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", ["digits", "synthetic"])
 def test_what_is_classified_is_each_held_out_image_once_and_no_other(kind: Literal["digits", "synthetic"]) -> None:
     """Synthetic ones are 512: more than are classified at a time."""
-    dataset = data.load(Data(kind=kind), 0)
+    dataset = load.load(Data(kind=kind), 0)
     parts = list(held_out(dataset))
     np.testing.assert_array_equal(np.concatenate([images for images, _ in parts]), dataset.test_images)
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in parts]), dataset.test_labels)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import data, image_folder
 from jobs.contract.parts import Data
+from jobs.data import dataset
+from jobs.data import folder as image_folder
+from jobs.data import load as data
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -23,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(folder: Path, model: str = "resnet50") -> data.Dataset:
+def load(folder: Path, model: str = "resnet50") -> dataset.Dataset:
     return data.load(Data(kind="images", path=str(folder), side=32 if model == "resnet50" else None), 0, model)
 
 
@@ -44,7 +46,7 @@ def test_the_same_images_are_held_out_every_time_and_the_cnn_gets_them_gray(fold
 
 def test_whatever_is_wrong_is_said_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def message(path: Path, model: str = "resnet50") -> str:
-        with pytest.raises(data.DataError) as caught:
+        with pytest.raises(dataset.DataError) as caught:
             load(path, model)
         assert "\n" not in str(caught.value)
         return str(caught.value)
@@ -71,5 +73,5 @@ def test_too_few_images_are_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (8, 8)).save(tmp_path / name / "only.png")
-    with pytest.raises(data.DataError, match="2 images; one in 5"):
+    with pytest.raises(dataset.DataError, match="2 images; one in 5"):
         load(tmp_path)

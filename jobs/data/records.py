@@ -1,6 +1,6 @@
 """TFRecord files of image files, one record each: a tf.train.Example with the file's bytes.
 
-Written by a process of its own, `python -m jobs.records < FILES`, since the library that PyTorch's users
+Written by a process of its own, `python -m jobs.data.records < FILES`, since the library that PyTorch's users
 read such files with and TensorFlow bring the same protocol buffers and cannot be in one process.
 """
 
@@ -18,7 +18,7 @@ def write_records(folder: Path, contents: list[list[str]]) -> tuple[str, ...]:
     """A TFRecord file in `folder` for each list of files; where they are. Raises RuntimeError."""
     paths = [str(folder / f"{number:03d}.tfrecord") for number in range(len(contents))]
     wanted = json.dumps(list(zip(paths, contents, strict=True)))
-    command = [sys.executable, "-P", "-m", "jobs.records"]
+    command = [sys.executable, "-P", "-m", "jobs.data.records"]
     done = subprocess.run(command, input=wanted, text=True, capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(f"TFRecord files were not written: {done.stderr.strip()}")

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import data
 from jobs.contract.parts import Data, Files, Source
 from jobs.contract.trial import Trial
-from jobs.records import write_records
+from jobs.data import dataset, load
+from jobs.data.records import write_records
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,15 @@ def plan(trial: Trial, folder: Path) -> Plan:
     else:
         there = sorted(str(path) for path in Path(files.path).expanduser().rglob("*.png"))
         if not there:
-            raise data.DataError(f"files.path: no PNG files in {files.path}")
+            raise dataset.DataError(f"files.path: no PNG files in {files.path}")
     count, steps = len(there), trial.steps.warmup + trial.steps.measured
-    first = data.batch_indices(count, count, 1, seed)[0]  # the order of the first epoch
+    first = dataset.batch_indices(count, count, 1, seed)[0]  # the order of the first epoch
     records: tuple[str, ...] = ()
     if trial.source == "png":
-        order = data.batch_indices(count, batch, steps, seed).ravel()
+        order = dataset.batch_indices(count, batch, steps, seed).ravel()
     elif trial.source == "cached":
         if count > trial.steps.warmup * batch:
-            raise data.DataError(
+            raise dataset.DataError(
                 f"steps.warmup: {trial.steps.warmup} batches of {batch} do not fill the cache with {count} files; "
                 "raise it, or read fewer files"
             )
@@ -69,7 +69,7 @@ def plan(trial: Trial, folder: Path) -> Plan:
     else:
         whole = first[: count // batch * batch].reshape(-1, batch)[:steps]  # a large folder is not copied whole
         if len(whole) < readers:
-            raise data.DataError(f"readers: {count} files make fewer batches of {batch} than the {readers} readers")
+            raise dataset.DataError(f"readers: {count} files make fewer batches of {batch} than the {readers} readers")
         shards = [whole[reader::readers] for reader in range(readers)]
         turns = [(shards[i % readers], i // readers) for i in range(steps)]
         order = np.concatenate([shard[turn % len(shard)] for shard, turn in turns])
@@ -84,7 +84,7 @@ def write_files(folder: Path, files: Files, seed: int) -> list[str]:
     from PIL import Image
 
     random = np.random.default_rng((seed, 7))
-    digits = data.load(Data(), seed).train_images
+    digits = load.load(Data(), seed).train_images
     paths = []
     for index in range(files.count):
         small = Image.fromarray(digits[index % len(digits), ..., 0]).resize((files.side, files.side))
