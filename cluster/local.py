@@ -20,13 +20,23 @@ from cluster import horovod_build, interpreters
 from cluster.launcher import Launch, OptionsError, State, lacking
 from jobs import gpus, tpu
 from jobs.contract.catalog import STRATEGIES, missing
+from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.exits import Status, verdict
 from jobs.contract.files import RankExit
 from jobs.contract.outcome import conclude, now
 from jobs.contract.trial import Trial
 from jobs.cores import allowed_cores
-from jobs.guard import LOOK_SECONDS, Bounds, end, overstepped, silence, sleep_until_a_death, start_worker, stopped
-from jobs.rendezvous import LOOPBACK, RankEnvironment, master_port, rank_variables
+from jobs.machine.network import master_port
+from jobs.rank.keeper import (
+    LOOK_SECONDS,
+    Bounds,
+    end,
+    overstepped,
+    silence,
+    sleep_until_a_death,
+    start_worker,
+    stopped,
+)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.worker import PARENT
+from jobs.rank.parent import PARENT
 
 CLOSE_SECONDS = 20.0  # that the child has to end its trials and a cluster of ours
 # Where sockets can be: their whole path is 107 characters at most, and Ray's own part of it is long.

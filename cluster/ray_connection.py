@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster import ray_rank
 from cluster.ray_capacity import Node
-from jobs.guard import FOREIGN
+from jobs.rank.keeper import FOREIGN
 
 LOOK_SECONDS = 60.0  # that a node has to answer when it is looked at
 REACH_SECONDS = 5.0

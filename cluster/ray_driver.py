@@ -68,7 +68,7 @@ def serve(lines: IO[str], voice: Voice) -> None:
 
 
 def main() -> None:
-    from jobs.worker import die_with_parent
+    from jobs.rank.parent import die_with_parent
 
     die_with_parent()
     # What Ray prints goes to the log, not among the lines for the parent.

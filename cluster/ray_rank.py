@@ -4,7 +4,7 @@ The actor runs in whatever Python started Ray on its node. It is sent by value a
 library alone, so nothing of ours need be importable there. The process it starts runs in the driver's
 interpreter, folder and environment, like a rank of any other launcher:
 
-    python -P -m cluster.ray_rank TRIAL_DIR         keep one rank (jobs/guard.py)
+    python -P -m cluster.ray_rank TRIAL_DIR         keep one rank (jobs/rank/keeper.py)
     python -P -m cluster.ray_rank --look            print what this node has, as JSON
 """
 
@@ -209,18 +209,19 @@ def main(arguments: list[str]) -> None:
         return
     if len(arguments) != 1:
         sys.exit("usage: python -m cluster.ray_rank TRIAL_DIR")
-    from jobs.worker import die_with_parent
+    from jobs.rank.parent import die_with_parent
 
     die_with_parent()
     _settle()
-    from jobs import cores, guard
+    from jobs import cores
+    from jobs.contract.environment import RankEnvironment, rank_variables
     from jobs.contract.files import TRIAL
-    from jobs.rendezvous import RankEnvironment, rank_variables
+    from jobs.rank import keeper
 
     folder, place = Path(arguments[0]), RankEnvironment.from_variables(os.environ)
     trial = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
     held = cores.claim_share(trial, place.world_size, place.local_rank)
-    guard.main(folder, rank_variables(place))
+    keeper.main(folder, rank_variables(place))
     del held  # not reached: the claims are this process's for as long as it lives
 
 

@@ -16,11 +16,11 @@ from typing import Any
 from cluster import ray_rank
 from cluster.ray_capacity import Need, what_there_is
 from cluster.ray_connection import Cluster, in_a_line
+from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.exits import Status, read_exit, verdict
 from jobs.contract.files import TRIAL, RankExit
 from jobs.contract.folder import read_trial
 from jobs.contract.outcome import now
-from jobs.rendezvous import LOOPBACK, RankEnvironment, rank_variables
 
 LEASE_SECONDS = 30.0  # after which a rank that nobody asks for is ended by its actor
 NEWS_SECONDS = 5.0  # between two questions to an actor; an end is told at once

@@ -20,11 +20,12 @@ from cluster import slurm_queue
 from cluster.slurm_job import JobFolder, Planned, begun, beside_another
 from cluster.slurm_options import SIGNAL_SECONDS
 from cluster.slurm_verdict import SRUN_LOG, step_verdict, without_an_end
+from jobs.contract.environment import RendezvousError
 from jobs.contract.exits import Status, read_exits
 from jobs.contract.files import RankExit
 from jobs.contract.folder import read_trial, set_aside, write_trial
 from jobs.contract.outcome import UnreadableOutcome, conclude, now, read_outcome
-from jobs.rendezvous import RendezvousError, address_on, master_port
+from jobs.machine.network import address_on, master_port
 
 SIGNALS = (signal.SIGUSR1, signal.SIGALRM, signal.SIGTERM)
 END_SECONDS = 8.0  # that a step has to end its ranks when asked, and again when told

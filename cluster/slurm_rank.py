@@ -13,9 +13,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobs import cores, guard
+from jobs import cores
+from jobs.contract.environment import RankEnvironment, RendezvousError, rank_variables
 from jobs.contract.files import TRIAL
-from jobs.rendezvous import RankEnvironment, RendezvousError, rank_variables
+from jobs.rank import keeper
 
 
 def place_of(variables: Mapping[str, str]) -> RankEnvironment:
@@ -55,7 +56,7 @@ def main(arguments: list[str]) -> None:
     folder, place = Path(arguments[0]), place_of(os.environ)
     trial = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
     held = cores.claim_share(trial, place.world_size, place.local_rank)
-    guard.main(folder, rank_variables(place))
+    keeper.main(folder, rank_variables(place))
     del held  # not reached: the claims are this process's for as long as it lives
 
 

@@ -14,9 +14,9 @@ from jobs.contract.report import AccuracyPoint, AccuracyReached
 from jobs.contract.trial import Trial
 from jobs.data import dataset
 from jobs.meter import Meter
-from jobs.rendezvous import Rendezvous
+from jobs.rank.rendezvous import Rendezvous
+from jobs.rank.watchdog import Watchdog
 from jobs.strategies.interface import Strategy
-from jobs.watchdog import Watchdog
 
 
 def train_until(

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from jobs.contract.folder import Phase
 from jobs.data.dataset import Indices
+from jobs.rank.watchdog import Watchdog
 from jobs.strategies.interface import DeviceClock, Losses
-from jobs.watchdog import Watchdog
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.worker import PARENT, die_with_parent
+from jobs.rank.parent import PARENT, die_with_parent
 
 if TYPE_CHECKING:
-    from jobs.rendezvous import Rendezvous
+    from jobs.rank.rendezvous import Rendezvous
     from jobs.telemetry_gpu import Gpus
 
 FLUSH_SECONDS = 10.0

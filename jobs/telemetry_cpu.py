@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from jobs.rendezvous import RendezvousError, interface_of
+from jobs.contract.environment import RendezvousError
+from jobs.machine.network import interface_of
 
 if TYPE_CHECKING:
     from jobs.telemetry import Plan, Sampled

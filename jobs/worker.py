@@ -7,10 +7,8 @@ lines and its report in the trial's folder. What it prints belongs in the rank's
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
-import signal
 import sys
 import time
 import traceback
@@ -19,31 +17,22 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from jobs.rank.parent import die_with_parent
+
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from jobs.contract.environment import RankEnvironment
     from jobs.contract.report import RankReport
     from jobs.contract.trial import Trial
     from jobs.data.dataset import Indices
     from jobs.meter import Meter
-    from jobs.rendezvous import RankEnvironment, Rendezvous
+    from jobs.rank.rendezvous import Rendezvous
+    from jobs.rank.watchdog import Watchdog
     from jobs.strategies.interface import Strategy
-    from jobs.watchdog import Watchdog
+
 
 COMPUTE_ONLY_WARMUP_CALLS = 3
-# A launcher that lives as long as the trial gives its own pid: the rank then dies with it.
-PARENT = "SCALING_PARENT_PID"
-PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
-    """Be sent `by` when the process that started this one dies, however it dies (prctl(2), PR_SET_PDEATHSIG)."""
-    parent = os.environ.pop(PARENT, None)
-    if parent is None:
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, by)
-    if os.getppid() != int(parent):  # it died before the line above
-        os._exit(1)
 
 
 def run(folder: Path, ends: ExitStack) -> None:
@@ -51,8 +40,8 @@ def run(folder: Path, ends: ExitStack) -> None:
     from jobs import telemetry
     from jobs.contract import folder as contract_folder
     from jobs.contract import report as contract_report
+    from jobs.contract.environment import RankEnvironment, RendezvousError
     from jobs.contract.files import rank_file
-    from jobs.rendezvous import RankEnvironment, RendezvousError
 
     trial = contract_folder.read_trial(folder)
     place = RankEnvironment.from_variables(os.environ)
@@ -63,10 +52,11 @@ def run(folder: Path, ends: ExitStack) -> None:
     settle(trial, place)
 
     from jobs.data import load
-    from jobs.rendezvous import Rendezvous, interface_of
+    from jobs.machine.network import interface_of
+    from jobs.rank.rendezvous import Rendezvous
+    from jobs.rank.watchdog import Watchdog
     from jobs.strategies import interface
     from jobs.strategies.interface import Context
-    from jobs.watchdog import Watchdog
 
     watchdog = Watchdog(rank_file(folder, place.rank, "alive"), trial.limits.startup)
     laps = Laps()
@@ -133,6 +123,8 @@ def run(folder: Path, ends: ExitStack) -> None:
 
 # Over the largest logit (or one): beyond it a callable is not the same model, and its speed means nothing.
 LARGEST_DIFFERENCE = {"float64": 1e-3, "float32": 1e-3, "tf32": 1e-2, "float16": 2e-2, "bfloat16": 1e-1}
+
+
 POOL = 8  # batches that inference calls take turns with
 
 

@@ -66,7 +66,7 @@ def verdict(folder: Path, exits: Sequence[RankExit], processes: int) -> tuple[St
 
 
 def _stood_still(folder: Path, rank: int) -> str:
-    """What a rank's own watchdog (jobs/watchdog.py) said when it ended the rank; empty if it did not."""
+    """What a rank's own watchdog (jobs/rank/watchdog.py) said when it ended the rank; empty if it did not."""
     found = [line for line in last_lines(folder, rank, 200) if STOOD_STILL.fullmatch(line)]
     return (
         f"stood still for {found[-1].removeprefix('Timeout (').removesuffix(')!')}, its log says where" if found else ""

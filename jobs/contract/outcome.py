@@ -5,7 +5,7 @@
                       rank-00000.json    that rank's report: times, cores, versions, hardware
                       rank-00000.log     stdout and stderr
                       rank-00000.alive   touched by the step loop at most once a second
-                      rank-00000.exit    how it ended, where a keeper stood beside it (jobs/guard.py)
+                      rank-00000.exit    how it ended, where a keeper stood beside it (jobs/rank/keeper.py)
                       telemetry-HOST.jsonl   what that node's sampler saw (jobs/telemetry.py)
                       outcome.json       written last, atomically
 

@@ -8,7 +8,32 @@ from typing import Any
 
 from jobs.contract.trial import Trial
 from jobs.gpus import GpuError
-from jobs.rendezvous import Rendezvous, horovod_variables
+from jobs.machine.network import interface_of
+from jobs.rank.rendezvous import Rendezvous
+
+
+def horovod_variables(rendezvous: Rendezvous) -> dict[str, str]:
+    """The variables from which Horovod's Gloo controller finds its ranks.
+
+    Nodes are told apart by their node rank, as several may share an address. Rank 0 must be serving
+    Horovod's rendezvous on the port it holds (jobs/strategies/horovod.py).
+    """
+    place, peers = rendezvous.place, rendezvous.peers
+    cross = [peer for peer in peers if peer.local_rank == place.local_rank]
+    return {
+        "HOROVOD_RANK": str(place.rank),
+        "HOROVOD_SIZE": str(place.world_size),
+        "HOROVOD_LOCAL_RANK": str(place.local_rank),
+        "HOROVOD_LOCAL_SIZE": str(place.local_world_size),
+        "HOROVOD_CROSS_RANK": str([peer.rank for peer in cross].index(place.rank)),
+        "HOROVOD_CROSS_SIZE": str(len(cross)),
+        "HOROVOD_HOSTNAME": f"node{place.node_rank}",
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": peers[0].address,
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(peers[0].port),
+        "HOROVOD_GLOO_IFACE": interface_of(rendezvous.address),
+        "HOROVOD_CONTROLLER": "gloo",
+        "HOROVOD_CPU_OPERATIONS": "gloo",
+    }
 
 
 def needs_nccl(hvd: Any, trial: Trial) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from jobs.contract.trial import Trial
 from jobs.data.dataset import Dataset, Images, Indices, Labels
 from jobs.data.reading import Plan
-from jobs.rendezvous import Rendezvous
+from jobs.rank.rendezvous import Rendezvous
 
 
 class DeviceClock(Protocol):

@@ -26,7 +26,7 @@ from jobs.contract.trial import Trial
 from jobs.cores import allowed_cores
 from jobs.meter import Meter
 from jobs.models import layers
-from jobs.watchdog import Watchdog
+from jobs.rank.watchdog import Watchdog
 from tests.benchmarks.ratios import LAUNCHES, Part, at_least, at_most
 from tests.benchmarks.turns import Turn, start_rival, take_turns
 from tests.running import until

@@ -15,7 +15,7 @@ from typing import IO
 
 import psutil
 
-from jobs.rendezvous import master_port
+from jobs.machine.network import master_port
 from tests.running import until
 
 PRACTICE = Path(__file__).parents[2] / "slurm" / "practice"

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from cluster.ray_child import OWN_CLUSTER
-from jobs.rendezvous import master_port
+from jobs.machine.network import master_port
 
 RAY = Path(sys.executable).with_name("ray")
 STARTED = "Ray runtime started."

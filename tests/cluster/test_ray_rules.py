@@ -27,9 +27,10 @@ from cluster.ray_reaper import end_after
 from cluster.ray_trial import NODE_FILE, RANK_FILE, Lost, TrialOnRay, Unfit, places
 from cluster.study import StudyError
 from cluster.study_file import check
+from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.folder import write_trial
 from jobs.cores import claim
-from jobs.rendezvous import LOOPBACK, RankEnvironment, master_port, rank_variables
+from jobs.machine.network import master_port
 from tests.cluster.ray_trials import trial
 from tests.running import until
 

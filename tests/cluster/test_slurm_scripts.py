@@ -20,10 +20,10 @@ from cluster.slurm_job import JobFolder, Planned
 from cluster.slurm_options import Size, parse, seconds_of, size_of
 from cluster.slurm_queue import JobState
 from cluster.slurm_rank import place_of, tasks_per_node
+from jobs.contract.environment import RankEnvironment, RendezvousError
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import read_outcome
 from jobs.contract.trial import Trial
-from jobs.rendezvous import RankEnvironment, RendezvousError
 
 GOLDEN = Path(__file__).with_name("golden")
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
 from jobs.data.dataset import Indices
 from jobs.meter import Meter
-from jobs.watchdog import Watchdog
+from jobs.rank.watchdog import Watchdog
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_the_clock_of_a_gpu_reads_events_in_milliseconds_and_losses_together() -
 
 def test_a_rank_that_hangs_ends_itself_and_says_where(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from jobs.watchdog import Watchdog\n"
+        "import sys, time; from pathlib import Path; from jobs.rank.watchdog import Watchdog\n"
         "Watchdog(Path(sys.argv[1]), 0.5)\n"
         "def stuck_here(): time.sleep(60)\n"
         "stuck_here()"

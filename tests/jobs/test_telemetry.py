@@ -22,9 +22,10 @@ from analysis import telemetry
 from analysis.efficiency import estimate
 from analysis.load import load
 from jobs import telemetry_cpu
+from jobs.contract.environment import RankEnvironment
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
-from jobs.rendezvous import RankEnvironment, Rendezvous
+from jobs.rank.rendezvous import Rendezvous
 from jobs.telemetry import FLUSH_SECONDS, Lines, Plan, Sampled, file_name, sampling
 from tests.running import launch, until
 from tests.sampler import read, sampler

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jobs.worker import PARENT, die_with_parent
+from jobs.rank.parent import PARENT, die_with_parent
 
 # Beside what the strategies' own files import. The order is a rank's.
 IMPORTS = {
@@ -33,7 +33,7 @@ OURS = (
     "jobs.data.reading",
     "jobs.provenance",
     "jobs.telemetry",
-    "jobs.watchdog",
+    "jobs.rank.watchdog",
     "jobs.contract.outcome",
 )
 

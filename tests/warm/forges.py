@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.worker import PARENT
+from jobs.rank.parent import PARENT
 
 SITE = Path(__file__).with_name("site")
 ROOT = Path(__file__).parents[2]

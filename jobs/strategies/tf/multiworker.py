@@ -3,11 +3,19 @@ on CPUs, NCCL's on GPUs."""
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
-from jobs.rendezvous import tf_config
+from jobs.rank.rendezvous import Rendezvous
 from jobs.strategies.tf.plain import TensorFlowLoop
+
+
+def tf_config(rendezvous: Rendezvous) -> str:
+    """The TF_CONFIG of this rank: all ranks are workers, at the ports they hold."""
+    workers = [f"{peer.address}:{peer.port}" for peer in rendezvous.peers]
+    task = {"type": "worker", "index": rendezvous.place.rank}
+    return json.dumps({"cluster": {"worker": workers}, "task": task})
 
 
 class TensorFlowMultiWorker(TensorFlowLoop):

@@ -7,7 +7,7 @@ import socket
 from datetime import timedelta
 from typing import Any
 
-from jobs.rendezvous import interface_of
+from jobs.machine.network import interface_of
 from jobs.strategies.torch.plain import TorchLoop
 
 

@@ -68,9 +68,10 @@ def test_the_rate_rises_as_jobs_learning_rate_has_it(tmp_path: Path) -> None:
 
 def test_the_loop_that_a_tpu_runs_is_that_of_single_steps() -> None:
     """Run here on tiny batches: the branch that only a TPU takes, within one program."""
+    from jobs.contract.environment import RankEnvironment
     from jobs.contract.parts import Data
     from jobs.data import dataset, load
-    from jobs.rendezvous import RankEnvironment, Rendezvous
+    from jobs.rank.rendezvous import Rendezvous
     from jobs.strategies import interface
     from jobs.strategies.interface import Context
 

@@ -153,8 +153,9 @@ def test_tensorflow_holds_the_images_on_the_gpu_and_lets_its_memory_grow(
     monkeypatch.setenv(gpus.VISIBLE, VISIBLE[0])  # as a worker does, before TensorFlow is imported
     import tensorflow as tf
 
+    from jobs.contract.environment import RankEnvironment
     from jobs.data import dataset, load
-    from jobs.rendezvous import RankEnvironment, Rendezvous
+    from jobs.rank.rendezvous import Rendezvous
     from jobs.strategies import interface
     from jobs.strategies.interface import Context
 

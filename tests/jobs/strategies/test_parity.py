@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from jobs.contract.catalog import STRATEGIES
+from jobs.contract.environment import RankEnvironment
 from jobs.contract.parts import Data, Steps
 from jobs.contract.trial import Trial
 from jobs.data import dataset, load
 from jobs.models import layers as models_layers
 from jobs.models.layers import from_torch
-from jobs.rendezvous import RankEnvironment, Rendezvous
+from jobs.rank.rendezvous import Rendezvous
 from jobs.strategies import interface
 from jobs.strategies.interface import Context
 from tests.running import DISTRIBUTED, Done, launch

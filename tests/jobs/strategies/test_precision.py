@@ -71,8 +71,9 @@ def test_channels_last_is_the_same_training(strategy: str, workers: int, train: 
 def test_channels_last_is_the_layout_of_weights_and_images() -> None:
     import torch
 
+    from jobs.contract.environment import RankEnvironment
     from jobs.data import dataset, load
-    from jobs.rendezvous import RankEnvironment, Rendezvous
+    from jobs.rank.rendezvous import Rendezvous
     from jobs.strategies import interface
     from jobs.strategies.interface import Context
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jobs.contract.environment import RankEnvironment
 from jobs.contract.parts import Data, Steps
 from jobs.contract.trial import Trial
 from jobs.data import dataset as data_dataset
 from jobs.data import load
 from jobs.models import layers
 from jobs.models.layers import from_torch
-from jobs.rendezvous import RankEnvironment, Rendezvous
+from jobs.rank.rendezvous import Rendezvous
 from jobs.strategies import interface
 from jobs.strategies.interface import Context
 from tests.running import launch

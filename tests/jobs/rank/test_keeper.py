@@ -12,18 +12,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs import guard
+from jobs.contract.environment import RankEnvironment
 from jobs.contract.exits import read_exit
 from jobs.contract.files import RankExit, rank_file
 from jobs.contract.folder import write_trial
 from jobs.contract.trial import Trial
-from jobs.rendezvous import RankEnvironment
+from jobs.rank import keeper
 from tests.running import until
 
 
 @pytest.fixture(autouse=True)
 def _own_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in guard.ASKING}
+    before = {number: signal.getsignal(number) for number in keeper.ASKING}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -39,8 +39,8 @@ def folder(tmp_path: Path) -> Path:
 def keep(folder: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> RankExit:
     """What is on record after the life of a rank that is a line of shell."""
     rank = ["bash", "-c", command]
-    monkeypatch.setattr(guard, "start_worker", lambda *_: subprocess.Popen(rank, start_new_session=True))
-    guard.keep(folder, RankEnvironment(0, 1, 0, 1, 0, "127.0.0.1", 1), {})
+    monkeypatch.setattr(keeper, "start_worker", lambda *_: subprocess.Popen(rank, start_new_session=True))
+    keeper.keep(folder, RankEnvironment(0, 1, 0, 1, 0, "127.0.0.1", 1), {})
     left = read_exit(folder, 0)
     assert left is not None
     return left
@@ -54,7 +54,7 @@ def test_a_rank_that_is_ended_together_with_its_keeper_was_asked_to_end(
     assert (left.exit_code, left.asked) == (-signal.SIGTERM, True)
 
 
-@pytest.mark.parametrize("number", guard.ASKING)
+@pytest.mark.parametrize("number", keeper.ASKING)
 def test_a_keeper_that_is_asked_to_end_while_it_writes_how_its_rank_did_goes_on(
     number: signal.Signals, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,7 +79,7 @@ def test_a_rank_that_has_failed_before_its_keeper_is_asked_to_end_failed_by_itse
         processes[0].wait(20)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(guard, "sleep_until_a_death", asked)
+    monkeypatch.setattr(keeper, "sleep_until_a_death", asked)
     left = keep(folder, f"until [ -e {go} ]; do sleep 0.05; done; exit 7", monkeypatch)
     assert (left.exit_code, left.asked) == (7, False)
 
@@ -88,7 +88,7 @@ def test_what_a_rank_has_started_ends_with_it() -> None:
     rank = subprocess.Popen(["bash", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
     assert rank.stdout is not None
     child = psutil.Process(int(rank.stdout.readline()))
-    guard.end([rank])
+    keeper.end([rank])
     try:
         until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 5)
     finally:
@@ -107,7 +107,7 @@ def test_a_rank_inherits_what_the_shell_has_set_but_for_what_is_another_launcher
     foreign += ["HOROVOD_RANK", "HOROVOD_FUSION_THRESHOLD", "HOROVOD_TIMELINE", "WORLD_SIZE", "LOCAL_WORLD_SIZE"]
     for name in (*foreign, "LD_PRELOAD_NOTHING"):
         monkeypatch.setenv(name, "the shell's")
-    assert guard.start_worker(folder, 0, {"RANK": "0", "WORLD_SIZE": "1"}, str(python)).wait(20) == 0
+    assert keeper.start_worker(folder, 0, {"RANK": "0", "WORLD_SIZE": "1"}, str(python)).wait(20) == 0
     lines = rank_file(folder, 0, "log").read_text().splitlines()
     seen = dict(line.split("=", 1) for line in lines if "=" in line)
     assert (seen["RANK"], seen["WORLD_SIZE"], seen["LD_PRELOAD_NOTHING"]) == ("0", "1", "the shell's")
@@ -115,10 +115,10 @@ def test_a_rank_inherits_what_the_shell_has_set_but_for_what_is_another_launcher
 
 
 def test_a_sign_of_life_that_is_overdue_is_noticed(folder: Path) -> None:
-    limits, alive = guard.Bounds(trial=100.0, hang=7.0), rank_file(folder, 0, "alive")
-    assert guard.overstepped(folder, 0, limits, 1.0) == ""  # none was promised yet
+    limits, alive = keeper.Bounds(trial=100.0, hang=7.0), rank_file(folder, 0, "alive")
+    assert keeper.overstepped(folder, 0, limits, 1.0) == ""  # none was promised yet
     alive.touch()
     for late, said in ((-60.0, ""), (60.0, "gave no sign of life for limits.hang = 7 s")):
         os.utime(alive, (time.time() - late, time.time() - late))
-        assert guard.overstepped(folder, 0, limits, 1.0) == said
-    assert guard.overstepped(folder, 0, limits, 101.0) == "not done after limits.trial = 100 s"
+        assert keeper.overstepped(folder, 0, limits, 1.0) == said
+    assert keeper.overstepped(folder, 0, limits, 101.0) == "not done after limits.trial = 100 s"

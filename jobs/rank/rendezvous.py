@@ -12,61 +12,11 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-LOOPBACK = "127.0.0.1"
-
-
-class RendezvousError(RuntimeError):
-    """The ranks did not meet; the message says which part failed."""
-
-
-@dataclass(frozen=True)
-class RankEnvironment:
-    """One rank's place among the others, as torchrun's variables tell it."""
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    local_world_size: int = 1
-    node_rank: int = 0
-    master_addr: str = LOOPBACK
-    master_port: int = 0
-
-    @classmethod
-    def from_variables(cls, variables: Mapping[str, str]) -> RankEnvironment:
-        """Read RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, NODE_RANK, MASTER_ADDR, MASTER_PORT.
-
-        All absent means a single process. Raises RendezvousError on a missing or wrong one.
-        """
-        if "RANK" not in variables and "WORLD_SIZE" not in variables:
-            return cls()
-
-        def number(name: str, otherwise: str | None = None) -> int:
-            text = variables.get(name, otherwise)
-            if text is None:
-                raise RendezvousError(f"{name} is not set; a launcher gives every rank torchrun's variables")
-            try:
-                return int(text)
-            except ValueError:
-                raise RendezvousError(f"{name} is {text!r}; a whole number is wanted") from None
-
-        place = cls(
-            rank=number("RANK"),
-            world_size=number("WORLD_SIZE"),
-            local_rank=number("LOCAL_RANK", "0"),
-            local_world_size=number("LOCAL_WORLD_SIZE", "1"),
-            node_rank=number("NODE_RANK", "0"),
-            master_addr=variables.get("MASTER_ADDR", LOOPBACK),
-            master_port=number("MASTER_PORT", "0"),
-        )
-        if not 0 <= place.rank < place.world_size:
-            raise RendezvousError(f"RANK {place.rank} is not within WORLD_SIZE {place.world_size}")
-        if place.world_size > 1 and not place.master_port:
-            raise RendezvousError("MASTER_PORT is not set; several ranks need it to meet")
-        return place
+from jobs.contract.environment import LOOPBACK, RankEnvironment, RendezvousError
+from jobs.machine.network import reserve_port
 
 
 @dataclass(frozen=True)
@@ -193,69 +143,6 @@ class Rendezvous:
                 pause = min(0.25, pause * 2)
 
 
-def reserve_port(address: str) -> socket.socket:
-    """A socket bound to a free port of `address`, not listening; keep it open to keep the port."""
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind((address, 0))
-    return held
-
-
-def interface_of(address: str) -> str:
-    """The name of the network interface that has `address` (Gloo is told to use only that one)."""
-    import psutil
-
-    for name, entries in psutil.net_if_addrs().items():
-        if any(entry.address == address for entry in entries):
-            return str(name)
-    raise RendezvousError(f"no network interface of this host has the address {address}")
-
-
-def address_on(interface: str) -> str:
-    """The IPv4 address of this host on a network interface; what interface_of does the other way."""
-    import psutil
-
-    entries = psutil.net_if_addrs().get(interface)
-    if entries is None:
-        known = ", ".join(sorted(psutil.net_if_addrs()))
-        raise RendezvousError(f"this host has no network interface {interface}; it has {known}")
-    for entry in entries:
-        if entry.family == socket.AF_INET:
-            return str(entry.address)
-    raise RendezvousError(f"the network interface {interface} has no IPv4 address")
-
-
-def tf_config(rendezvous: Rendezvous) -> str:
-    """The TF_CONFIG of this rank: all ranks are workers, at the ports they hold."""
-    workers = [f"{peer.address}:{peer.port}" for peer in rendezvous.peers]
-    task = {"type": "worker", "index": rendezvous.place.rank}
-    return json.dumps({"cluster": {"worker": workers}, "task": task})
-
-
-def horovod_variables(rendezvous: Rendezvous) -> dict[str, str]:
-    """The variables from which Horovod's Gloo controller finds its ranks.
-
-    Nodes are told apart by their node rank, as several may share an address. Rank 0 must be serving
-    Horovod's rendezvous on the port it holds (jobs/strategies/horovod.py).
-    """
-    place, peers = rendezvous.place, rendezvous.peers
-    cross = [peer for peer in peers if peer.local_rank == place.local_rank]
-    return {
-        "HOROVOD_RANK": str(place.rank),
-        "HOROVOD_SIZE": str(place.world_size),
-        "HOROVOD_LOCAL_RANK": str(place.local_rank),
-        "HOROVOD_LOCAL_SIZE": str(place.local_world_size),
-        "HOROVOD_CROSS_RANK": str([peer.rank for peer in cross].index(place.rank)),
-        "HOROVOD_CROSS_SIZE": str(len(cross)),
-        "HOROVOD_HOSTNAME": f"node{place.node_rank}",
-        "HOROVOD_GLOO_RENDEZVOUS_ADDR": peers[0].address,
-        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(peers[0].port),
-        "HOROVOD_GLOO_IFACE": interface_of(rendezvous.address),
-        "HOROVOD_CONTROLLER": "gloo",
-        "HOROVOD_CPU_OPERATIONS": "gloo",
-    }
-
-
 def _own_address(place: RankEnvironment) -> str:
     """The address of this host by which the others reach it: of the interface towards rank 0."""
     if place.world_size == 1:
@@ -288,22 +175,3 @@ def _exactly(peer: socket.socket, count: int) -> bytes:
             raise OSError("connection closed")
         content += chunk
     return content
-
-
-def master_port(address: str = LOOPBACK) -> int:
-    """A port that is free now on `address`, for a launcher to give out as MASTER_PORT."""
-    with reserve_port(address) as held:
-        return int(held.getsockname()[1])
-
-
-def rank_variables(place: RankEnvironment) -> dict[str, str]:
-    """The contract the other way round: what a launcher sets for one rank."""
-    return {
-        "RANK": str(place.rank),
-        "WORLD_SIZE": str(place.world_size),
-        "LOCAL_RANK": str(place.local_rank),
-        "LOCAL_WORLD_SIZE": str(place.local_world_size),
-        "NODE_RANK": str(place.node_rank),
-        "MASTER_ADDR": place.master_addr,
-        "MASTER_PORT": str(place.master_port),
-    }

@@ -1,4 +1,4 @@
-"""The keeper of one rank, where no launcher stands beside it: `python -m jobs.guard TRIAL_DIR`.
+"""The keeper of one rank, where no launcher stands beside it: `python -m jobs.rank.keeper TRIAL_DIR`.
 
 It starts the worker with the rank environment it was given, holds it to the trial's limits, and leaves
 how it ended in `rank-NNNNN.exit`, whatever became of the launcher. The worker dies with it.
@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from jobs.contract.environment import RankEnvironment
 from jobs.contract.files import TRIAL, RankExit, rank_file
-from jobs.rendezvous import RankEnvironment
-from jobs.worker import PARENT
+from jobs.rank.parent import PARENT
 
 GRACE_SECONDS = 2.0  # between being asked to end and being ended
 LATE_SECONDS = 3.0  # how far past its own deadline a sign of life may be

@@ -9,18 +9,11 @@ from functools import partial
 import psutil
 import pytest
 
-from jobs.rendezvous import (
-    LOOPBACK,
-    RankEnvironment,
-    Rendezvous,
-    RendezvousError,
-    _receive,
-    horovod_variables,
-    interface_of,
-    master_port,
-    rank_variables,
-    tf_config,
-)
+from jobs.contract.environment import LOOPBACK, RankEnvironment, RendezvousError, rank_variables
+from jobs.machine.network import interface_of, master_port
+from jobs.rank.rendezvous import Rendezvous, _receive
+from jobs.strategies.horovod import horovod_variables
+from jobs.strategies.tf.multiworker import tf_config
 from tests.running import until
 
 
