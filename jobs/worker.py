@@ -37,11 +37,11 @@ COMPUTE_ONLY_WARMUP_CALLS = 3
 
 def run(folder: Path, ends: ExitStack) -> None:
     """All of a rank's life but its end; raises what went wrong. `ends` is left after all is done."""
-    from jobs import telemetry
     from jobs.contract import folder as contract_folder
     from jobs.contract import report as contract_report
     from jobs.contract.environment import RankEnvironment, RendezvousError
     from jobs.contract.files import rank_file
+    from jobs.telemetry import start
 
     trial = contract_folder.read_trial(folder)
     place = RankEnvironment.from_variables(os.environ)
@@ -67,7 +67,7 @@ def run(folder: Path, ends: ExitStack) -> None:
     rendezvous = Rendezvous(place, trial.id, trial.limits.startup)
     if trial.gpus_per_worker:  # where NCCL's ranks meet, under every strategy; on no other interface does it listen
         os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface_of(rendezvous.address)}")
-    ends.enter_context(telemetry.sampling(folder, trial.telemetry.hertz, mask, rendezvous))
+    ends.enter_context(start.sampling(folder, trial.telemetry.hertz, mask, rendezvous))
     laps.lap("rendezvous")
     strategy = interface.load(trial.strategy)(Context(trial, dataset, rendezvous))
     strategy.prepare()

@@ -27,7 +27,7 @@ LANES = {
         "tests/cluster/test_ray.py",
         "tests/cluster/test_local.py",
         "tests/cluster/test_driver.py",
-        "tests/jobs/test_telemetry.py",
+        "tests/jobs/telemetry/test_sampler.py",
     ),
     "parity": ("tests/jobs/strategies/test_parity.py",),
     "resnet": ("tests/jobs/strategies/test_resnet.py",),

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jobs.telemetry import Plan, Sampled
+from jobs.telemetry.plan import Plan, Sampled
 from tests.running import until
 
 
@@ -32,7 +32,8 @@ def sampler(
     told = [Sampled(i, pid, cpus, devices[min(i, len(devices) - 1)]) for i, (pid, cpus) in enumerate(ranks)]
     plan = Plan(str(file), "host", 0, "127.0.0.1", hertz, sorted(os.sched_getaffinity(0)), told)
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "jobs.telemetry", json.dumps(asdict(plan))], env=os.environ | dict(variables or {})
+        [sys.executable, "-P", "-m", "jobs.telemetry.sampler", json.dumps(asdict(plan))],
+        env=os.environ | dict(variables or {}),
     )
     try:
         until(lambda: file.exists() and read(file, "sample"), 30)

@@ -6,7 +6,7 @@
                       rank-00000.log     stdout and stderr
                       rank-00000.alive   touched by the step loop at most once a second
                       rank-00000.exit    how it ended, where a keeper stood beside it (jobs/rank/keeper.py)
-                      telemetry-HOST.jsonl   what that node's sampler saw (jobs/telemetry.py)
+                      telemetry-HOST.jsonl   what that node's sampler saw (jobs/telemetry/sampler.py)
                       outcome.json       written last, atomically
 
 A trial without `outcome.json` did not finish. docs/results-format.md is the same for readers.

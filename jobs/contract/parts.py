@@ -100,7 +100,7 @@ class Limits(Part):
 
 
 class Telemetry(Part):
-    """How often each node's sampler (jobs/telemetry.py) looks, in samples per second; 0, or `telemetry: off`,
+    """How often each node's sampler (jobs/telemetry/sampler.py) looks, in samples per second; 0, or `telemetry: off`,
     starts none. Like `limits` no part of a trial's id: what is measured does not depend on it."""
 
     hertz: Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)] = 2.0

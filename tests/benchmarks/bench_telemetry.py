@@ -91,7 +91,7 @@ def run_by_turns(trial: Trial, results: Path) -> tuple[Done, list[tuple[float, b
 
 def sampler_of(folder: Path) -> psutil.Process | None:
     children = [child for rank in ranks_of(folder) for child in rank.children()]
-    return next((child for child in children if "jobs.telemetry" in child.cmdline()), None)
+    return next((child for child in children if "jobs.telemetry.sampler" in child.cmdline()), None)
 
 
 def steps_of(done: Done) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

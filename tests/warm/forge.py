@@ -32,7 +32,7 @@ OURS = (
     "jobs.meter",
     "jobs.data.reading",
     "jobs.provenance",
-    "jobs.telemetry",
+    "jobs.telemetry.sampler",
     "jobs.rank.watchdog",
     "jobs.contract.outcome",
 )

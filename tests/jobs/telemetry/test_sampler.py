@@ -21,12 +21,14 @@ import pytest
 from analysis import telemetry
 from analysis.efficiency import estimate
 from analysis.load import load
-from jobs import telemetry_cpu
 from jobs.contract.environment import RankEnvironment
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
 from jobs.rank.rendezvous import Rendezvous
-from jobs.telemetry import FLUSH_SECONDS, Lines, Plan, Sampled, file_name, sampling
+from jobs.telemetry import cpu as telemetry_cpu
+from jobs.telemetry.lines import FLUSH_SECONDS, Lines
+from jobs.telemetry.plan import Plan, Sampled, file_name
+from jobs.telemetry.start import sampling
 from tests.running import launch, until
 from tests.sampler import read, sampler
 
@@ -245,7 +247,7 @@ def test_the_sampler_dies_with_its_worker_and_writes_what_it_holds(tmp_path: Pat
 
 def test_a_sampler_that_dies_is_a_note_and_no_more(tmp_path: Path) -> None:
     with sampling(tmp_path, 10.0, os.sched_getaffinity(0), Rendezvous(RankEnvironment(), "x", 10.0)):
-        child = until(lambda: [c for c in psutil.Process().children() if "jobs.telemetry" in c.cmdline()])[0]
+        child = until(lambda: [c for c in psutil.Process().children() if "jobs.telemetry.sampler" in c.cmdline()])[0]
         (file,) = until(lambda: list(tmp_path.glob("telemetry-*.jsonl")))
         child.kill()
         until(lambda: child.status() == psutil.STATUS_ZOMBIE)
@@ -255,7 +257,7 @@ def test_a_sampler_that_dies_is_a_note_and_no_more(tmp_path: Path) -> None:
 
 def test_a_sampler_that_cannot_write_costs_the_trial_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with sampling(tmp_path / "gone", 10.0, os.sched_getaffinity(0), Rendezvous(RankEnvironment(), "x", 10.0)):
-        child = until(lambda: [c for c in psutil.Process().children() if "jobs.telemetry" in c.cmdline()])[0]
+        child = until(lambda: [c for c in psutil.Process().children() if "jobs.telemetry.sampler" in c.cmdline()])[0]
         until(lambda: child.status() == psutil.STATUS_ZOMBIE)
     assert "telemetry: the sampler ended with exit code 1" in capfd.readouterr().out
 
@@ -263,16 +265,16 @@ def test_a_sampler_that_cannot_write_costs_the_trial_nothing(tmp_path: Path, cap
 def test_only_the_first_rank_of_a_node_starts_a_sampler_and_off_means_none(tmp_path: Path) -> None:
     rendezvous = Rendezvous(RankEnvironment(), "x", 10.0)
     with sampling(tmp_path, 0.0, {0}, rendezvous):
-        assert not any("jobs.telemetry" in c.cmdline() for c in psutil.Process().children())
+        assert not any("jobs.telemetry.sampler" in c.cmdline() for c in psutil.Process().children())
     rendezvous.place = RankEnvironment(local_rank=1)
     with sampling(tmp_path, 2.0, {0}, rendezvous):
-        assert not any("jobs.telemetry" in c.cmdline() for c in psutil.Process().children())
+        assert not any("jobs.telemetry.sampler" in c.cmdline() for c in psutil.Process().children())
 
 
 def test_a_sampler_is_told_the_ranks_of_its_own_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of other nodes have numbers of processes that somebody else may have here."""
     plans: list[Plan] = []
-    monkeypatch.setattr("jobs.telemetry._start", lambda plan: plans.append(plan))
+    monkeypatch.setattr("jobs.telemetry.start._start", lambda plan: plans.append(plan))
     rendezvous = Rendezvous(RankEnvironment(), "x", 10.0)
     (mine,) = rendezvous.peers
     places = [(0, 0, "n1"), (1, 0, "n1"), (2, 1, "n2")]

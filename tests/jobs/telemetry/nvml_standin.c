@@ -1,4 +1,4 @@
-/* A stand-in for NVIDIA's libnvidia-ml.so.1: what jobs/telemetry_gpu.py makes nvidia-ml-py call, answered
+/* A stand-in for NVIDIA's libnvidia-ml.so.1: what jobs/telemetry/gpu.py makes nvidia-ml-py call, answered
  * for two GPUs and one instance of the second (MIG). Types and codes as in nvml.h.
  *
  * NVML_STANDIN_FAULTS   "nvmlDeviceGetPowerUsage=3 nvmlInitWithFlags=9": the error of a function

@@ -14,7 +14,7 @@ from jobs.contract.environment import RendezvousError
 from jobs.machine.network import interface_of
 
 if TYPE_CHECKING:
-    from jobs.telemetry import Plan, Sampled
+    from jobs.telemetry.plan import Plan, Sampled
 
 Note = Callable[[str, str], None]
 # Context switches are told thread by thread, a file for each: at every sample that would be most of its cost.
