@@ -64,8 +64,8 @@ class Tpu:
 
 def find_tpu() -> Tpu:
     """Say which TPU this machine has and how many cores; without one, CPU devices stand in for cores."""
-    from jobs import tpu
-    from jobs.cores import allowed_cores
+    from jobs.machine import tpu
+    from jobs.machine.cores import allowed_cores
 
     why = "there is none on this machine"
     if tpu.chips() or "TPU_NAME" in os.environ:

@@ -4,7 +4,7 @@
 
 Williams, Waterman & Patterson 2009, "Roofline: An Insightful Visual Performance Model for Multicore
 Architectures", CACM 52(4), 65-76: attainable FLOP/s = min(peak, intensity × bandwidth), with intensity
-in FLOP per byte of memory traffic. Both peaks were measured on the machine (machine.json, jobs/peaks.py);
+in FLOP per byte of memory traffic. Both peaks were measured on the machine (machine.json, jobs/machine/peaks.py);
 nothing is taken from data sheets. Where they were not measured there is no roofline.
 
 The traffic of a training step with batch b is counted, not measured, as if nothing stayed in a cache from
@@ -35,7 +35,7 @@ from jobs.models.layers import load as load_model
 
 NOT_MEASURED = (
     "Peak not measured: there is no machine.json with the peaks of this machine in the results folder. A local study "
-    "writes it before its first trial; elsewhere run `python -m jobs.peaks THREADS` on a node."
+    "writes it before its first trial; elsewhere run `python -m jobs.machine.peaks THREADS` on a node."
 )
 OTHER_MACHINE = "Peak not measured for these trials: machine.json is of {there}, the base cases ran on {here}."
 NO_COUNT = "No base case in float32 on CPU cores, whose operations and bytes could be counted."

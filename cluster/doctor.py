@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 
 from cluster import horovod_build, horovod_nccl
 from jobs.contract.catalog import STRATEGIES, missing
-from jobs.cores import allowed_cores, cgroup_quota
-from jobs.provenance import cpu_model
+from jobs.machine.cores import allowed_cores, cgroup_quota
+from jobs.machine.provenance import cpu_model
 
 if TYPE_CHECKING:
     from rich.table import Table

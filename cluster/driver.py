@@ -20,7 +20,7 @@ from cluster.study import Grid, Study, StudyError
 from jobs.contract.folder import read_trial, write_trial
 from jobs.contract.outcome import Outcome, UnreadableOutcome, read_outcome
 from jobs.contract.trial import Trial
-from jobs.tpu import TpuError
+from jobs.machine.tpu import TpuError
 
 POLL_SECONDS = 1.0
 RETRIES = 2  # of a launch whose node or job was lost: not the trial's fault

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from cluster import horovod_nccl
 from cluster.horovod_source import RELEASE, VERSION, BuildError, last_line, patch, pip, pip_command, unpack
-from jobs.cores import allowed_cores
+from jobs.machine.cores import allowed_cores
 
 FRAMEWORKS = {"torch": ("torch",), "tensorflow": ("tensorflow", "tensorflow-cpu")}  # module ─▶ its packages
 AGAIN = "`make horovod` tries again"

@@ -18,14 +18,14 @@ from typing import Any
 
 from cluster import horovod_build, interpreters
 from cluster.launcher import Launch, OptionsError, State, lacking
-from jobs import gpus, tpu
 from jobs.contract.catalog import STRATEGIES, missing
 from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.exits import Status, verdict
 from jobs.contract.files import RankExit
 from jobs.contract.outcome import conclude, now
 from jobs.contract.trial import Trial
-from jobs.cores import allowed_cores
+from jobs.machine import gpus, tpu
+from jobs.machine.cores import allowed_cores
 from jobs.machine.network import master_port
 from jobs.rank.keeper import (
     LOOK_SECONDS,

@@ -14,7 +14,7 @@ PATIENCE = 60.0  # seconds
 
 
 def describe(results: Path, threads: int) -> None:
-    """Write what `threads` cores of this machine can do at most, by a process of its own (jobs/peaks.py).
+    """Write what `threads` cores of this machine can do at most, by a process of its own (jobs/machine/peaks.py).
 
     Does nothing in a folder that has trials already: they may be from another machine. Where it cannot
     be measured there is no file, and the report says so.
@@ -22,7 +22,7 @@ def describe(results: Path, threads: int) -> None:
     trials = results / "trials"
     if (results / FILE).exists() or (trials.is_dir() and any(trials.iterdir())):
         return
-    command = [sys.executable, "-P", "-m", "jobs.peaks", str(threads)]
+    command = [sys.executable, "-P", "-m", "jobs.machine.peaks", str(threads)]
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE, check=True)
         measured = json.loads(done.stdout)

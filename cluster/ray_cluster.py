@@ -30,8 +30,8 @@ from jobs.contract.exits import Status
 from jobs.contract.files import RankExit
 from jobs.contract.outcome import conclude, now
 from jobs.contract.trial import Trial
-from jobs.cores import allowed_cores
-from jobs.tpu import TpuError
+from jobs.machine.cores import allowed_cores
+from jobs.machine.tpu import TpuError
 
 CONNECT_SECONDS = 180.0  # that Ray has to start, or the nodes to be looked at
 

@@ -11,7 +11,7 @@ from cluster.launcher import OptionsError
 from cluster.ray_capacity import Need
 from jobs.contract.parts import Count, Part, Seconds
 from jobs.contract.trial import Trial
-from jobs.cores import needed
+from jobs.machine.cores import needed
 
 
 def head_address(text: str) -> str:

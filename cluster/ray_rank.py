@@ -185,7 +185,7 @@ def look(command: list[str], variables: dict[str, str], cwd: str, probe: str | N
 
 def found_here() -> dict[str, Any]:
     """What must be equal on all nodes: the versions of what is measured, this project's files among them."""
-    from jobs.provenance import versions
+    from jobs.machine.provenance import versions
 
     project, digest = Path(__file__).resolve().parent.parent, hashlib.sha256()
     for path in sorted([*project.glob("jobs/**/*.py"), *project.glob("cluster/ray_rank.py")]):
@@ -213,9 +213,9 @@ def main(arguments: list[str]) -> None:
 
     die_with_parent()
     _settle()
-    from jobs import cores
     from jobs.contract.environment import RankEnvironment, rank_variables
     from jobs.contract.files import TRIAL
+    from jobs.machine import cores
     from jobs.rank import keeper
 
     folder, place = Path(arguments[0]), RankEnvironment.from_variables(os.environ)

@@ -31,7 +31,7 @@ from jobs.contract.files import TRIAL, RankExit, look_afresh
 from jobs.contract.folder import read_trial
 from jobs.contract.outcome import UnreadableOutcome, conclude, read_outcome
 from jobs.contract.trial import Trial
-from jobs.tpu import TpuError
+from jobs.machine.tpu import TpuError
 
 POLL_SECONDS, POLL_AT_MOST = 1.0, 30.0  # between two calls of squeue: more and more while nothing changes
 # After a job has left the queue, until its files are believed to be all there is: network file systems

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobs import cores
 from jobs.contract.environment import RankEnvironment, RendezvousError, rank_variables
 from jobs.contract.files import TRIAL
+from jobs.machine import cores
 from jobs.rank import keeper
 
 

@@ -27,7 +27,7 @@ def products(strategy: Any) -> list[float]:
 def main() -> None:
     import tensorflow as tf
 
-    from jobs.tpu import address
+    from jobs.machine.tpu import address
 
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address())
     tf.config.experimental_connect_to_cluster(resolver)

@@ -258,7 +258,7 @@ class Laps:
 def settle(trial: Trial, place: RankEnvironment) -> None:
     """Pin this process to its cores and settle what libraries read at import: the same for every
     launcher, and no GPU but its own, of which it has none in a run that is called a CPU run."""
-    from jobs import cores, gpus
+    from jobs.machine import cores, gpus
 
     threads = cores.needed(trial.model_dump(), trial.processes)
     cores.pin(cores.share(cores.allowed_cores(), place.local_rank, place.local_world_size, threads))
@@ -302,8 +302,8 @@ def rank_report(
     """What this rank says of itself. `started` and `ended` are the Unix times of its training."""
     import psutil
 
-    from jobs import cores, provenance, tpu
     from jobs.contract.report import RankReport
+    from jobs.machine import cores, provenance, tpu
 
     facts, rank = strategy.facts(), rendezvous.place.rank
     hardware = provenance.hardware()

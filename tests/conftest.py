@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.cores import allowed_cores
+from jobs.machine.cores import allowed_cores
 from tests import lanes
 from tests.missing import ACCELERATORS, missing
 from tests.warm import forges

@@ -7,7 +7,7 @@ import shutil
 import sys
 
 from cluster.horovod_build import why_not
-from jobs import gpus
+from jobs.machine import gpus
 from tests.cluster import practice
 
 # For want of these alone a test may be skipped in continuous integration too.

@@ -61,7 +61,7 @@ def test_help_loads_neither_a_framework_nor_the_analysis(arguments: str) -> None
 @pytest.mark.parametrize("module", ["cluster.slurm_rank", "cluster.ray_rank"])
 def test_what_stands_beside_a_rank_while_it_starts_imports_little(module: str) -> None:
     code = (
-        f"import sys, {module}, jobs.rank.keeper, jobs.cores\n"
+        f"import sys, {module}, jobs.rank.keeper, jobs.machine.cores\n"
         "heavy = {'pydantic', 'numpy', 'psutil', 'yaml'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )

@@ -232,7 +232,7 @@ def _written(place: Path) -> Path:
 
 
 def test_one_core_is_said_to_be_a_point(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from jobs import tpu
+    from jobs.machine import tpu
 
     monkeypatch.setattr(tpu, "chips", lambda: ["v5e"])
     monkeypatch.setattr(tpu, "cores", lambda: 1)

@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from jobs.contract.trial import Trial
-from jobs.gpus import GpuError
+from jobs.machine.gpus import GpuError
 from jobs.machine.network import interface_of
 from jobs.rank.rendezvous import Rendezvous
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pynvml as nvml
 
-from jobs.gpus import VISIBLE, visible
+from jobs.machine.gpus import VISIBLE, visible
 
 Note = Callable[[str, str], None]
 

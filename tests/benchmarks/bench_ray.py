@@ -21,7 +21,7 @@ from jobs.contract.folder import write_trial
 from jobs.contract.outcome import read_outcome
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
-from jobs.cores import allowed_cores
+from jobs.machine.cores import allowed_cores
 from tests.benchmarks.ratios import LAUNCHES, Part, at_least, at_most
 from tests.benchmarks.turns import start_rival, take_turns
 from tests.cluster.ray_nodes import Cluster, short_folder, started

@@ -23,7 +23,7 @@ from jobs.contract.folder import write_trial
 from jobs.contract.outcome import read_outcome
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
-from jobs.cores import allowed_cores
+from jobs.machine.cores import allowed_cores
 from jobs.meter import Meter
 from jobs.models import layers
 from jobs.rank.watchdog import Watchdog

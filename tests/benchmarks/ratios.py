@@ -21,7 +21,7 @@ import numpy as np
 from rich.table import Table
 from scipy.stats import binom
 
-from jobs.cores import allowed_cores
+from jobs.machine.cores import allowed_cores
 
 LAUNCHES = int(os.environ.get("BENCH_LAUNCHES", "1"))  # 3 for narrower intervals, in three times the time
 PACKAGES = ("torch", "tensorflow", "tensorflow-cpu", "horovod", "ray", "polars", "pandas", "matplotlib", "seaborn")

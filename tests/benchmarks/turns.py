@@ -27,7 +27,7 @@ from jobs.contract.files import rank_file
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import read_outcome
 from jobs.contract.trial import Trial
-from jobs.cores import allowed_cores
+from jobs.machine.cores import allowed_cores
 from tests.running import ranks_of, until
 
 TURN_SECONDS = 1.0

@@ -15,12 +15,12 @@ import pytest
 
 from cluster.launcher import Launch, OptionsError
 from cluster.local import LocalLauncher
-from jobs import cores
 from jobs.contract.files import rank_file
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import Outcome, read_outcome
 from jobs.contract.parts import Limits, Steps
 from jobs.contract.trial import Trial
+from jobs.machine import cores
 from tests.running import launch, ranks_of, until
 
 LONG = Steps(warmup=1, measured=100_000, compute_only=0)

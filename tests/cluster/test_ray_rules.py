@@ -29,7 +29,7 @@ from cluster.study import StudyError
 from cluster.study_file import check
 from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.folder import write_trial
-from jobs.cores import claim
+from jobs.machine.cores import claim
 from jobs.machine.network import master_port
 from tests.cluster.ray_trials import trial
 from tests.running import until

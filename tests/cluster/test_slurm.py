@@ -25,12 +25,12 @@ from cluster import slurm_queue
 from cluster.launcher import Launch
 from cluster.slurm_cluster import SlurmLauncher
 from cluster.study import StudyError
-from jobs import gpus
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import read_outcome
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
-from jobs.cores import allowed_cores
+from jobs.machine import gpus
+from jobs.machine.cores import allowed_cores
 from tests.cluster import practice
 from tests.cluster.practice import slurm
 from tests.cluster.slurm_runs import (

@@ -18,12 +18,12 @@ from cluster.slurm_job import JobFolder, Planned, beside_another
 from cluster.slurm_options import parse, size_of
 from cluster.slurm_queue import JobState
 from cluster.slurm_verdict import step_verdict, without_an_end
-from jobs import cores
 from jobs.contract.files import RankExit, rank_file
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import Outcome, conclude, read_outcome
 from jobs.contract.parts import Limits
 from jobs.contract.trial import Trial
+from jobs.machine import cores
 
 TRIAL = Trial(strategy="torch-ddp", workers=2, global_batch=2)
 NODE_FAILED = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-26T10:00:00 DUE TO NODE FAILURE, SEE LOG ***"

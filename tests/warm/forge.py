@@ -31,7 +31,7 @@ OURS = (
     "jobs.data.load",
     "jobs.meter",
     "jobs.data.reading",
-    "jobs.provenance",
+    "jobs.machine.provenance",
     "jobs.telemetry.sampler",
     "jobs.rank.watchdog",
     "jobs.contract.outcome",

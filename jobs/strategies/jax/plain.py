@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import tpu
 from jobs.data.dataset import Indices
-from jobs.gpus import VISIBLE, GpuError
+from jobs.machine import tpu
+from jobs.machine.gpus import VISIBLE, GpuError
 from jobs.models import layers
 from jobs.strategies import learning_rate
 from jobs.strategies.interface import Facts, Logits, Losses, Strategy

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from jobs.contract.trial import Trial
-from jobs.gpus import VISIBLE, GpuError
+from jobs.machine.gpus import VISIBLE, GpuError
 
 MIXED = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 

@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from jobs import tpu
+from jobs.machine import tpu
 from jobs.strategies.interface import Context, Facts
 from jobs.strategies.tf.mirrored import mirrored_on_cpu
 from jobs.strategies.tf.plain import TensorFlowLoop

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from jobs.contract.trial import Trial
 from jobs.data.dataset import Indices
-from jobs.gpus import VISIBLE, GpuError
+from jobs.machine.gpus import VISIBLE, GpuError
 
 MIXED = ("bfloat16", "float16")
 

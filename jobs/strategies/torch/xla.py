@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from jobs import tpu
 from jobs.data.dataset import Indices
+from jobs.machine import tpu
 from jobs.strategies import learning_rate
 from jobs.strategies.interface import Context, Facts, Losses
 from jobs.strategies.torch.plain import TorchLoop

@@ -12,11 +12,11 @@ import pytest
 from analysis import trial_folder
 from cluster import horovod_nccl
 from cluster.launcher import lacking
-from jobs import gpus
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.parts import Steps
 from jobs.contract.possible import impossible
 from jobs.contract.trial import Trial
+from jobs.machine import gpus
 from tests.running import Done, launch
 
 VISIBLE = gpus.visible(os.environ)

@@ -1,6 +1,6 @@
 """What the cores of one worker can do at most, measured: for the roofline of a study's base case.
 
-    python -m jobs.peaks [THREADS] > RESULTS/machine.json
+    python -m jobs.machine.peaks [THREADS] > RESULTS/machine.json
 
 Prints one JSON object (docs/results-format.md). A local study measures it by itself before its first
 trial; elsewhere, run this on a node that nothing else uses. It takes about two seconds and up to a
@@ -30,7 +30,7 @@ SMALLEST_ARRAY, TIMES_CACHE = 64 * 2**20, 4  # bytes; × the last-level cache
 
 def measure(threads: int = 1) -> dict[str, Any]:
     """Peaks of `threads` cores. Binds this process to them, so call it in one of its own, before NumPy is imported."""
-    from jobs import cores, provenance
+    from jobs.machine import cores, provenance
 
     mine = cores.allowed_cores()[:threads]
     cores.pin(mine)
@@ -122,7 +122,7 @@ def _free_memory() -> int:
 
 def main(arguments: list[str]) -> None:
     if len(arguments) > 1 or not all(a.isdecimal() and int(a) > 0 for a in arguments):
-        sys.exit("usage: python -m jobs.peaks [THREADS]")
+        sys.exit("usage: python -m jobs.machine.peaks [THREADS]")
     print(json.dumps(measure(int(arguments[0]) if arguments else 1), indent=1))
 
 

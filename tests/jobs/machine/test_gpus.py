@@ -11,9 +11,9 @@ import pytest
 from cluster import horovod_build
 from cluster.local import LocalLauncher
 from cluster.slurm_cluster import SlurmLauncher
-from jobs import gpus
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
+from jobs.machine import gpus
 from tests.running import launch
 
 

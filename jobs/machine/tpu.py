@@ -1,6 +1,6 @@
 """The TPU of this machine, without any framework in this process.
 
-    python -m jobs.tpu      asks the framework that is installed, and prints what it found as JSON
+    python -m jobs.machine.tpu      asks the framework that is installed, and prints what it found as JSON
 
 A TPU belongs to one process at a time, and a framework that cannot reach one may wait for minutes, so
 a driver asks in a process of its own, with a time limit: `cores`.
@@ -59,7 +59,7 @@ def address() -> str:
 
 def cores(python: str = sys.executable, patience: float = PATIENCE) -> int:
     """How many cores the TPU has for a framework that the interpreter `python` has. Raises TpuError."""
-    command = [python, "-P", "-m", "jobs.tpu"]
+    command = [python, "-P", "-m", "jobs.machine.tpu"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=patience)
     except subprocess.TimeoutExpired:

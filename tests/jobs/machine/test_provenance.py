@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import provenance
+from jobs.machine import provenance
 
 
 def test_variables_that_change_speed_are_kept_and_secrets_are_not() -> None:

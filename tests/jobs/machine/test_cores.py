@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from jobs import cores
+from jobs.machine import cores
 
 
 @pytest.mark.parametrize(("quota", "count"), [(None, 4), (64.0, 4), (4.0, 4), (2.0, 2), (1.9, 1), (0.5, 1)])

@@ -20,9 +20,9 @@ from cluster import study_file
 from cluster.driver import plan
 from cluster.local import LocalLauncher
 from cluster.study import StudyError
-from jobs import tpu
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
+from jobs.machine import tpu
 from tests.running import launch
 
 pytestmark = pytest.mark.usefixtures("warm_ranks")
@@ -93,7 +93,7 @@ def test_the_last_line_of_the_probe_counts(tmp_path: Path) -> None:
 
 def test_the_probe_says_why_there_is_none_here() -> None:
     """Run for real, with the frameworks there are; a TPU host would print its cores."""
-    command = [sys.executable, "-P", "-m", "jobs.tpu"]
+    command = [sys.executable, "-P", "-m", "jobs.machine.tpu"]
     quick = os.environ | {"TPU_SKIP_MDS_QUERY": "1"}
     done = subprocess.run(command, env=quick, capture_output=True, text=True, check=True, timeout=120)
     answer = json.loads(done.stdout.splitlines()[-1])

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from cluster import machine
-from jobs import peaks
+from jobs.machine import peaks
 
 
 def test_peaks_are_measured_on_one_core_and_no_plain_product_is_faster() -> None:
-    done = subprocess.run([sys.executable, "-m", "jobs.peaks"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "jobs.machine.peaks"], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert len(found["cpus"]) == found["threads"] == 1
     a = np.random.default_rng(0).random((512, 512), dtype=np.float32)
