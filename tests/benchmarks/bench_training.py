@@ -24,9 +24,9 @@ from jobs.contract.outcome import read_outcome
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
 from jobs.machine.cores import allowed_cores
-from jobs.meter import Meter
 from jobs.models import layers
 from jobs.rank.watchdog import Watchdog
+from jobs.workloads.meter import Meter
 from tests.benchmarks.ratios import LAUNCHES, Part, at_least, at_most
 from tests.benchmarks.turns import Turn, start_rival, take_turns
 from tests.running import until

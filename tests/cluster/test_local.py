@@ -81,9 +81,9 @@ def test_a_stopped_rank_is_noticed_by_the_one_that_waits_for_it(launcher: LocalL
     os.kill(ranks[1].pid, signal.SIGSTOP)
     outcome = end(launcher, folder, within=20)
     # Not the one that waited for it, which its own watchdog has ended.
-    (still,) = [r for r in (0, 1) if not any("jobs/meter.py" in line for line in outcome.exits[r].last_lines)]
+    (still,) = [r for r in (0, 1) if not any("jobs/workloads/meter.py" in line for line in outcome.exits[r].last_lines)]
     assert (outcome.status, outcome.error) == ("timeout", f"rank {still}: gave no sign of life for limits.hang = 3 s")
-    assert "jobs/meter.py" in "\n".join(line for e in outcome.exits for line in e.last_lines)
+    assert "jobs/workloads/meter.py" in "\n".join(line for e in outcome.exits for line in e.last_lines)
 
 
 @pytest.mark.usefixtures("bare_ranks")

@@ -29,7 +29,7 @@ IMPORTS = {
 }
 OURS = (
     "jobs.data.load",
-    "jobs.meter",
+    "jobs.workloads.meter",
     "jobs.data.reading",
     "jobs.machine.provenance",
     "jobs.telemetry.sampler",

@@ -12,8 +12,8 @@ from jobs.contract.folder import write_trial
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
 from jobs.data.dataset import Indices
-from jobs.meter import Meter
 from jobs.rank.watchdog import Watchdog
+from jobs.workloads.meter import Meter
 
 
 @pytest.fixture
@@ -73,11 +73,11 @@ def test_garbage_is_looked_for_once_all_is_imported(tmp_path: Path) -> None:
     write_trial(tmp_path / "trial", trial)
     watched = f"""
 import gc, jobs.meter, jobs.worker
-train = jobs.meter.Meter.run
+train = jobs.workloads.meter.Meter.run
 def run(*arguments):
     print(gc.isenabled(), gc.get_freeze_count() > 100_000, flush=True)
     train(*arguments)
-jobs.meter.Meter.run = run
+jobs.workloads.meter.Meter.run = run
 jobs.worker.main([{str(tmp_path / "trial")!r}])
 """
     done = subprocess.run([sys.executable, "-c", watched], capture_output=True, text=True, check=True)

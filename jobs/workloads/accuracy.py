@@ -13,10 +13,10 @@ import numpy as np
 from jobs.contract.report import AccuracyPoint, AccuracyReached
 from jobs.contract.trial import Trial
 from jobs.data import dataset
-from jobs.meter import Meter
 from jobs.rank.rendezvous import Rendezvous
 from jobs.rank.watchdog import Watchdog
 from jobs.strategies.interface import Strategy
+from jobs.workloads.meter import Meter
 
 
 def train_until(
