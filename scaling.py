@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cluster.driver import Plan
     from cluster.folder import ResultsFolder
     from cluster.launcher import Launcher
-    from cluster.study import Study
+    from cluster.study.schema import Study
 
 app = typer.Typer(
     help="Measure how distributed training scales, and test what is said about it.",
@@ -48,19 +48,20 @@ def run(
     detach: Annotated[bool, typer.Option("--detach", help="Submit to the queue, and leave.")] = False,
 ) -> None:
     """Measure what is missing of a study, then show the table and draw the figures."""
-    from cluster import machine, study_file
+    from cluster import machine
     from cluster.driver import Cancelled
     from cluster.driver import plan as make_plan
     from cluster.driver import run as drive
     from cluster.folder import ResultsFolder
     from cluster.progress import TerminalDisplay
-    from cluster.study import StudyError
+    from cluster.study import file
+    from cluster.study.schema import StudyError
 
     console = _console()
     again = f"`scaling run {study}{f' --on {on}' if on else ''}{f' --results {results}' if results else ''}`"
     with _clean_errors():
-        own = study_file.parse(study)
-        chosen = study_file.on_launcher(own, on)
+        own = file.parse(study)
+        chosen = file.on_launcher(own, on)
         path = results or Path("results", own.slug if chosen is own else f"{own.slug}-{on}")
         launcher = _launcher(chosen, path)
         if detach and not launcher.stays:
@@ -109,12 +110,12 @@ def run(
 def status(results: Results) -> None:
     """How far a study has come, and what its launches wait for."""
     from cluster import status as state
-    from cluster import study_file
+    from cluster.study import file
 
     with _clean_errors():
         console = _console()
         console.print(state.render(state.status(results)))
-        launcher = _launcher(study_file.stored(results), results)
+        launcher = _launcher(file.stored(results), results)
         if running := launcher.observe():
             console.print(state.render_running(running))
 
@@ -122,11 +123,11 @@ def status(results: Results) -> None:
 @app.command()
 def cancel(results: Results) -> None:
     """End what runs or waits of a study; what is finished is kept."""
-    from cluster import study_file
     from cluster.folder import InUse, ResultsFolder
+    from cluster.study import file
 
     with _clean_errors():
-        study = study_file.stored(results)
+        study = file.stored(results)
         folder, asked = ResultsFolder(results), False
         try:
             folder.open(study)
@@ -274,7 +275,7 @@ def schema() -> None:
     """The JSON Schema of the study file, for editors."""
     import json
 
-    from cluster.study import json_schema
+    from cluster.study.schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))
 
@@ -297,7 +298,7 @@ def _console() -> Console:
 def _clean_errors() -> Iterator[None]:
     """A mistake of the user's is one line per fault on stderr and exit code 2, never a traceback."""
     from analysis.load import NotResults
-    from cluster.study import StudyError
+    from cluster.study.schema import StudyError
 
     try:
         yield
@@ -318,7 +319,7 @@ def _clean_errors() -> Iterator[None]:
 
 def _launcher(study: Study, results: Path) -> Launcher:
     from cluster.launcher import LAUNCHERS, OptionsError, load
-    from cluster.study import StudyError
+    from cluster.study.schema import StudyError
 
     kind = study.launcher.kind
     if kind not in LAUNCHERS:
@@ -331,7 +332,7 @@ def _launcher(study: Study, results: Path) -> Launcher:
 
 def _check_data(study: Study) -> None:
     """Read the data once before anything is launched: a wrong file is found here, not by each rank."""
-    from cluster.study import StudyError
+    from cluster.study.schema import StudyError
     from jobs.data import dataset
     from jobs.data import load as data
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:
-    from cluster.study import Study
+    from cluster.study.schema import Study
 
 ENVIRONMENTS = Path("environments")
 ON_DRIVE = "MyDrive/scaling"
@@ -45,7 +45,7 @@ ONE_CORE = (
 def _clean_errors() -> Iterator[None]:
     """A mistake in a form field is said in a line, and stops "Run all" without a traceback."""
     from cluster.launcher import OptionsError
-    from cluster.study import StudyError
+    from cluster.study.schema import StudyError
 
     try:
         yield
@@ -111,10 +111,10 @@ def plan_study(
     `cores` is "all" (1, 2, 4, … and all there are) or numbers with commas; `batch` is the global one at
     strong scaling and each core's at weak; `steps` are measured in each launch, 0 for as many as the file says.
     """
-    from cluster import study_file
-    from cluster.study import resolved
+    from cluster.study import file
+    from cluster.study.schema import resolved
 
-    content = resolved(study_file.parse(study))
+    content = resolved(file.parse(study))
     if tpu.emulated:
         batch = min(batch, EMULATED_BATCH)
         _lighten(content)
@@ -134,7 +134,7 @@ def plan_study(
     apart = tensorflow is not None and str(tensorflow) != sys.executable
     python = dict.fromkeys(of_tensorflow, str(tensorflow)) if apart else {}
     content["launcher"] = {"kind": "local", "python": python, "oversubscribe": True}
-    made = study_file.check(content)
+    made = file.check(content)
     print(yaml.safe_dump({k: content[k] for k in ("name", "strategies", "workers", "scaling", "batch", "repeats")},
                          sort_keys=False, default_flow_style=None).strip())  # fmt: skip
     return made
@@ -150,7 +150,7 @@ def _lighten(content: dict[str, Any]) -> None:
 
 
 def _counts(cores: str, there: int, batch: int) -> list[int]:
-    from cluster.study import StudyError
+    from cluster.study.schema import StudyError
 
     if cores.strip() == "all":
         counts = {1, there} | {2**i for i in range(there.bit_length()) if 2**i <= there}

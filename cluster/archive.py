@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from cluster.study import StudyError
+from cluster.study.schema import StudyError
 
 MOST_FILES = 200_000
 MOST_BYTES = 4 << 30  # unpacked: a hundred times ten thousand steps of sixteen ranks

@@ -16,7 +16,8 @@ from typing import Protocol
 
 from cluster.folder import ResultsFolder
 from cluster.launcher import Launch, Launcher, State
-from cluster.study import Grid, Study, StudyError
+from cluster.study.grid import Grid
+from cluster.study.schema import Study, StudyError
 from jobs.contract.folder import read_trial, write_trial
 from jobs.contract.outcome import Outcome, UnreadableOutcome, read_outcome
 from jobs.contract.trial import Trial
@@ -104,7 +105,7 @@ def _tpu_cores(launcher: Launcher) -> int:
 
 
 def study_grid(study: Study, strategies: list[str], largest: int) -> Grid:
-    from cluster.study import grid
+    from cluster.study.grid import grid
 
     return grid(study.model_copy(update={"strategies": strategies}), largest)
 

@@ -19,7 +19,8 @@ from typing import IO, Any
 import yaml
 from pydantic import ValidationError
 
-from cluster.study import Grid, Study, StudyError, resolved
+from cluster.study.grid import Grid
+from cluster.study.schema import Study, StudyError, resolved
 from jobs.contract.files import write_atomically
 from jobs.contract.folder import read_trial, set_aside
 from jobs.contract.outcome import FORMAT, Outcome, UnreadableOutcome, read_outcome

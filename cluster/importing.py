@@ -20,11 +20,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from cluster import study_file
 from cluster.archive import unpack
 from cluster.folder import FACTORS, ResultsFolder
 from cluster.machine import FILE as PEAKS
-from cluster.study import Study, StudyError, resolved
+from cluster.study import file
+from cluster.study.schema import Study, StudyError, resolved
 from jobs.contract.files import write_atomically
 from jobs.contract.folder import read_trial
 from jobs.contract.outcome import FORMAT, Outcome, UnreadableOutcome, read_outcome
@@ -80,7 +80,7 @@ def bring(source: Path, results: Path | None, examine: Examine) -> Brought:
         try:
             home = source if source.is_dir() else _unpacked(source, Path(scratch))
             _only_plain_files(home)
-            study = study_file.stored(home)
+            study = file.stored(home)
             arrivals, left, refused = _look_through(home, examine)
             target = results or Path("results", study.slug)
             if target.resolve() == home.resolve():
@@ -297,7 +297,7 @@ def _plan(home: Path, study: Study, arrivals: Sequence[Arrival]) -> Plan:
 
 def _grow(folder: ResultsFolder, study: Study, plan: Plan) -> None:
     """Let the folder's study and plan take in what comes; they are made if there are none."""
-    own = study_file.stored(folder.path) if (folder.path / "study.yaml").exists() else study
+    own = file.stored(folder.path) if (folder.path / "study.yaml").exists() else study
     if (grown := _grown(own, study)) != own or own is study:
         folder.write_study(grown)
     old = _read_plan(folder.path / "plan.json")
@@ -313,7 +313,7 @@ def _grown(own: Study, more: Study) -> Study:
             if name in place:
                 place[name] = _union(place[name], adding[name])
     content["batch"] |= {k: v for k, v in adds["batch"].items() if content["batch"][k] is None}
-    return study_file.check(content)
+    return file.check(content)
 
 
 def _union(own: Any, more: Any) -> Any:

@@ -24,7 +24,7 @@ from cluster.slurm_options import size_of
 from cluster.slurm_queue import JobState
 from cluster.slurm_refusal import refused
 from cluster.slurm_verdict import step_verdict
-from cluster.study import StudyError
+from cluster.study.schema import StudyError
 from jobs.contract.catalog import STRATEGIES, missing
 from jobs.contract.exits import Status, read_exits
 from jobs.contract.files import TRIAL, RankExit, look_afresh

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.launcher import State
-from cluster.study import StudyError
+from cluster.study.schema import StudyError
 from jobs.contract.outcome import UnreadableOutcome, read_outcome
 
 

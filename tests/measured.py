@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.folder import ResultsFolder
-from cluster.study import Study, grid
+from cluster.study.grid import grid
+from cluster.study.schema import Study
 from jobs.contract.folder import append_steps, write_trial
 from jobs.contract.outcome import conclude, now
 from jobs.contract.report import RankReport, write_rank_report

@@ -19,7 +19,7 @@ import scaling_notebook
 from analysis.claims import judge
 from analysis.load import load
 from cluster import importing
-from cluster.study import StudyError
+from cluster.study.schema import StudyError
 from scaling import examine
 from tests.warm.forges import lead, warm
 

@@ -13,11 +13,11 @@ from typing import Any
 import psutil
 import yaml
 
-from cluster import study_file
 from cluster.driver import Plan, Summary, plan, run
 from cluster.folder import ResultsFolder
 from cluster.launcher import Launch
 from cluster.slurm_cluster import SlurmLauncher
+from cluster.study import file
 from jobs.contract.files import rank_file
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import Outcome, read_outcome
@@ -58,7 +58,7 @@ class Watched:
 
 
 def planned(results: Path, **change: Any) -> tuple[Plan, SlurmLauncher]:
-    study = study_file.check(STUDY | change)
+    study = file.check(STUDY | change)
     launcher = SlurmLauncher(study.launcher.options, results)
     return plan(study, launcher), launcher
 

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import study_file
 from cluster.driver import RETRIES, Cancelled, Plan, Summary, plan, run, schedule
 from cluster.folder import ResultsFolder
 from cluster.launcher import Launch
 from cluster.local import LocalLauncher
-from cluster.study import StudyError, grid
+from cluster.study import file
+from cluster.study.grid import grid
+from cluster.study.schema import StudyError
 from jobs.contract import exits, report
 from jobs.contract import folder as contract_folder
 from jobs.contract import outcome as results
@@ -120,7 +121,7 @@ def drive(
     failing: frozenset[str] = frozenset(),
     ends: dict[str, list[exits.Status]] | None = None,
 ) -> tuple[Summary, ResultsFolder, Plan, list[str]]:
-    study = study_file.check(STUDY | (change or {}))
+    study = file.check(STUDY | (change or {}))
     launcher = Instant(study.launcher.options, results_at)
     launcher.failing, launcher.ends = failing, ends or {}
     planned = plan(study, launcher)
@@ -135,7 +136,7 @@ def drive(
 
 
 def test_launches_are_random_but_whole_rounds_follow_each_other() -> None:
-    points = grid(study_file.check(STUDY | {"batch": {"global": 8}, "workers": [1, 2, 4, 8]}), 8).points
+    points = grid(file.check(STUDY | {"batch": {"global": 8}, "workers": [1, 2, 4, 8]}), 8).points
     trials = schedule(points, range(4), seed=0)
     rounds = [[t.point for t in trials[i : i + len(points)]] for i in range(0, len(trials), len(points))]
     assert all(sorted(r) == sorted(rounds[0]) for r in rounds)
@@ -310,7 +311,7 @@ def test_a_second_driver_on_the_same_folder_is_refused(slow_study: Path, tmp_pat
 
 
 def test_a_real_trial_of_each_point_is_ordered_as_launched(tmp_path: Path) -> None:
-    study = study_file.check(STUDY | {"repeats": {"min": 1}})
+    study = file.check(STUDY | {"repeats": {"min": 1}})
     launcher = LocalLauncher(study.launcher.options, tmp_path)
     planned = plan(study, launcher)
     folder = ResultsFolder(tmp_path)
@@ -330,7 +331,7 @@ def test_trials_of_a_point_are_named_alike() -> None:
 
 
 def test_every_launch_that_was_lost_is_tried_again_so_and_so_often(tmp_path: Path) -> None:
-    study = study_file.check(STUDY)
+    study = file.check(STUDY)
     points = plan(study, Instant(study.launcher.options, tmp_path)).grid.points
     ids = [trial.id for trial in schedule(points, range(2), study.seed)]
     ends: dict[str, list[exits.Status]] = {trial_id: ["lost"] * RETRIES for trial_id in ids}

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from analysis.claims import judge
 from analysis.load import load
-from cluster import archive, importing, status, study_file
+from cluster import archive, importing, status
 from cluster.folder import InUse, ResultsFolder
-from cluster.study import StudyError
+from cluster.study import file
+from cluster.study.schema import StudyError
 from scaling import examine
 from tests import measured
 from tests.test_front_door import scaling
@@ -74,7 +75,7 @@ def test_launches_of_another_kind_add_to_a_study_that_is_there(elsewhere: Path, 
     assert bring(elsewhere, here).launches == {"torch": 3, "tf": 3}
     after = content(here)
     assert all(after[name] == data for name, data in before.items() if name.startswith("trials"))
-    study = study_file.stored(here)
+    study = file.stored(here)
     assert (study.strategies, study.scaling) == (["torch", "tf"], ["weak", "strong"])
     assert (study.batch.global_, study.batch.per_worker) == (8, 16)
     assert [s.ok for s in status.status(here)] == [3, 3, 3]
@@ -202,7 +203,7 @@ def test_a_folder_in_use_and_the_folder_itself_are_refused(elsewhere: Path, tmp_
     assert "is the folder itself" in refused(elsewhere, elsewhere)
     bring(elsewhere, tmp_path / "here")
     driver = ResultsFolder(tmp_path / "here")
-    driver.open(study_file.stored(elsewhere))
+    driver.open(file.stored(elsewhere))
     try:
         with pytest.raises(InUse):
             bring(elsewhere, tmp_path / "here")

@@ -27,8 +27,8 @@ import yaml
 from cluster import ray_cluster, ray_rank
 from cluster.driver import plan
 from cluster.ray_cluster import RayLauncher
-from cluster.study import StudyError
-from cluster.study_file import check
+from cluster.study.file import check
+from cluster.study.schema import StudyError
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.outcome import Outcome, read_outcome
 from jobs.contract.parts import Steps

@@ -11,8 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from cluster import study_file
 from cluster.ray_options import parse
+from cluster.study import file
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 STUDIES = CLUSTER.parent / "studies"
@@ -144,6 +144,6 @@ def test_the_manifest_is_for_the_ray_that_is_installed() -> None:
 
 
 def test_the_study_for_ray_is_a_study() -> None:
-    study = study_file.parse(STUDIES / "ray.yaml")
+    study = file.parse(STUDIES / "ray.yaml")
     assert study.launcher.kind == "ray"
     assert parse(study.launcher.options).shared_results

@@ -25,8 +25,8 @@ from cluster.ray_options import parse
 from cluster.ray_rank import NICENESS, Rank, found_here, look
 from cluster.ray_reaper import end_after
 from cluster.ray_trial import NODE_FILE, RANK_FILE, Lost, TrialOnRay, Unfit, places
-from cluster.study import StudyError
-from cluster.study_file import check
+from cluster.study.file import check
+from cluster.study.schema import StudyError
 from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.folder import write_trial
 from jobs.machine.cores import claim

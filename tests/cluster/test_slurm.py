@@ -24,7 +24,7 @@ from cluster import slurm_cluster as launching
 from cluster import slurm_queue
 from cluster.launcher import Launch
 from cluster.slurm_cluster import SlurmLauncher
-from cluster.study import StudyError
+from cluster.study.schema import StudyError
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import read_outcome
 from jobs.contract.parts import Steps

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cluster import ray_slurm, slurm_cluster, slurm_options, slurm_queue, study_file
+from cluster import ray_slurm, slurm_cluster, slurm_options, slurm_queue
 from cluster.launcher import Launch, OptionsError
 from cluster.slurm_cluster import SlurmLauncher
 from cluster.slurm_job import JobFolder, Planned
 from cluster.slurm_options import Size, parse, seconds_of, size_of
 from cluster.slurm_queue import JobState
 from cluster.slurm_rank import place_of, tasks_per_node
+from cluster.study import file
 from jobs.contract.environment import RankEnvironment, RendezvousError
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import read_outcome
@@ -217,7 +218,7 @@ def test_a_time_in_a_study_file_is_not_a_number_to_the_base_of_sixty(tmp_path: P
     path.write_text(
         "name: x\nstrategies: [torch]\nscaling: [strong]\nbatch: {global: 4}\nlauncher: {kind: slurm, time: 1:30:00}\n"
     )
-    assert study_file.parse(path).launcher.options == {"time": "1:30:00"}
+    assert file.parse(path).launcher.options == {"time": "1:30:00"}
 
 
 def test_options_that_leave_a_job_where_it_is_found_are_taken_as_they_are() -> None:

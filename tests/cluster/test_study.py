@@ -11,8 +11,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster import study_file
-from cluster.study import Study, StudyError, grid, json_schema, resolved
+from cluster.study import file
+from cluster.study.grid import grid
+from cluster.study.schema import Study, StudyError, json_schema, resolved
 from jobs.contract.catalog import STRATEGIES
 
 GOOD: dict[str, Any] = {
@@ -25,12 +26,12 @@ STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
 
 def faults(change: dict[str, Any]) -> list[str]:
     with pytest.raises(StudyError) as caught:
-        study_file.check(GOOD | change)
+        file.check(GOOD | change)
     return caught.value.faults
 
 
 def points(change: dict[str, Any], largest: int = 4) -> list[tuple[str, int, int]]:
-    found = grid(study_file.check(GOOD | change), largest).points
+    found = grid(file.check(GOOD | change), largest).points
     return [(p.strategy, p.workers, p.global_batch) for p in found]
 
 
@@ -57,7 +58,7 @@ def test_auto_is_powers_of_two_and_all_cores_as_far_as_they_divide_the_batch() -
 
 
 def test_a_list_of_a_factor_multiplies_the_grid_and_pytorch_has_one_step_per_call() -> None:
-    study = study_file.check(
+    study = file.check(
         GOOD | {"strategies": ["torch", "tf"], "precision": ["float32", "float64"], "steps_per_call": [1, 5]}
     )
     found = [(p.strategy, p.precision, p.steps_per_call) for p in grid(study, 1).points]
@@ -68,7 +69,7 @@ def test_a_list_of_a_factor_multiplies_the_grid_and_pytorch_has_one_step_per_cal
 def test_devices_and_learning_rate_rules_multiply_the_grid() -> None:
     """Combinations that cannot be are left out, and only those."""
     asked = {"strategies": ["torch", "tf"], "precision": ["float32", "tf32"], "layout": ["default", "channels-last"]}
-    study = study_file.check(GOOD | asked | {"resources": {"gpus_per_worker": [0, 1]}})
+    study = file.check(GOOD | asked | {"resources": {"gpus_per_worker": [0, 1]}})
     found = grid(study, 1)
     combinations = [(p.strategy, p.precision, p.layout, p.gpus_per_worker) for p in found.points]
     assert len(set(combinations)) == len(combinations) == 6 + 3
@@ -79,19 +80,19 @@ def test_devices_and_learning_rate_rules_multiply_the_grid() -> None:
         "torch with precision tf32",
     ]
     with pytest.raises(StudyError, match="torch with precision tf32: is a mode of NVIDIA GPUs"):
-        grid(study_file.check(GOOD | {"precision": "tf32"}), 1)
+        grid(file.check(GOOD | {"precision": "tf32"}), 1)
 
 
 def test_a_learning_rate_rule_refers_to_one_workers_batch_unless_told() -> None:
     asked = GOOD | {"learning_rate_rule": ["none", "linear"], "workers": [1, 2]}
-    found = grid(study_file.check(asked), 2).points
+    found = grid(file.check(asked), 2).points
     assert {(p.learning_rate_rule, p.reference_batch) for p in found} == {("none", None), ("linear", 64)}
     told = asked | {"batch": {"global": 64, "per_worker": 64, "reference": 256}}
-    assert {p.reference_batch for p in grid(study_file.check(told), 2).points} == {None, 256}
+    assert {p.reference_batch for p in grid(file.check(told), 2).points} == {None, 256}
 
 
 def test_what_is_left_out_is_said_once() -> None:
-    notes = grid(study_file.check(GOOD | {"strategies": ["torch", "tf-mirrored"], "workers": [1, 2, 4]}), 4).left_out
+    notes = grid(file.check(GOOD | {"strategies": ["torch", "tf-mirrored"], "workers": [1, 2, 4]}), 4).left_out
     assert len(notes) == 2
     assert "tf-mirrored: no speedup over plain tf" in notes[0]
     assert "torch at more than 1 worker" in notes[1]
@@ -99,7 +100,7 @@ def test_what_is_left_out_is_said_once() -> None:
 
 def test_a_global_batch_that_does_not_divide_names_the_worker_count() -> None:
     with pytest.raises(StudyError) as caught:
-        grid(study_file.check(GOOD | {"workers": [1, 3, 5]}), 8)
+        grid(file.check(GOOD | {"workers": [1, 3, 5]}), 8)
     assert caught.value.faults == [
         "batch.global: 64 is not divisible by 3 workers",
         "batch.global: 64 is not divisible by 5 workers",
@@ -166,7 +167,7 @@ def test_a_file_that_is_no_study_is_one_line(content: bytes, said: str, tmp_path
     path = tmp_path / "s.yaml"
     path.write_bytes(content)
     with pytest.raises(StudyError) as caught:
-        study_file.parse(path)
+        file.parse(path)
     assert len(caught.value.faults) == 1
     assert said in caught.value.faults[0]
     assert str(path) in caught.value.faults[0]
@@ -174,9 +175,9 @@ def test_a_file_that_is_no_study_is_one_line(content: bytes, said: str, tmp_path
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="No such file"):
-        study_file.parse(tmp_path / "none.yaml")
+        file.parse(tmp_path / "none.yaml")
     with pytest.raises(StudyError, match="Is a directory"):
-        study_file.parse(tmp_path)
+        file.parse(tmp_path)
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -198,7 +199,7 @@ VALUES = (
 @given(change=st.dictionaries(KEYS | st.text(max_size=6), VALUES, max_size=4), largest=st.integers(1, 64))
 def test_whatever_a_study_says_it_is_valid_or_its_faults_are_lines(change: dict[str, Any], largest: int) -> None:
     try:
-        study = study_file.check(GOOD | change)
+        study = file.check(GOOD | change)
         found = grid(study, largest)
     except StudyError as error:
         assert error.faults
@@ -215,7 +216,7 @@ def test_whatever_bytes_a_file_holds_no_traceback_comes_out(content: bytes, tmp_
     path = tmp_path / "s.yaml"
     path.write_bytes(content)
     try:
-        study_file.parse(path)
+        file.parse(path)
     except StudyError as error:
         assert all(fault and "\n" not in fault for fault in error.faults)
 
@@ -234,9 +235,9 @@ def test_the_schema_takes_the_studies_we_ship_and_names_a_wrong_key() -> None:
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.name)
 def test_the_studies_we_ship_are_valid(path: Path) -> None:
-    assert grid(study_file.parse(path), 2).points
+    assert grid(file.parse(path), 2).points
 
 
 def test_a_name_becomes_a_harmless_folder() -> None:
-    assert study_file.check(GOOD | {"name": "../../<script> $(x)"}).slug == "script-x"
-    assert study_file.check(GOOD | {"name": "日本"}).slug == "study"
+    assert file.check(GOOD | {"name": "../../<script> $(x)"}).slug == "script-x"
+    assert file.check(GOOD | {"name": "日本"}).slug == "study"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from cluster import study_file
-from cluster.study import grid
+from cluster.study import file
+from cluster.study.grid import grid
 from jobs.contract.folder import read_trial, write_trial
 from jobs.contract.trial import Trial
 from tests.kept import files
@@ -145,7 +145,7 @@ def chosen() -> Iterator[Content]:
 
 def points(study: Path) -> tuple[int, list[Trial]]:
     """The points of a shipped study, and the number of workers that fit where it is expanded."""
-    parsed = study_file.parse(study)
+    parsed = file.parse(study)
     fits = TPU_CORES if parsed.resources.tpu == "real" else CORES
     return fits, grid(parsed, fits).points
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import scaling
-from cluster import study_file
-from cluster.study import StudyError, grid
+from cluster.study import file
+from cluster.study.grid import grid
+from cluster.study.schema import StudyError
 from tests.kept import files
 
 SAID = files.WRONG / "said.txt"
@@ -20,7 +21,7 @@ def studies() -> list[Path]:
 def said(study: Path) -> list[str]:
     """A line for each fault, as `scaling run` writes them to stderr; none if nothing is wrong."""
     try:
-        parsed = study_file.parse(study)
+        parsed = file.parse(study)
         scaling._launcher(parsed, Path("results"))
         grid(parsed, CORES)
     except StudyError as error:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster import study_file
 from cluster.driver import plan
 from cluster.local import LocalLauncher
-from cluster.study import StudyError
+from cluster.study import file
+from cluster.study.schema import StudyError
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
 from jobs.machine import tpu
@@ -118,18 +118,16 @@ class Eight(LocalLauncher):
 
 def test_workers_are_the_tpus_cores(tmp_path: Path) -> None:
     eight = Eight({"oversubscribe": True}, tmp_path)
-    points = plan(study_file.check(STUDY), eight).grid.points
+    points = plan(file.check(STUDY), eight).grid.points
     assert [p.workers for p in points if p.strategy == "tf-tpu"] == [1, 2, 4, 8]
     assert {p.tpu for p in points} == {"real"}
     with pytest.raises(StudyError, match="workers: 16 are more than the 8 cores the TPU has"):
-        plan(study_file.check(STUDY | {"workers": [1, 16]}), eight)
+        plan(file.check(STUDY | {"workers": [1, 16]}), eight)
 
 
 def test_pytorch_xla_is_planned_on_one_device_and_on_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Eight, "unavailable", lambda *_: None)
-    planned = plan(
-        study_file.check(STUDY | {"strategies": ["jax", "torch-xla"]}), Eight({"oversubscribe": True}, tmp_path)
-    )
+    planned = plan(file.check(STUDY | {"strategies": ["jax", "torch-xla"]}), Eight({"oversubscribe": True}, tmp_path))
     assert [p.workers for p in planned.grid.points if p.strategy == "torch-xla"] == [1, 8]
     assert (
         "torch-xla at 4 workers: PyTorch/XLA's mesh spans all 8 devices there are; it runs on 1 or 8" in planned.notes()
@@ -143,7 +141,7 @@ class Without(LocalLauncher):
 
 def test_a_study_of_a_tpu_is_refused_where_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"resources.tpu: no TPU can be used here \(none found\); `emulated` lets"):
-        plan(study_file.check(STUDY), Without({}, tmp_path))
+        plan(file.check(STUDY), Without({}, tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 
 from analysis.accuracy import times
 from analysis.load import load
-from cluster import study_file
 from cluster.folder import ResultsFolder
+from cluster.study import file
 from jobs.contract.files import rank_file
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
@@ -70,7 +70,7 @@ def test_the_analysis_finds_the_time_that_was_measured(reached: Done, tmp_path: 
     content: dict[str, Any] = {"name": "accuracy", "strategies": ["torch"], "workers": [1], "scaling": ["strong"]}
     content |= {"batch": {"global": 64}, "steps": STEPS.model_dump(), "until_accuracy": 0.85}
     folder = ResultsFolder(tmp_path)
-    folder.open(study_file.check(content))
+    folder.open(file.check(content))
     folder.close()
     shutil.copytree(reached.folder, tmp_path / "trials" / reached.folder.name)
     (row,) = times(load(tmp_path)).filter(scaling="strong").to_dicts()

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cluster.study import LauncherOptions, Study, StudyError
+from cluster.study.schema import LauncherOptions, Study, StudyError
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.outcome import FORMAT
 
