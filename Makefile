@@ -26,7 +26,7 @@ help:
 	@echo "make clean    remove .venv and caches (results stay)"
 
 setup: $(READY)
-	@$(BIN)/python -m cluster.horovod_build
+	@$(BIN)/python -m cluster.horovod.build
 
 $(READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
@@ -50,7 +50,7 @@ $(READY):
 	@touch $@
 
 horovod: $(READY)
-	@$(BIN)/python -m cluster.horovod_build --again
+	@$(BIN)/python -m cluster.horovod.build --again
 
 study: setup
 	@$(BIN)/scaling run studies/quick.yaml

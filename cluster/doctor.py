@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster import horovod_build, horovod_nccl
+from cluster.horovod import installed, nccl
 from jobs.contract.catalog import STRATEGIES, missing
 from jobs.machine.cores import allowed_cores, cgroup_quota
 from jobs.machine.provenance import cpu_model
@@ -104,14 +104,14 @@ def _strategies(name: str) -> Finding:
 
 
 def _why_not(strategy: str) -> str | None:
-    return missing(strategy) or (horovod_build.why_not() if "horovod" in STRATEGIES[strategy].needs else None)
+    return missing(strategy) or (installed.why_not() if "horovod" in STRATEGIES[strategy].needs else None)
 
 
 def _pytorch(name: str) -> Finding:
     version = _version("torch")
     if version is None:
         return Finding(name, False, "not installed", SETUP)
-    return Finding(name, True, f"{version}, built for {'CUDA' if horovod_nccl.torch_has_cuda() else 'CPUs'}")
+    return Finding(name, True, f"{version}, built for {'CUDA' if nccl.torch_has_cuda() else 'CPUs'}")
 
 
 def _tensorflow(name: str) -> Finding:
@@ -133,11 +133,11 @@ def _jax(name: str) -> Finding:
 
 
 def _horovod(name: str) -> Finding:
-    why = horovod_build.why_not()
+    why = installed.why_not()
     if why is not None:
         ready = any(map(shutil.which, COMPILERS)) and shutil.which("make")
         return Finding(name, False, why, SETUP if ready else f"{COMPILER} && {SETUP}")
-    built = horovod_build.built_with() or built_by_libraries()
+    built = installed.built_with() or built_by_libraries()
     parts = ", ".join(part if has else f"no {part}" for part, has in built.items())
     return Finding(name, True, f"{_version('horovod')}: {parts}")
 
@@ -202,7 +202,7 @@ def _gpus(name: str) -> Finding:
     finally:
         pynvml.nvmlShutdown()
     says = f"{', '.join(names)} (driver {driver})" if names else "none found"
-    if names and not horovod_nccl.torch_has_cuda():
+    if names and not nccl.torch_has_cuda():
         return Finding(name, False, f"{says}, but PyTorch here is built for CPUs", f"{SETUP} EXTRA=gpu")
     return Finding(name, True if names else None, says)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cluster import horovod_build
+from cluster.horovod import installed
 from jobs.contract.catalog import STRATEGIES, absent
 from jobs.contract.trial import Trial
 
@@ -107,7 +107,7 @@ def lacking(trial: Trial) -> str | None:
     """What this environment lacks for the trial though it has its strategy: NCCL for Horovod on GPUs, JAX's
     plugin for them, what another way to execute or to read asks for; None if nothing."""
     if trial.gpus_per_worker and "horovod" in STRATEGIES[trial.strategy].needs:
-        return horovod_build.why_not_on_gpus()
+        return installed.why_not_on_gpus()
     if trial.gpus_per_worker and STRATEGIES[trial.strategy].framework == "JAX":
         return absent(("jax_cuda13_plugin",), "`make setup EXTRA=gpu` installs it")
     if trial.source == "tfrecord":

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cluster import horovod_build, interpreters
+from cluster import interpreters
+from cluster.horovod import installed
 from cluster.launcher import Launch, OptionsError, State, lacking
 from jobs.contract.catalog import STRATEGIES, missing
 from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
@@ -95,7 +96,7 @@ class LocalLauncher:
     def unavailable(self, strategy: str) -> str | None:
         if strategy in self._python:
             return interpreters.missing(self._python[strategy], strategy)
-        if "horovod" in STRATEGIES[strategy].needs and (why := horovod_build.why_not()):
+        if "horovod" in STRATEGIES[strategy].needs and (why := installed.why_not()):
             return why
         return missing(strategy)
 

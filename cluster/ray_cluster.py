@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import horovod_build
 from cluster.folder import LOOK
+from cluster.horovod import installed
 from cluster.launcher import Launch, OptionsError, State, lacking
 from cluster.ray_capacity import Need, Node, what_there_is
 from cluster.ray_child import CLOSE_SECONDS, Child
@@ -84,7 +84,7 @@ class RayLauncher:
         raise TpuError("this launcher has no TPUs; take launcher.kind local")
 
     def unavailable(self, strategy: str) -> str | None:
-        if "horovod" in STRATEGIES[strategy].needs and (why := horovod_build.why_not()):
+        if "horovod" in STRATEGIES[strategy].needs and (why := installed.why_not()):
             return why
         return missing(strategy)
 

@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cluster import horovod_build, slurm_options, slurm_queue
+from cluster import slurm_options, slurm_queue
+from cluster.horovod import installed
 from cluster.launcher import Launch, State, lacking
 from cluster.slurm_job import JobFolder, Planned, begun, beside_another
 from cluster.slurm_options import size_of
@@ -76,7 +77,7 @@ class SlurmLauncher:
     def unavailable(self, strategy: str) -> str | None:
         if self._options.container_image or self._options.python:
             return None  # another environment than this one: the ranks will say what it lacks
-        if "horovod" in STRATEGIES[strategy].needs and (why := horovod_build.why_not()):
+        if "horovod" in STRATEGIES[strategy].needs and (why := installed.why_not()):
             return why
         return missing(strategy)
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 
-from cluster.horovod_build import why_not
+from cluster.horovod.installed import why_not
 from jobs.machine import gpus
 from tests.cluster import practice
 

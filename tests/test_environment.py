@@ -16,7 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cluster import horovod_source
+from cluster.horovod import source
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -78,9 +78,9 @@ def test_what_horovod_asks_for_is_installed_with_the_frameworks(extra: str) -> N
 
 
 def test_the_horovod_that_is_named_is_the_one_that_is_built() -> None:
-    for file in ("pyproject.toml", "cluster/horovod_build.py", "cluster/horovod_source.py"):
+    for file in ("pyproject.toml", "cluster/horovod/build.py", "cluster/horovod/source.py"):
         named = set(re.findall(r"\b0\.28\.\d+\b", (ROOT / file).read_text()))
-        assert named == {horovod_source.VERSION}
+        assert named == {source.VERSION}
 
 
 def test_conda_installs_the_same() -> None:
@@ -104,7 +104,7 @@ def test_make_installs_from_the_constraints_and_torch_first(tmp_path: Path) -> N
     installs = re.findall(r"-m pip .*install (.*)", said)
     assert all("-c constraints.txt" in line for line in installs)
     assert [line.split()[-1] for line in installs] == ["wheel", "torch", '".[cpu,dev]"']
-    assert said.splitlines()[-1].endswith("-m cluster.horovod_build")
+    assert said.splitlines()[-1].endswith("-m cluster.horovod.build")
 
 
 def test_make_does_nothing_twice_but_again_when_a_pin_or_the_extra_changes(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from cluster import horovod_build
+from cluster.horovod import installed
 from cluster.local import LocalLauncher
 from cluster.slurm_cluster import SlurmLauncher
 from jobs.contract.parts import Steps
@@ -101,7 +101,7 @@ def test_a_gpu_trial_where_there_is_none_fails_and_says_so(tmp_path: Path, monke
 def test_horovod_without_nccl_is_left_out_on_gpus_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = trial(strategy="torch-horovod")
     for nccl in (False, True):
-        monkeypatch.setattr(horovod_build, "built_with", lambda nccl=nccl: {"NCCL": nccl})
+        monkeypatch.setattr(installed, "built_with", lambda nccl=nccl: {"NCCL": nccl})
         for launcher in (LocalLauncher({}, tmp_path), SlurmLauncher({"tasks_per_node": 2}, tmp_path)):
             said = launcher.unfit(asked)
             assert said is None if nccl else str(said).startswith("Horovod was built here without NCCL")

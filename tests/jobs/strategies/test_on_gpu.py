@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from analysis import trial_folder
-from cluster import horovod_nccl
+from cluster.horovod import nccl
 from cluster.launcher import lacking
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.parts import Steps
@@ -21,7 +21,7 @@ from tests.running import Done, launch
 
 VISIBLE = gpus.visible(os.environ)
 STEPS = Steps(warmup=10, measured=40, compute_only=5)
-FRAMEWORKS_WITHOUT = [] if horovod_nccl.torch_has_cuda() else ["PyTorch is built for CPUs (make setup EXTRA=gpu)"]
+FRAMEWORKS_WITHOUT = [] if nccl.torch_has_cuda() else ["PyTorch is built for CPUs (make setup EXTRA=gpu)"]
 
 pytestmark = [
     pytest.mark.gpu,

@@ -1,4 +1,4 @@
-"""Build Horovod for this environment, once: `python -m cluster.horovod_build`.
+"""Build Horovod for this environment, once: `python -m cluster.horovod.build`.
 
 Horovod's last release (0.28.1, 2023) does not build against current PyTorch and TensorFlow as it is;
 a few small changes to its released source make it. The wheel is kept in the user's cache, keyed by
@@ -22,16 +22,15 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
-from cluster import horovod_nccl
-from cluster.horovod_source import RELEASE, VERSION, BuildError, last_line, patch, pip, pip_command, unpack
+from cluster.horovod import nccl as horovod_nccl
+from cluster.horovod.installed import AGAIN, FRAMEWORKS, package, read_record, why_not, write_record
+from cluster.horovod.source import RELEASE, VERSION, BuildError, last_line, patch, pip, pip_command, unpack
 from jobs.machine.cores import allowed_cores
 
-FRAMEWORKS = {"torch": ("torch",), "tensorflow": ("tensorflow", "tensorflow-cpu")}  # module ─▶ its packages
-AGAIN = "`make horovod` tries again"
 BYTES_PER_JOB = 2 << 30  # what one compiler takes for TensorFlow's headers
+
 
 # Said by Horovod itself, in a process of its own: proof that what was built also loads.
 ASK = """
@@ -50,37 +49,6 @@ class Tools:
     nccl: horovod_nccl.Nccl | None
 
 
-def why_not() -> str | None:
-    """Why Horovod cannot be used in this environment, in one line; None if it can. Imports no framework."""
-    spec = importlib.util.find_spec("horovod")
-    if spec is None or not spec.submodule_search_locations:
-        reason = _read_record().get("reason")
-        return str(reason) if reason else "Horovod is not installed here; `make setup` builds it"
-    try:
-        text = Path(spec.submodule_search_locations[0], "metadata.json").read_text(encoding="utf-8")
-        built = json.loads(text)
-    except (OSError, ValueError):
-        return "Horovod was installed without its native libraries; `make setup` builds it"
-    for key, module in (("pytorch", "torch"), ("tensorflow", "tensorflow")):
-        then, now = str(built.get(key, "none")).split("+")[0], _package(module)[1].split("+")[0]
-        if now not in ("none", then):
-            return f"Horovod was built against {module} {then}, and {now} is installed; `make setup` builds it again"
-    return None
-
-
-def built_with() -> dict[str, bool]:
-    """What the installed Horovod said of itself when it was installed here; empty if it was not asked."""
-    said = _read_record().get("built_with")
-    return said if isinstance(said, dict) else {}
-
-
-def why_not_on_gpus() -> str | None:
-    """Why the installed Horovod cannot sum what is on GPUs, in one line; None if it can."""
-    if built_with().get("NCCL"):
-        return None
-    return "Horovod was built here without NCCL; with nvcc and NCCL in the system, `make horovod` adds it"
-
-
 def main(arguments: list[str]) -> int:
     """Install Horovod from the cached wheel, building it first where there is none.
 
@@ -90,7 +58,7 @@ def main(arguments: list[str]) -> int:
     in_ci = os.environ.get("CI") == "true"
     key = None
     try:
-        record = {} if "--again" in arguments else _read_record()
+        record = {} if "--again" in arguments else read_record()
         if record.get("release") == RELEASE and why_not() is None:
             return 0
         tools = _tools()
@@ -99,10 +67,10 @@ def main(arguments: list[str]) -> int:
             raise BuildError(str(record["reason"]))
         built_with = _install(tools)
     except (BuildError, OSError, tarfile.TarError) as error:
-        _write_record({"key": key, "reason": str(error)})
+        write_record({"key": key, "reason": str(error)})
         print(f"Horovod's strategies will be missing: {error}", file=sys.stderr)
         return 1 if in_ci else 0
-    _write_record({"key": key, "release": RELEASE, "built_with": built_with})
+    write_record({"key": key, "release": RELEASE, "built_with": built_with})
     return 0
 
 
@@ -264,43 +232,16 @@ def _key(tools: Tools) -> str:
     """What a built wheel depends on, as a folder's name."""
     command = [tools.compiler, "-dumpfullversion", "-dumpversion"]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    frameworks = "-".join("".join(_package(module)) for module in FRAMEWORKS)
+    frameworks = "-".join("".join(package(module)) for module in FRAMEWORKS)
     python = f"cp{sys.version_info.major}{sys.version_info.minor}-{platform.system().lower()}-{platform.machine()}"
     kind = "cpu" if tools.nccl is None else f"nccl-cuda{tools.nccl.cuda_version}"
     compiler = f"{Path(tools.compiler).resolve().name}-{said or 'unknown'}"
     return f"{RELEASE}-{frameworks}-{python}-{kind}-{compiler}"
 
 
-def _package(module: str) -> tuple[str, str]:
-    """The package that provides a framework's module, and its version; "none" if none is installed."""
-    for package in FRAMEWORKS[module]:
-        try:
-            return package, metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return module, "none"
-
-
 def _cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base, "scaling", "horovod")
-
-
-def _record() -> Path:
-    return Path(sys.prefix, "share", "scaling", "horovod.json")
-
-
-def _read_record() -> dict[str, object]:
-    try:
-        content = json.loads(_record().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _write_record(content: dict[str, object]) -> None:
-    _record().parent.mkdir(parents=True, exist_ok=True)
-    _record().write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

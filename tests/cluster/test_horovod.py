@@ -18,11 +18,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster import doctor, horovod_build, horovod_nccl, horovod_source
+from cluster import doctor
+from cluster.horovod import build as horovod_build
+from cluster.horovod import installed, nccl, source
 from tests.running import until
 
 ROOT = Path(__file__).parents[2]
-BUILD = ["-m", "cluster.horovod_build"]
+BUILD = ["-m", "cluster.horovod.build"]
 CHANGED = (
     "CMakeLists.txt",
     "horovod/torch/CMakeLists.txt",
@@ -35,8 +37,8 @@ CHANGED = (
 @pytest.fixture(scope="module")
 def archive() -> Path:
     try:
-        return horovod_source.archive(horovod_build._cache())
-    except horovod_source.BuildError as error:
+        return source.archive(horovod_build._cache())
+    except source.BuildError as error:
         pytest.skip(f"Horovod's release cannot be had: {error}")
 
 
@@ -45,8 +47,8 @@ def release(archive: Path, tmp_path: Path) -> Path:
     """The files of the real release that are changed."""
     with tarfile.open(archive) as packed:
         for name in CHANGED:
-            packed.extract(f"horovod-{horovod_source.VERSION}/{name}", tmp_path, filter="data")
-    return tmp_path / f"horovod-{horovod_source.VERSION}"
+            packed.extract(f"horovod-{source.VERSION}/{name}", tmp_path, filter="data")
+    return tmp_path / f"horovod-{source.VERSION}"
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def keep(archive: Path, cache: Path) -> Path:
 @pytest.mark.parametrize("cpu_only", [True, False])
 def test_the_changes_to_the_release_are_those_that_are_meant(cpu_only: bool, release: Path) -> None:
     before = {name: (release / name).read_text().splitlines() for name in CHANGED}
-    horovod_source.patch(release, cpu_only=cpu_only)
+    source.patch(release, cpu_only=cpu_only)
     gone, new = {}, {}
     for name in CHANGED:
         after = (release / name).read_text().splitlines()
@@ -103,9 +105,9 @@ def test_the_changes_to_the_release_are_those_that_are_meant(cpu_only: bool, rel
 
 
 def test_a_release_that_is_not_the_known_one_is_refused(release: Path) -> None:
-    horovod_source.patch(release, cpu_only=False)
-    with pytest.raises(horovod_source.BuildError, match=r"CMakeLists.txt: .* was found 0 times, not once"):
-        horovod_source.patch(release, cpu_only=False)
+    source.patch(release, cpu_only=False)
+    with pytest.raises(source.BuildError, match=r"CMakeLists.txt: .* was found 0 times, not once"):
+        source.patch(release, cpu_only=False)
 
 
 def test_an_archive_that_is_not_the_released_one_is_not_used(archive: Path, tmp_path: Path) -> None:
@@ -113,8 +115,8 @@ def test_an_archive_that_is_not_the_released_one_is_not_used(archive: Path, tmp_
     cut = tmp_path / archive.name
     cut.write_bytes(archive.read_bytes()[:1000])
     try:
-        assert horovod_source.archive(tmp_path).read_bytes() == archive.read_bytes()
-    except horovod_source.BuildError as error:  # no package index can be reached
+        assert source.archive(tmp_path).read_bytes() == archive.read_bytes()
+    except source.BuildError as error:  # no package index can be reached
         assert "pip download failed" in str(error)
         assert not cut.exists()
 
@@ -128,7 +130,7 @@ def test_without_a_compiler_set_up_goes_on_and_says_why_but_ci_fails(ci: str, co
     assert done.returncode == code
     assert done.stderr.count("\n") == 1
     assert "no C++ compiler was found; `sudo apt-get install g++ make`" in done.stderr
-    ask = "from cluster.horovod_build import why_not; print(why_not())"
+    ask = "from cluster.horovod.build import why_not; print(why_not())"
     environment = {"PYTHONPATH": str(ROOT)}
     said = subprocess.run([python, "-c", ask], env=environment, capture_output=True, text=True, check=True)
     assert said.stdout.startswith("no C++ compiler was found")
@@ -219,16 +221,16 @@ def test_cuda_is_taken_from_where_its_headers_are(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PATH", str(tmp_path / "wrapper/bin"), prepend=os.pathsep)
     monkeypatch.setenv("CUDA_PATH", str(tmp_path / "toolkit"))
     monkeypatch.delenv("CUDA_HOME", raising=False)
-    assert horovod_nccl._cuda() == tmp_path / "toolkit"
-    assert horovod_nccl._cuda_version(tmp_path / "toolkit") == "13.0"
+    assert nccl._cuda() == tmp_path / "toolkit"
+    assert nccl._cuda_version(tmp_path / "toolkit") == "13.0"
 
 
 @pytest.mark.horovod
 def test_the_installed_horovod_is_ours_and_its_record_is_true() -> None:
     """What `horovodrun --check-build` says of the libraries is held in test_doctor.py."""
-    assert metadata.version("horovod") == horovod_source.VERSION
+    assert metadata.version("horovod") == source.VERSION
     libraries = doctor.built_by_libraries()
-    recorded = horovod_build.built_with()
+    recorded = installed.built_with()
     assert recorded == {part: libraries[part] for part in ("TensorFlow", "PyTorch", "Gloo", "NCCL")}
     assert recorded["TensorFlow"]
     assert recorded["PyTorch"]
@@ -254,7 +256,7 @@ def test_a_horovod_built_against_another_torch_is_not_used(tmp_path: Path) -> No
     """It would fail when it is loaded, or worse, later."""
     (tmp_path / "torch-2.99.0.dist-info").mkdir()
     (tmp_path / "torch-2.99.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.99.0\n")
-    ask = "from cluster.horovod_build import why_not; print(why_not())"
+    ask = "from cluster.horovod.build import why_not; print(why_not())"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     said = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
     assert re.match(r"Horovod was built against torch [\d.]+, and 2\.99\.0 is installed; `make setup`", said.stdout)
