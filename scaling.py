@@ -265,7 +265,7 @@ def import_(
 @app.command()
 def doctor() -> None:
     """What this machine can run, what it lacks, and what would mend it."""
-    from cluster import doctor as examination
+    from cluster.setup import doctor as examination
 
     _console().print(examination.render(examination.examine()))
 

@@ -88,7 +88,7 @@ def find_tpu() -> Tpu:
 
 def find_tensorflow(tpu: Tpu) -> Path | None:
     """An interpreter whose TensorFlow drives these devices, and what to do where there is none."""
-    from cluster import tpu_setup
+    from cluster.setup import tpu as tpu_setup
 
     find = tpu_setup.tensorflow_on_cpus if tpu.emulated else tpu_setup.tensorflow
     python, reasons = find(ENVIRONMENTS)

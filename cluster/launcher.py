@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cluster.horovod import installed
-from jobs.contract.catalog import STRATEGIES, absent
 from jobs.contract.trial import Trial
 
 LAUNCHERS: dict[str, str] = {
@@ -101,20 +99,6 @@ class Launcher(Protocol):
 
     def close(self) -> None:
         """Leave nothing behind that does not stay."""
-
-
-def lacking(trial: Trial) -> str | None:
-    """What this environment lacks for the trial though it has its strategy: NCCL for Horovod on GPUs, JAX's
-    plugin for them, what another way to execute or to read asks for; None if nothing."""
-    if trial.gpus_per_worker and "horovod" in STRATEGIES[trial.strategy].needs:
-        return installed.why_not_on_gpus()
-    if trial.gpus_per_worker and STRATEGIES[trial.strategy].framework == "JAX":
-        return absent(("jax_cuda13_plugin",), "`make setup EXTRA=gpu` installs it")
-    if trial.source == "tfrecord":
-        return absent(("tfrecord",), "`make setup` installs it")
-    if trial.execution == "onnxruntime":
-        return absent(("onnxruntime", "onnxscript"), "`make setup` installs it")
-    return None
 
 
 def load(kind: str) -> type[Launcher]:

@@ -18,7 +18,8 @@ from typing import Any
 
 from cluster import interpreters
 from cluster.horovod import installed
-from cluster.launcher import Launch, OptionsError, State, lacking
+from cluster.launcher import Launch, OptionsError, State
+from cluster.setup.lacking import lacking
 from jobs.contract.catalog import STRATEGIES, missing
 from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.exits import Status, verdict

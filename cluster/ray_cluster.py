@@ -20,11 +20,12 @@ from typing import Any
 
 from cluster.folder import LOOK
 from cluster.horovod import installed
-from cluster.launcher import Launch, OptionsError, State, lacking
+from cluster.launcher import Launch, OptionsError, State
 from cluster.ray_capacity import Need, Node, what_there_is
 from cluster.ray_child import CLOSE_SECONDS, Child
 from cluster.ray_options import cores_of, head_address, parse
 from cluster.ray_rank import found_here
+from cluster.setup.lacking import lacking
 from jobs.contract.catalog import STRATEGIES, missing
 from jobs.contract.exits import Status
 from jobs.contract.files import RankExit

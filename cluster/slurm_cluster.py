@@ -19,7 +19,8 @@ from typing import Any
 
 from cluster import slurm_options, slurm_queue
 from cluster.horovod import installed
-from cluster.launcher import Launch, State, lacking
+from cluster.launcher import Launch, State
+from cluster.setup.lacking import lacking
 from cluster.slurm_job import JobFolder, Planned, begun, beside_another
 from cluster.slurm_options import size_of
 from cluster.slurm_queue import JobState

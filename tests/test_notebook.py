@@ -213,7 +213,7 @@ def test_a_wrong_form_field_is_a_line_without_a_traceback(fields: dict[str, Any]
 def test_where_no_tensorflow_works_the_menu_entry_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from cluster import tpu_setup
+    from cluster.setup import tpu as tpu_setup
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tpu_setup, "environment", lambda place, candidate: (place, "it does not fit"))

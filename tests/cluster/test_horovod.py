@@ -18,9 +18,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster import doctor
 from cluster.horovod import build as horovod_build
 from cluster.horovod import installed, nccl, source
+from cluster.setup import software
 from tests.running import until
 
 ROOT = Path(__file__).parents[2]
@@ -229,7 +229,7 @@ def test_cuda_is_taken_from_where_its_headers_are(tmp_path: Path, monkeypatch: p
 def test_the_installed_horovod_is_ours_and_its_record_is_true() -> None:
     """What `horovodrun --check-build` says of the libraries is held in test_doctor.py."""
     assert metadata.version("horovod") == source.VERSION
-    libraries = doctor.built_by_libraries()
+    libraries = software.built_by_libraries()
     recorded = installed.built_with()
     assert recorded == {part: libraries[part] for part in ("TensorFlow", "PyTorch", "Gloo", "NCCL")}
     assert recorded["TensorFlow"]

@@ -11,7 +11,7 @@ import pytest
 
 from analysis import trial_folder
 from cluster.horovod import nccl
-from cluster.launcher import lacking
+from cluster.setup.lacking import lacking
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.parts import Steps
 from jobs.contract.possible import impossible

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.tpu_probe import EXPECTED
+from cluster.setup.probe import EXPECTED
 
 PATIENCE = 180.0  # seconds in which a TPU that works has been initialized
 INSTALL_PATIENCE = 900.0  # seconds for a download of a few hundred megabytes
@@ -95,7 +95,7 @@ def environment(place: Path, candidate: Candidate) -> tuple[Path, str]:
 
 def probe(python: Path, patience: float = PATIENCE) -> str:
     """Why TensorFlow does not drive the TPU with that interpreter, "" if it does."""
-    said, why = _run([str(python), "-P", "-m", "cluster.tpu_probe"], patience)
+    said, why = _run([str(python), "-P", "-m", "cluster.setup.probe"], patience)
     if why:
         return why
     try:

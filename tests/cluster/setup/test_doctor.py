@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cluster import doctor
+from cluster.setup import doctor, software
+from cluster.setup import finding as setup_finding
 from jobs.contract.catalog import STRATEGIES
 
 ROOT = Path(__file__).parents[2]
 SLURM = ("sinfo", "sbatch", "srun", "scontrol")
 
 
-def examined() -> dict[str, doctor.Finding]:
+def examined() -> dict[str, setup_finding.Finding]:
     return {finding.name: finding for finding in doctor.examine()}
 
 
@@ -55,7 +56,7 @@ def test_versions_are_those_of_the_installed_packages() -> None:
 
 def test_examining_imports_no_framework() -> None:
     code = (
-        "import sys; from cluster.doctor import examine; examine()\n"
+        "import sys; from cluster.setup.doctor import examine; examine()\n"
         "heavy = {'torch', 'tensorflow', 'keras', 'ray', 'horovod', 'seaborn', 'pandas', 'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
@@ -68,7 +69,7 @@ def test_horovods_facts_are_those_of_its_own_check() -> None:
     checked = subprocess.run(
         [Path(sys.executable).with_name("horovodrun"), "--check-build"], capture_output=True, text=True, check=True
     ).stdout
-    facts = doctor.built_by_libraries()
+    facts = software.built_by_libraries()
     assert facts == {part: f"[X] {part}" in checked for part in facts}
     assert all(facts[part] for part in ("TensorFlow", "PyTorch", "Gloo"))
 
@@ -126,12 +127,14 @@ def test_programs_that_are_broken_are_no_traceback(tmp_path: Path, monkeypatch: 
 
 
 def test_one_part_that_fails_is_one_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str) -> doctor.Finding:
+    def fail(name: str) -> setup_finding.Finding:
         raise RuntimeError("no /proc here")
 
     monkeypatch.setitem(doctor.EXAMINERS, "Memory", fail)
     found = examined()
-    assert found["Memory"] == doctor.Finding("Memory", False, "could not be examined: RuntimeError: no /proc here")
+    assert found["Memory"] == setup_finding.Finding(
+        "Memory", False, "could not be examined: RuntimeError: no /proc here"
+    )
     assert found["Python"].ok
 
 

@@ -1,4 +1,4 @@
-"""Does TensorFlow drive the TPU of this machine?  `python -m cluster.tpu_probe`
+"""Does TensorFlow drive the TPU of this machine?  `python -m cluster.setup.probe`
 
 Initializes it and multiplies two matrices on every core; prints what came out as one line of JSON.
 """

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import tpu_setup
-from cluster.tpu_probe import EXPECTED
-from cluster.tpu_setup import Candidate
+from cluster.setup import tpu
+from cluster.setup.probe import EXPECTED
+from cluster.setup.tpu import Candidate
 from tests.cluster.test_interpreters import program
 
 WORKS = f"""echo '{json.dumps({"tensorflow": "2.20.0", "products": [EXPECTED] * 8})}'"""
@@ -24,19 +24,19 @@ def test_the_environment_is_real_and_made_once(tmp_path: Path, monkeypatch: pyte
         wheel.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("tiny-1.0.dist-info/RECORD", "")
     tiny = Candidate("tiny==1.0", sys.version_info[:2], ("--no-index", "--find-links", str(tmp_path)))
-    python, why = tpu_setup.environment(tmp_path / "e", tiny)
+    python, why = tpu.environment(tmp_path / "e", tiny)
     assert why == ""
-    assert tpu_setup._run([str(python), "-c", "import tiny"], 20) == ("a tiny package\n", "")
-    monkeypatch.setattr(tpu_setup, "_run", lambda *_: pytest.fail("it was made again"))
-    assert tpu_setup.environment(tmp_path / "e", tiny) == (python, "")
+    assert tpu._run([str(python), "-c", "import tiny"], 20) == ("a tiny package\n", "")
+    monkeypatch.setattr(tpu, "_run", lambda *_: pytest.fail("it was made again"))
+    assert tpu.environment(tmp_path / "e", tiny) == (python, "")
 
 
 def test_what_cannot_be_installed_is_said_and_not_taken_for_ready(tmp_path: Path) -> None:
     absent = Candidate("no-such-package==1.0", sys.version_info[:2], ("--no-index",))
     for _ in range(2):
-        _, why = tpu_setup.environment(tmp_path, absent)
+        _, why = tpu.environment(tmp_path, absent)
         assert "No matching distribution found for no-such-package==1.0" in why
-    _, why = tpu_setup.environment(tmp_path, Candidate("old==1.0", (3, 7)))
+    _, why = tpu.environment(tmp_path, Candidate("old==1.0", (3, 7)))
     assert why == f"there is none for Python 3.{sys.version_info[1]}"
 
 
@@ -56,7 +56,7 @@ def test_what_cannot_be_installed_is_said_and_not_taken_for_ready(tmp_path: Path
 )  # fmt: skip
 def test_the_probe_believes_only_the_right_product_on_every_core(body: str, why: str, tmp_path: Path) -> None:
     python = Path(program(tmp_path / "python", body))
-    said = tpu_setup.probe(python, patience=0.5 if "sleep" in body else 20.0)
+    said = tpu.probe(python, patience=0.5 if "sleep" in body else 20.0)
     assert said.startswith(why)
     assert bool(said) == bool(why)
 
@@ -72,25 +72,25 @@ def test_candidates_are_tried_in_order_until_one_drives_the_tpu(
             return place, "there is none for Python 3.13"
         return Path(program(place / name.replace("==", "-"), bodies[name])), ""
 
-    monkeypatch.setattr(tpu_setup, "environment", environment)
-    python, reasons = tpu_setup.tensorflow(tmp_path, lambda _: None)
+    monkeypatch.setattr(tpu, "environment", environment)
+    python, reasons = tpu.tensorflow(tmp_path, lambda _: None)
     assert (python, len(reasons)) == (None, 2)
     assert reasons[0] == "tensorflow-tpu==2.20.0: RuntimeError: no compatible libtpu"
     assert reasons[1] == "tensorflow-tpu==2.18.0: there is none for Python 3.13"
     bodies["tensorflow-tpu==2.18.0"] = WORKS
-    python, reasons = tpu_setup.tensorflow(tmp_path, lambda _: None)
+    python, reasons = tpu.tensorflow(tmp_path, lambda _: None)
     assert python == tmp_path / "tensorflow-tpu-2.18.0"
     assert len(reasons) == 1
     bodies["tensorflow-tpu==2.20.0"] = WORKS
-    assert tpu_setup.tensorflow(tmp_path, lambda _: None) == (tmp_path / "tensorflow-tpu-2.20.0", [])
+    assert tpu.tensorflow(tmp_path, lambda _: None) == (tmp_path / "tensorflow-tpu-2.20.0", [])
 
 
 def test_the_probe_computes_on_every_replica(tmp_path: Path) -> None:
     """On CPU devices, as there is no TPU here; what only a TPU can show is its initialization."""
     code = (
-        "import tensorflow as tf; from cluster.tpu_probe import EXPECTED, products\n"
+        "import tensorflow as tf; from cluster.setup.probe import EXPECTED, products\n"
         "cpu = tf.config.list_physical_devices('CPU')[0]\n"
         "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)\n"
         "assert products(tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])) == [EXPECTED] * 2"
     )
-    assert tpu_setup._run([sys.executable, "-c", code], 120.0) == ("", "")
+    assert tpu._run([sys.executable, "-c", code], 120.0) == ("", "")

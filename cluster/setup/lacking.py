@@ -1,0 +1,25 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from cluster.horovod import installed
+from jobs.contract.catalog import STRATEGIES, absent, missing
+from jobs.contract.trial import Trial
+
+
+def why_not(strategy: str) -> str | None:
+    return missing(strategy) or (installed.why_not() if "horovod" in STRATEGIES[strategy].needs else None)
+
+
+def lacking(trial: Trial) -> str | None:
+    """What this environment lacks for the trial though it has its strategy: NCCL for Horovod on GPUs, JAX's
+    plugin for them, what another way to execute or to read asks for; None if nothing."""
+    if trial.gpus_per_worker and "horovod" in STRATEGIES[trial.strategy].needs:
+        return installed.why_not_on_gpus()
+    if trial.gpus_per_worker and STRATEGIES[trial.strategy].framework == "JAX":
+        return absent(("jax_cuda13_plugin",), "`make setup EXTRA=gpu` installs it")
+    if trial.source == "tfrecord":
+        return absent(("tfrecord",), "`make setup` installs it")
+    if trial.execution == "onnxruntime":
+        return absent(("onnxruntime", "onnxscript"), "`make setup` installs it")
+    return None
