@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +18,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.results.folder import take_over
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cluster.driver import Plan
-    from cluster.folder import ResultsFolder
     from cluster.launcher import Launcher
     from cluster.study.schema import Study
+
 
 app = typer.Typer(
     help="Measure how distributed training scales, and test what is said about it.",
@@ -33,9 +34,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
 FILE_COLUMNS = 110  # of output that goes into a file
-CANCEL_SECONDS = 120.0  # that the command which runs a study has to end it
+
+
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file, such as studies/quick.yaml.")]
+
+
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A study's results folder.")]
 
 
@@ -52,8 +58,8 @@ def run(
     from cluster.driver import Cancelled
     from cluster.driver import plan as make_plan
     from cluster.driver import run as drive
-    from cluster.folder import ResultsFolder
     from cluster.progress import TerminalDisplay
+    from cluster.results.folder import ResultsFolder
     from cluster.study import file
     from cluster.study.schema import StudyError
 
@@ -63,7 +69,7 @@ def run(
         own = file.parse(study)
         chosen = file.on_launcher(own, on)
         path = results or Path("results", own.slug if chosen is own else f"{own.slug}-{on}")
-        launcher = _launcher(chosen, path)
+        launcher = launcher_of(chosen, path)
         if detach and not launcher.stays:
             raise StudyError([f"--detach: trials of the {launcher.kind} launcher end with this command; leave it out"])
         plan = make_plan(chosen, launcher)
@@ -71,7 +77,7 @@ def run(
         for note in plan.notes():
             console.print(note, style="yellow", markup=False, highlight=False)
         if dry_run:
-            _show_plan(console, plan)
+            show_plan(console, plan)
             return
         folder = ResultsFolder(path)
         folder.open(chosen)
@@ -100,7 +106,7 @@ def run(
         if summary.left:
             console.print(f"{summary.left} launches do not fit in the queue yet: come back for them", markup=False)
     else:
-        _show_results(console, path)
+        show_results(console, path)
     if summary.failed:
         console.print(f"{len(summary.failed)} launches failed; `scaling status {path}` says why", style="red")
         raise typer.Exit(1)
@@ -115,7 +121,7 @@ def status(results: Results) -> None:
     with _clean_errors():
         console = _console()
         console.print(state.render(state.status(results)))
-        launcher = _launcher(file.stored(results), results)
+        launcher = launcher_of(file.stored(results), results)
         if running := launcher.observe():
             console.print(state.render_running(running))
 
@@ -123,7 +129,7 @@ def status(results: Results) -> None:
 @app.command()
 def cancel(results: Results) -> None:
     """End what runs or waits of a study; what is finished is kept."""
-    from cluster.folder import InUse, ResultsFolder
+    from cluster.results.folder import InUse, ResultsFolder
     from cluster.study import file
 
     with _clean_errors():
@@ -134,8 +140,8 @@ def cancel(results: Results) -> None:
         except InUse:
             asked = True
             print("asking the command that runs the study to end it")
-            _wait_for_end(folder, study)
-        launcher = _launcher(study, results)
+            take_over(folder, study)
+        launcher = launcher_of(study, results)
         launcher.resume()
         count = len(launcher.running())
         launcher.cancel()
@@ -144,22 +150,6 @@ def cancel(results: Results) -> None:
         print(f"{count} launches cancelled" if count else "nothing is left to cancel")
     else:
         print("it has ended, and what it had started too")
-
-
-def _wait_for_end(folder: ResultsFolder, study: Study) -> None:
-    """Ask the driver of `folder` to stop, and take the folder over when it has."""
-    from cluster.folder import InUse
-
-    folder.want_cancel()
-    deadline = time.monotonic() + CANCEL_SECONDS
-    while True:
-        try:
-            folder.open(study)
-            return
-        except InUse:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
 
 
 @app.command()
@@ -250,7 +240,7 @@ def import_(
     results: Annotated[Path | None, typer.Option(help="Default: results/<name of the study>.")] = None,
 ) -> None:
     """Bring in results that were measured on another machine."""
-    from cluster import importing
+    from cluster.results import importing
 
     with _clean_errors():
         brought = importing.bring(source, results, examine)
@@ -317,7 +307,7 @@ def _clean_errors() -> Iterator[None]:
     raise typer.Exit(2)
 
 
-def _launcher(study: Study, results: Path) -> Launcher:
+def launcher_of(study: Study, results: Path) -> Launcher:
     from cluster.launcher import LAUNCHERS, OptionsError, load
     from cluster.study.schema import StudyError
 
@@ -359,7 +349,7 @@ def precision(results: Path) -> dict[str, float]:
     return efficiency.precision(results)
 
 
-def _show_plan(console: Console, plan: Plan) -> None:
+def show_plan(console: Console, plan: Plan) -> None:
     from cluster.progress import describe
 
     for point in plan.grid.points:
@@ -368,7 +358,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
     console.print(f"{len(plan.grid.points)} points, at least {least} launches")
 
 
-def _show_results(console: Console, results: Path) -> None:
+def show_results(console: Console, results: Path) -> None:
     from analysis import accuracy, claims, inference, ingest, limit_words, load, plots, report, table
     from analysis.distribution import distributions
     from analysis.efficiency import estimate

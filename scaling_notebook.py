@@ -187,10 +187,10 @@ def measure(study: Study, keep: Path | None = None) -> Path:
     from rich.console import Console
 
     from cluster.driver import plan, run
-    from cluster.folder import ResultsFolder
-    from cluster.importing import bring
     from cluster.local import LocalLauncher
     from cluster.progress import TerminalDisplay
+    from cluster.results.folder import ResultsFolder
+    from cluster.results.importing import bring
     from jobs.contract.outcome import Outcome
     from scaling import examine, precision
 

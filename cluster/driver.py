@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from cluster.folder import ResultsFolder
 from cluster.launcher import Launch, Launcher, State
+from cluster.results.folder import ResultsFolder
 from cluster.study.grid import Grid
 from cluster.study.schema import Study, StudyError
 from jobs.contract.folder import read_trial, write_trial

@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.folder import LOOK
 from cluster.horovod import installed
 from cluster.launcher import Launch, OptionsError, State
 from cluster.ray_capacity import Need, Node, what_there_is
 from cluster.ray_child import CLOSE_SECONDS, Child
 from cluster.ray_options import cores_of, head_address, parse
 from cluster.ray_rank import found_here
+from cluster.results.folder import LOOK
 from cluster.setup.lacking import lacking
 from jobs.contract.catalog import STRATEGIES, missing
 from jobs.contract.exits import Status
@@ -274,7 +274,7 @@ class RayLauncher:
 def _probe(results: Path) -> Iterator[str]:
     """A file for nodes to see if they share the results folder, or what is there of its path. Raises _Refused."""
     folder = next(path for path in (results, *results.parents) if path.exists())
-    # In the folder itself, which is this driver's alone, by a name that cluster/folder.py knows for ours.
+    # In the folder itself, which is this driver's alone, by a name that cluster/results/folder.py knows for ours.
     probe = folder / (LOOK if folder == results else f"{LOOK}.{secrets.token_hex(8)}")
     try:
         probe.touch()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.folder import ResultsFolder
+from cluster.results.folder import ResultsFolder
 from cluster.study.grid import grid
 from cluster.study.schema import Study
 from jobs.contract.folder import append_steps, write_trial

@@ -18,7 +18,7 @@ from PIL import Image
 import scaling_notebook
 from analysis.claims import judge
 from analysis.load import load
-from cluster import importing
+from cluster.results import importing
 from cluster.study.schema import StudyError
 from scaling import examine
 from tests.warm.forges import lead, warm

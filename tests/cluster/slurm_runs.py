@@ -14,8 +14,8 @@ import psutil
 import yaml
 
 from cluster.driver import Plan, Summary, plan, run
-from cluster.folder import ResultsFolder
 from cluster.launcher import Launch
+from cluster.results.folder import ResultsFolder
 from cluster.slurm_cluster import SlurmLauncher
 from cluster.study import file
 from jobs.contract.files import rank_file

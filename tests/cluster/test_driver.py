@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from cluster.driver import RETRIES, Cancelled, Plan, Summary, plan, run, schedule
-from cluster.folder import ResultsFolder
 from cluster.launcher import Launch
 from cluster.local import LocalLauncher
+from cluster.results.folder import ResultsFolder
 from cluster.study import file
 from cluster.study.grid import grid
 from cluster.study.schema import StudyError

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from analysis.claims import judge
 from analysis.load import load
-from cluster import archive, importing, status
-from cluster.folder import InUse, ResultsFolder
+from cluster import status
+from cluster.results import archive, importing
+from cluster.results.folder import InUse, ResultsFolder
 from cluster.study import file
 from cluster.study.schema import StudyError
 from scaling import examine

@@ -74,7 +74,7 @@ def connected(cluster: Cluster, forge_folder: Path) -> Iterator[dict[str, RayLau
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(cluster.token))
         patch.setenv("OMP_NUM_THREADS", "64")  # must not reach a rank
         others = drivers()
-        unused = cluster.folder / "results"
+        unused = cluster.results.folder / "results"
         made: dict[str, RayLauncher] = {}
         for kind, variables in (("", bare()), ("warm ", warm(forge_folder))):
             with pytest.MonkeyPatch.context() as ranks:

@@ -15,7 +15,6 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.folder import ResultsFolder
 from cluster.launcher import Launch, OptionsError, State
 from cluster.ray_capacity import Need, Node
 from cluster.ray_child import own_cluster
@@ -25,6 +24,7 @@ from cluster.ray_options import parse
 from cluster.ray_rank import NICENESS, Rank, found_here, look
 from cluster.ray_reaper import end_after
 from cluster.ray_trial import NODE_FILE, RANK_FILE, Lost, TrialOnRay, Unfit, places
+from cluster.results.folder import ResultsFolder
 from cluster.study.file import check
 from cluster.study.schema import StudyError
 from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables

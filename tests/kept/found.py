@@ -86,7 +86,7 @@ def analyse(name: str, scratch: Path) -> Found:
         shutil.copytree(files.RESULTS / name, home)
     console = Console(file=io.StringIO(), width=COLUMNS)
     with _only(home / "report"):
-        scaling._show_results(console, home)
+        scaling.show_results(console, home)
     assert isinstance(console.file, io.StringIO)
     return Found(name, home, console.file.getvalue())
 

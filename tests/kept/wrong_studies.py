@@ -22,7 +22,7 @@ def said(study: Path) -> list[str]:
     """A line for each fault, as `scaling run` writes them to stderr; none if nothing is wrong."""
     try:
         parsed = file.parse(study)
-        scaling._launcher(parsed, Path("results"))
+        scaling.launcher_of(parsed, Path("results"))
         grid(parsed, CORES)
     except StudyError as error:
         return [line.replace(str(study), study.name) for fault in error.faults for line in fault.split("\n")]

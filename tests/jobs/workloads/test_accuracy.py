@@ -12,7 +12,7 @@ import pytest
 
 from analysis.accuracy import times
 from analysis.load import load
-from cluster.folder import ResultsFolder
+from cluster.results.folder import ResultsFolder
 from cluster.study import file
 from jobs.contract.files import rank_file
 from jobs.contract.parts import Steps

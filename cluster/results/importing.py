@@ -8,7 +8,6 @@ that is killed has brought in whole launches only, and the same command brings i
 from __future__ import annotations
 
 import filecmp
-import json
 import shutil
 import stat
 import tempfile
@@ -16,23 +15,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from cluster.archive import unpack
-from cluster.folder import FACTORS, ResultsFolder
 from cluster.machine import FILE as PEAKS
+from cluster.results.archive import unpack
+from cluster.results.folder import ResultsFolder
+from cluster.results.growing import Plan, fault_of, grow, one_line, read_plan
 from cluster.study import file
-from cluster.study.schema import Study, StudyError, resolved
-from jobs.contract.files import write_atomically
+from cluster.study.schema import Study, StudyError
 from jobs.contract.folder import read_trial
-from jobs.contract.outcome import FORMAT, Outcome, UnreadableOutcome, read_outcome
+from jobs.contract.outcome import Outcome, UnreadableOutcome, read_outcome
 from jobs.contract.trial import Trial
 
 # A launch's folder ─▶ the status that its files bear out ("broken" if they contradict it), and why.
 Examine = Callable[[Path], tuple[str, str]]
-GROWING = ("strategies", "workers", "scaling", *FACTORS)
 
 
 @dataclass(frozen=True)
@@ -128,9 +125,9 @@ def _look_through(home: Path, examine: Examine) -> tuple[list[Arrival], list[str
         try:
             trial, outcome = read_trial(folder), read_outcome(folder)
         except ValidationError as error:
-            refused.append(f"{folder.name}: trial.json: {_said(error)}")
+            refused.append(f"{folder.name}: trial.json: {fault_of(error)}")
         except (OSError, ValueError) as error:
-            refused.append(f"{folder.name}: {why or _one_line(error)}")
+            refused.append(f"{folder.name}: {why or one_line(error)}")
         else:
             if status == "broken" or outcome is None:
                 refused.append(f"{folder.name}: {why}")
@@ -139,16 +136,6 @@ def _look_through(home: Path, examine: Examine) -> tuple[list[Arrival], list[str
             else:
                 arrivals.append(Arrival(folder, trial, outcome))
     return arrivals, left, refused
-
-
-def _said(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return _one_line(f"{place}: {first['msg']}; written by another version?" if place else first["msg"])
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())[:200]
 
 
 def _into(target: Path, home: Path, study: Study, arrivals: Sequence[Arrival], brought: Brought) -> None:
@@ -166,7 +153,7 @@ def _into(target: Path, home: Path, study: Study, arrivals: Sequence[Arrival], b
             staged.mkdir(exist_ok=True)
             shutil.copyfile(home / PEAKS, staged / PEAKS)
             (staged / PEAKS).replace(target / PEAKS)
-        _grow(folder, study, plan)
+        grow(folder, study, plan)
         for arrival in new:
             _make_room(folder, arrival.trial)
             (staged / arrival.trial.id).rename(folder.trials / arrival.trial.id)
@@ -261,64 +248,7 @@ def _same_machine(folder: ResultsFolder, arrivals: Sequence[Arrival]) -> None:
             )
 
 
-@dataclass
-class Plan:
-    """What plan.json says: see docs/results-format.md."""
-
-    points: list[str] = field(default_factory=list)
-    repeats: int = 1
-    left_out: list[str] = field(default_factory=list)
-    not_available: dict[str, str] = field(default_factory=dict)
-
-    def joined(self, other: Plan) -> Plan:
-        """Both plans; what one machine could not run, the other may have."""
-        points = list(dict.fromkeys(self.points + other.points))
-        run = {point.rpartition("-n")[0] for point in points}
-        lacking = {k: v for k, v in (self.not_available | other.not_available).items() if k not in run}
-        return Plan(points, self.repeats, list(dict.fromkeys(self.left_out + other.left_out)), lacking)
-
-
-def _read_plan(path: Path) -> Plan | None:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return TypeAdapter(Plan).validate_python(content)
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError) as error:
-        said = _said(error) if isinstance(error, ValidationError) else _one_line(error)
-        raise StudyError([f"{path}: cannot be read ({said})"]) from None
-
-
 def _plan(home: Path, study: Study, arrivals: Sequence[Arrival]) -> Plan:
     """The plan that came with the launches, their own points at least."""
-    plan = _read_plan(home / "plan.json") or Plan(repeats=study.repeats.min)
+    plan = read_plan(home / "plan.json") or Plan(repeats=study.repeats.min)
     return plan.joined(Plan(list(dict.fromkeys(a.trial.point for a in arrivals))))
-
-
-def _grow(folder: ResultsFolder, study: Study, plan: Plan) -> None:
-    """Let the folder's study and plan take in what comes; they are made if there are none."""
-    own = file.stored(folder.path) if (folder.path / "study.yaml").exists() else study
-    if (grown := _grown(own, study)) != own or own is study:
-        folder.write_study(grown)
-    old = _read_plan(folder.path / "plan.json")
-    if (joined := old.joined(plan) if old else plan) != old:
-        write_atomically(folder.path / "plan.json", json.dumps({"format": FORMAT, **vars(joined)}, indent=1) + "\n")
-
-
-def _grown(own: Study, more: Study) -> Study:
-    """`own` with the strategies, worker counts, scaling modes, factors and batches that `more` adds."""
-    content, adds = resolved(own), resolved(more)
-    for place, adding in ((content, adds), (content["resources"], adds["resources"])):
-        for name in GROWING:
-            if name in place:
-                place[name] = _union(place[name], adding[name])
-    content["batch"] |= {k: v for k, v in adds["batch"].items() if content["batch"][k] is None}
-    return file.check(content)
-
-
-def _union(own: Any, more: Any) -> Any:
-    if own == more or "auto" in (own, more):
-        return own
-    listed = [value if isinstance(value, list) else [value] for value in (own, more)]
-    joined = list(dict.fromkeys(listed[0] + listed[1]))
-    return own if joined == listed[0] else joined

@@ -1,0 +1,85 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from cluster.results.folder import FACTORS, ResultsFolder
+from cluster.study import file
+from cluster.study.schema import Study, StudyError, resolved
+from jobs.contract.files import write_atomically
+from jobs.contract.outcome import FORMAT
+
+GROWING = ("strategies", "workers", "scaling", *FACTORS)
+
+
+def fault_of(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return one_line(f"{place}: {first['msg']}; written by another version?" if place else first["msg"])
+
+
+def one_line(text: object) -> str:
+    return " ".join(str(text).split())[:200]
+
+
+@dataclass
+class Plan:
+    """What plan.json says: see docs/results-format.md."""
+
+    points: list[str] = field(default_factory=list)
+    repeats: int = 1
+    left_out: list[str] = field(default_factory=list)
+    not_available: dict[str, str] = field(default_factory=dict)
+
+    def joined(self, other: Plan) -> Plan:
+        """Both plans; what one machine could not run, the other may have."""
+        points = list(dict.fromkeys(self.points + other.points))
+        run = {point.rpartition("-n")[0] for point in points}
+        lacking = {k: v for k, v in (self.not_available | other.not_available).items() if k not in run}
+        return Plan(points, self.repeats, list(dict.fromkeys(self.left_out + other.left_out)), lacking)
+
+
+def read_plan(path: Path) -> Plan | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return TypeAdapter(Plan).validate_python(content)
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        said = fault_of(error) if isinstance(error, ValidationError) else one_line(error)
+        raise StudyError([f"{path}: cannot be read ({said})"]) from None
+
+
+def grow(folder: ResultsFolder, study: Study, plan: Plan) -> None:
+    """Let the folder's study and plan take in what comes; they are made if there are none."""
+    own = file.stored(folder.path) if (folder.path / "study.yaml").exists() else study
+    if (grown := _grown(own, study)) != own or own is study:
+        folder.write_study(grown)
+    old = read_plan(folder.path / "plan.json")
+    if (joined := old.joined(plan) if old else plan) != old:
+        write_atomically(folder.path / "plan.json", json.dumps({"format": FORMAT, **vars(joined)}, indent=1) + "\n")
+
+
+def _grown(own: Study, more: Study) -> Study:
+    """`own` with the strategies, worker counts, scaling modes, factors and batches that `more` adds."""
+    content, adds = resolved(own), resolved(more)
+    for place, adding in ((content, adds), (content["resources"], adds["resources"])):
+        for name in GROWING:
+            if name in place:
+                place[name] = _union(place[name], adding[name])
+    content["batch"] |= {k: v for k, v in adds["batch"].items() if content["batch"][k] is None}
+    return file.check(content)
+
+
+def _union(own: Any, more: Any) -> Any:
+    if own == more or "auto" in (own, more):
+        return own
+    listed = [value if isinstance(value, list) else [value] for value in (own, more)]
+    joined = list(dict.fromkeys(listed[0] + listed[1]))
+    return own if joined == listed[0] else joined
