@@ -23,7 +23,7 @@ from cluster.results.folder import take_over
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cluster.driver import Plan
+    from cluster.driver.plan import Plan
     from cluster.launcher import Launcher
     from cluster.study.schema import Study
 
@@ -55,10 +55,10 @@ def run(
 ) -> None:
     """Measure what is missing of a study, then show the table and draw the figures."""
     from cluster import machine
-    from cluster.driver import Cancelled
-    from cluster.driver import plan as make_plan
-    from cluster.driver import run as drive
-    from cluster.progress import TerminalDisplay
+    from cluster.driver.plan import plan as make_plan
+    from cluster.driver.progress import TerminalDisplay
+    from cluster.driver.run import Cancelled
+    from cluster.driver.run import run as drive
     from cluster.results.folder import ResultsFolder
     from cluster.study import file
     from cluster.study.schema import StudyError
@@ -115,7 +115,7 @@ def run(
 @app.command()
 def status(results: Results) -> None:
     """How far a study has come, and what its launches wait for."""
-    from cluster import status as state
+    from cluster.driver import status as state
     from cluster.study import file
 
     with _clean_errors():
@@ -350,7 +350,7 @@ def precision(results: Path) -> dict[str, float]:
 
 
 def show_plan(console: Console, plan: Plan) -> None:
-    from cluster.progress import describe
+    from cluster.driver.progress import describe
 
     for point in plan.grid.points:
         console.print(f"{describe(point).rpartition(',')[0]}  {point.point}", markup=False, highlight=False)

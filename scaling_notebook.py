@@ -186,9 +186,10 @@ def measure(study: Study, keep: Path | None = None) -> Path:
     """
     from rich.console import Console
 
-    from cluster.driver import plan, run
+    from cluster.driver.plan import plan
+    from cluster.driver.progress import TerminalDisplay
+    from cluster.driver.run import run
     from cluster.local import LocalLauncher
-    from cluster.progress import TerminalDisplay
     from cluster.results.folder import ResultsFolder
     from cluster.results.importing import bring
     from jobs.contract.outcome import Outcome

@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import yaml
 
-from cluster.driver import Plan, Summary, plan, run
+from cluster.driver.plan import Plan, plan
+from cluster.driver.run import Summary, run
 from cluster.launcher import Launch
 from cluster.results.folder import ResultsFolder
 from cluster.slurm_cluster import SlurmLauncher

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.driver import RETRIES, Cancelled, Plan, Summary, plan, run, schedule
+from cluster.driver.plan import Plan, plan
+from cluster.driver.run import RETRIES, Cancelled, Summary, run, schedule
 from cluster.launcher import Launch
 from cluster.local import LocalLauncher
 from cluster.results.folder import ResultsFolder

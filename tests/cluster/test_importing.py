@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from analysis.claims import judge
 from analysis.load import load
-from cluster import status
+from cluster.driver import status
 from cluster.results import archive, importing
 from cluster.results.folder import InUse, ResultsFolder
 from cluster.study import file

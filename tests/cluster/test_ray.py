@@ -25,7 +25,7 @@ import pytest
 import yaml
 
 from cluster import ray_cluster, ray_rank
-from cluster.driver import plan
+from cluster.driver.plan import plan
 from cluster.ray_cluster import RayLauncher
 from cluster.study.file import check
 from cluster.study.schema import StudyError

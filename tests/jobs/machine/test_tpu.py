@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.driver import plan
+from cluster.driver.plan import plan
 from cluster.local import LocalLauncher
 from cluster.study import file
 from cluster.study.schema import StudyError

@@ -14,17 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from cluster.driver.plan import Plan
 from cluster.launcher import Launch, Launcher, State
 from cluster.results.folder import ResultsFolder
-from cluster.study.grid import Grid
-from cluster.study.schema import Study, StudyError
 from jobs.contract.folder import read_trial, write_trial
 from jobs.contract.outcome import Outcome, UnreadableOutcome, read_outcome
 from jobs.contract.trial import Trial
-from jobs.machine.tpu import TpuError
 
 POLL_SECONDS = 1.0
+
+
 RETRIES = 2  # of a launch whose node or job was lost: not the trial's fault
+
 
 # Point ─▶ relative half-width of the 95% interval of its throughput, from the results so far.
 Precision = Callable[[Path], dict[str, float]]
@@ -48,66 +49,6 @@ class Summary:
     ok: int = 0
     failed: list[Outcome] = field(default_factory=list)
     left: int = 0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A study on a launcher of this machine: the grid of what can run, and why the rest cannot."""
-
-    study: Study
-    grid: Grid
-    not_available: dict[str, str]
-
-    def notes(self) -> list[str]:
-        """What is left out of the study and why, one line each."""
-        return [f"{name}: not available: {why}" for name, why in self.not_available.items()] + self.grid.left_out
-
-
-def plan(study: Study, launcher: Launcher) -> Plan:
-    """What of `study` can run on `launcher`. Raises StudyError if nothing can or a size never fits."""
-    strategies = list(dict.fromkeys(study.strategies))
-    reasons = {name: launcher.unavailable(name) for name in strategies}
-    not_available = {name: why for name, why in reasons.items() if why}
-    possible = [name for name in strategies if name not in not_available]
-    if not possible:
-        raise StudyError([f"{name}: not available: {why}" for name, why in not_available.items()])
-    if study.resources.tpu == "real":
-        largest = _tpu_cores(launcher)
-    else:
-        largest = launcher.largest(study.resources.threads_per_worker, study.resources.most_gpus)
-    grid = study_grid(study, possible, largest)
-    unfit = {point.point: why for point in grid.points if (why := launcher.unfit(point) or _unfit_mesh(point, largest))}
-    left_out = [f"{p.strategy} at {p.workers} workers: {unfit[p.point]}" for p in grid.points if p.point in unfit]
-    grid = Grid([p for p in grid.points if p.point not in unfit], grid.left_out + list(dict.fromkeys(left_out)))
-    faults = launcher.refuse(grid.points)
-    if too_many := sorted({p.workers for p in grid.points if p.tpu == "real" and p.workers > largest}):
-        faults.append(f"workers: {', '.join(map(str, too_many))} are more than the {largest} cores the TPU has")
-    if faults:
-        raise StudyError(faults)
-    return Plan(study, grid, not_available)
-
-
-def _unfit_mesh(point: Trial, devices: int) -> str | None:
-    """Why PyTorch/XLA cannot lay its mesh over as many of a TPU's devices."""
-    if point.strategy == "torch-xla" and point.tpu == "real" and 1 < point.workers < devices:
-        return f"PyTorch/XLA's mesh spans all {devices} devices there are; it runs on 1 or {devices}"
-    return None
-
-
-def _tpu_cores(launcher: Launcher) -> int:
-    """How many cores the TPU has. Raises StudyError if there is none."""
-    try:
-        return launcher.tpu_cores()
-    except TpuError as error:
-        raise StudyError(
-            [f"resources.tpu: no TPU can be used here ({error}); `emulated` lets CPU devices stand in for its cores"]
-        ) from None
-
-
-def study_grid(study: Study, strategies: list[str], largest: int) -> Grid:
-    from cluster.study.grid import grid
-
-    return grid(study.model_copy(update={"strategies": strategies}), largest)
 
 
 def schedule(points: Sequence[Trial], repeats: range, seed: int) -> list[Trial]:
