@@ -54,11 +54,11 @@ def run(
     detach: Annotated[bool, typer.Option("--detach", help="Submit to the queue, and leave.")] = False,
 ) -> None:
     """Measure what is missing of a study, then show the table and draw the figures."""
-    from cluster import machine
     from cluster.driver.plan import plan as make_plan
     from cluster.driver.progress import TerminalDisplay
     from cluster.driver.run import Cancelled
     from cluster.driver.run import run as drive
+    from cluster.local import machine
     from cluster.results.folder import ResultsFolder
     from cluster.study import file
     from cluster.study.schema import StudyError

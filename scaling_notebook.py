@@ -189,7 +189,7 @@ def measure(study: Study, keep: Path | None = None) -> Path:
     from cluster.driver.plan import plan
     from cluster.driver.progress import TerminalDisplay
     from cluster.driver.run import run
-    from cluster.local import LocalLauncher
+    from cluster.local.launcher import LocalLauncher
     from cluster.results.folder import ResultsFolder
     from cluster.results.importing import bring
     from jobs.contract.outcome import Outcome

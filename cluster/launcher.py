@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from jobs.contract.trial import Trial
 
 LAUNCHERS: dict[str, str] = {
-    "local": "cluster.local:LocalLauncher",
+    "local": "cluster.local.launcher:LocalLauncher",
     "slurm": "cluster.slurm_cluster:SlurmLauncher",
     "ray": "cluster.ray_cluster:RayLauncher",
 }

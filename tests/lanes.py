@@ -25,7 +25,7 @@ LANES = {
         "tests/cluster/test_ray_slurm.py",
         "tests/cluster/test_slurm_accounting.py",
         "tests/cluster/test_ray.py",
-        "tests/cluster/test_local.py",
+        "tests/cluster/local/test_launcher.py",
         "tests/cluster/test_driver.py",
         "tests/jobs/telemetry/test_sampler.py",
     ),

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 
 from cluster.launcher import Launch
-from cluster.local import LocalLauncher
+from cluster.local.launcher import LocalLauncher
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.files import rank_file
 from jobs.contract.folder import write_trial

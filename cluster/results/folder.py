@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from cluster.study.schema import Study
 
 
+FILE = "machine.json"
+
+
 # A study may grow in these and still own what was measured before; anything else makes it another.
 MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "telemetry", "launcher")
 

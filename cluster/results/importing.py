@@ -18,8 +18,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cluster.machine import FILE as PEAKS
 from cluster.results.archive import unpack
+from cluster.results.folder import FILE as PEAKS
 from cluster.results.folder import ResultsFolder
 from cluster.results.growing import Plan, fault_of, grow, one_line, read_plan
 from cluster.study import file

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from cluster.launcher import Launch
-from cluster.local import LocalLauncher
+from cluster.local.launcher import LocalLauncher
 from cluster.slurm_cluster import SlurmLauncher
 from jobs.contract.files import RankExit
 from jobs.contract.folder import write_trial

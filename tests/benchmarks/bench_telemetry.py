@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cluster.launcher import Launch
-from cluster.local import LocalLauncher
+from cluster.local.launcher import LocalLauncher
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import Outcome, read_outcome
 from jobs.contract.parts import Steps, Telemetry

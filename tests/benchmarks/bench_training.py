@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from cluster.launcher import Launch
-from cluster.local import LocalLauncher
+from cluster.local.launcher import LocalLauncher
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import read_outcome
 from jobs.contract.parts import Steps

@@ -22,7 +22,7 @@ import psutil
 from numpy.typing import NDArray
 
 from cluster.launcher import Launch, Launcher
-from cluster.local import LocalLauncher
+from cluster.local.launcher import LocalLauncher
 from jobs.contract.files import rank_file
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import read_outcome

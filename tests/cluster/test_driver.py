@@ -17,7 +17,7 @@ import yaml
 from cluster.driver.plan import Plan, plan
 from cluster.driver.run import RETRIES, Cancelled, Summary, run, schedule
 from cluster.launcher import Launch
-from cluster.local import LocalLauncher
+from cluster.local.launcher import LocalLauncher
 from cluster.results.folder import ResultsFolder
 from cluster.study import file
 from cluster.study.grid import grid

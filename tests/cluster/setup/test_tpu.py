@@ -12,7 +12,7 @@ import pytest
 from cluster.setup import tpu
 from cluster.setup.probe import EXPECTED
 from cluster.setup.tpu import Candidate
-from tests.cluster.test_interpreters import program
+from tests.cluster.local.test_interpreters import program
 
 WORKS = f"""echo '{json.dumps({"tensorflow": "2.20.0", "products": [EXPECTED] * 8})}'"""
 

@@ -9,7 +9,7 @@ import pynvml
 import pytest
 
 from cluster.horovod import installed
-from cluster.local import LocalLauncher
+from cluster.local.launcher import LocalLauncher
 from cluster.slurm_cluster import SlurmLauncher
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster import machine
+from cluster.local import machine
 from jobs.machine import peaks
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from cluster.driver.plan import plan
-from cluster.local import LocalLauncher
+from cluster.local.launcher import LocalLauncher
 from cluster.study import file
 from cluster.study.schema import StudyError
 from jobs.contract.parts import Steps

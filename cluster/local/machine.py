@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cluster.results.folder import FILE
 from jobs.contract.files import write_atomically
 
-FILE = "machine.json"
 PATIENCE = 60.0  # seconds
 
 

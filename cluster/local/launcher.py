@@ -2,7 +2,7 @@
 
 `launcher: {kind: local}`; `oversubscribe: true` allows more workers than physical cores, which
 measures nothing but serves to try things out; `python` gives strategies interpreters of their own
-(cluster/interpreters.py).
+(cluster/local/interpreters.py).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cluster import interpreters
 from cluster.horovod import installed
 from cluster.launcher import Launch, OptionsError, State
+from cluster.local import interpreters
 from cluster.setup.lacking import lacking
 from jobs.contract.catalog import STRATEGIES, missing
 from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables

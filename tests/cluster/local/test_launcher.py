@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from cluster.launcher import Launch, OptionsError
-from cluster.local import LocalLauncher
+from cluster.local.launcher import LocalLauncher
 from jobs.contract.files import rank_file
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import Outcome, read_outcome
@@ -104,7 +104,9 @@ def test_a_trial_that_does_not_end_is_ended_at_its_limit(launcher: LocalLauncher
 
 def test_a_rank_that_is_ended_at_a_limit_leaves_its_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sleep = ["sleep", "600"]
-    monkeypatch.setattr("cluster.local.start_worker", lambda *_: subprocess.Popen(sleep, start_new_session=True))
+    monkeypatch.setattr(
+        "cluster.local.launcher.start_worker", lambda *_: subprocess.Popen(sleep, start_new_session=True)
+    )
     trial = Trial(strategy="torch-ddp", workers=2, global_batch=4, limits=Limits(trial=0.2))
     outcome = launch(trial, tmp_path).outcome
     assert (outcome.status, [e.exit_code for e in outcome.exits]) == ("timeout", [-signal.SIGTERM, -signal.SIGTERM])
@@ -123,7 +125,7 @@ def test_a_rank_that_cannot_start_leaves_its_reason(launcher: LocalLauncher, tmp
 @pytest.mark.usefixtures("bare_ranks")
 def test_ranks_die_with_their_launcher_however_it_dies(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tests.cluster.test_local import *\n"
+        "import sys; from pathlib import Path; from tests.cluster.local.test_launcher import *\n"
         "results = Path(sys.argv[1]); made = LocalLauncher({'oversubscribe': True}, results)\n"
         "begin(made, endless(), results); print('begun', flush=True); time.sleep(600)"
     )

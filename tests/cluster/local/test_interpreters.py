@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.launcher import Launch, OptionsError
-from cluster.local import LocalLauncher
+from cluster.local.launcher import LocalLauncher
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import read_outcome
 from jobs.contract.parts import Steps
