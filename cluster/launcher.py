@@ -16,7 +16,7 @@ from jobs.contract.trial import Trial
 
 LAUNCHERS: dict[str, str] = {
     "local": "cluster.local.launcher:LocalLauncher",
-    "slurm": "cluster.slurm_cluster:SlurmLauncher",
+    "slurm": "cluster.slurm.launcher:SlurmLauncher",
     "ray": "cluster.ray_cluster:RayLauncher",
 }
 

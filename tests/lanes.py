@@ -21,9 +21,9 @@ from xdist.scheduler import LoadScopeScheduling
 # The first of each is begun first; a lane's tests keep this order.
 LANES = {
     "launchers": (
-        "tests/cluster/test_slurm.py",
-        "tests/cluster/test_ray_slurm.py",
-        "tests/cluster/test_slurm_accounting.py",
+        "tests/cluster/slurm/test_launcher.py",
+        "tests/cluster/slurm/test_ray.py",
+        "tests/cluster/slurm/test_accounting.py",
         "tests/cluster/test_ray.py",
         "tests/cluster/local/test_launcher.py",
         "tests/cluster/test_driver.py",

@@ -8,7 +8,7 @@ import sys
 
 from cluster.horovod.installed import why_not
 from jobs.machine import gpus
-from tests.cluster import practice
+from tests.cluster.slurm import practice
 
 # For want of these alone a test may be skipped in continuous integration too.
 ACCELERATORS = ("gpu", "tpu")

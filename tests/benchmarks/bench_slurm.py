@@ -17,14 +17,14 @@ import pytest
 
 from cluster.launcher import Launch
 from cluster.local.launcher import LocalLauncher
-from cluster.slurm_cluster import SlurmLauncher
+from cluster.slurm.launcher import SlurmLauncher
 from jobs.contract.files import RankExit
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import Outcome, conclude, now, read_outcome
 from jobs.contract.parts import Steps, Telemetry
 from jobs.contract.trial import Trial
 from tests.benchmarks.ratios import LAUNCHES, Part, at_most
-from tests.cluster.practice import absent, practice_cluster, slurm
+from tests.cluster.slurm.practice import absent, practice_cluster, slurm
 
 TRIALS = 2 * LAUNCHES  # in each of two packed jobs
 KNOWN, QUEUED = 2000, 200

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.horovod import installed
 from cluster.local.launcher import LocalLauncher
-from cluster.slurm_cluster import SlurmLauncher
+from cluster.slurm.launcher import SlurmLauncher
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
 from jobs.machine import gpus

@@ -13,13 +13,16 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cluster import ray_slurm, slurm_cluster, slurm_options, slurm_queue
 from cluster.launcher import Launch, OptionsError
-from cluster.slurm_cluster import SlurmLauncher
-from cluster.slurm_job import JobFolder, Planned
-from cluster.slurm_options import Size, parse, seconds_of, size_of
-from cluster.slurm_queue import JobState
-from cluster.slurm_rank import place_of, tasks_per_node
+from cluster.slurm import ending, queue, ray
+from cluster.slurm import script as slurm_script
+from cluster.slurm import size as slurm_size
+from cluster.slurm.job import JobFolder, Planned
+from cluster.slurm.launcher import SlurmLauncher
+from cluster.slurm.options import parse, seconds_of
+from cluster.slurm.queue import JobState
+from cluster.slurm.rank import place_of, tasks_per_node
+from cluster.slurm.size import Size, size_of
 from cluster.study import file
 from jobs.contract.environment import RankEnvironment, RendezvousError
 from jobs.contract.folder import write_trial
@@ -56,13 +59,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_script_is_as_it_was_agreed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a change that is meant: SCALING_WRITE_GOLDEN=1 make test, and read the difference."""
-    monkeypatch.setattr(slurm_options, "PROJECT", Path("/home/me/scaling"))
+    monkeypatch.setattr(slurm_script, "PROJECT", Path("/home/me/scaling"))
     monkeypatch.setattr(sys, "executable", "/home/me/scaling/.venv/bin/python")
     options = parse(OPTIONS[name])
     gpus = int(name == "gpus")  # of the study, not of the launcher
     size = size_of(trial("torch-ddp", options.most_workers, threads_per_worker=1, gpus_per_worker=gpus), options)
     job = Path("/home/me/results/a study/slurm/torch-ddp-0f0f0f0f")
-    script = slurm_options.script(options, size, slurm_options.time_limit(options, [trial("torch", 1)]), job, job.name)
+    script = slurm_script.script(options, size, slurm_size.time_limit(options, [trial("torch", 1)]), job, job.name)
     compare(script, GOLDEN / f"{name}.sbatch")
 
 
@@ -70,7 +73,7 @@ def test_the_script_that_starts_ray_is_as_it_was_agreed(monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "executable", "/home/me/scaling/.venv/bin/python")
     monkeypatch.setattr(os, "getcwd", lambda: "/home/me/scaling")
     asked = ["nodes=2", "cpus_per_node=8", "gpus_per_node=1", "time=1:00:00", "partition=gpu", "results=/home/me/out"]
-    compare(ray_slurm.script(Path("/home/me/my study.yaml"), ray_slurm.parse(asked)), GOLDEN / "ray.sbatch")
+    compare(ray.script(Path("/home/me/my study.yaml"), ray.parse(asked)), GOLDEN / "ray.sbatch")
 
 
 def compare(script: str, golden: Path) -> None:
@@ -105,13 +108,13 @@ def test_nothing_that_is_quoted_is_ever_run(
         job = tmp_path / (folder.strip("/") + attack.replace("/", "_")) / "slurm" / "job"
         if not folder.isprintable():
             with pytest.raises(ValueError, match="is not on one line of printable text"):
-                slurm_options.script(options, Size(1, 1, 1, 1, 0), 1, job, "name")
+                slurm_script.script(options, Size(1, 1, 1, 1, 0), 1, job, "name")
             continue
-        script = slurm_options.script(options, Size(1, 1, 1, 1, 0), 1, job, "name")
+        script = slurm_script.script(options, Size(1, 1, 1, 1, 0), 1, job, "name")
         done = subprocess.run(["bash"], input=script.encode(), capture_output=True, timeout=20)
         assert done.returncode == 0, done.stderr
         words = done.stdout.decode().split("\0")[:-1]
-        assert words[:6] == ["-P", "-m", "cluster.slurm_batch", str(job), python, "--"]
+        assert words[:6] == ["-P", "-m", "cluster.slurm.batch", str(job), python, "--"]
         assert f"--container-image={given_image}" in words
         assert not canary.exists()
 
@@ -151,9 +154,9 @@ def test_an_option_that_could_break_out_is_refused_in_one_line(key: str, value: 
 def test_a_directive_has_no_character_left_that_sbatch_takes_for_more(text: str) -> None:
     if not text.isprintable():  # bash would run what comes after a line's end
         with pytest.raises(ValueError, match="is not on one line of printable text"):
-            slurm_options.directive(text)
+            slurm_script.directive(text)
         return
-    written = slurm_options.directive(text)
+    written = slurm_script.directive(text)
     if written == text:
         assert not set(text) & set(" \t\"'#\\")
         return
@@ -193,16 +196,16 @@ def test_times_are_read_as_sbatch_reads_them(time: str | int, seconds: int) -> N
 
 
 def test_a_job_has_every_second_that_it_needs_in_whole_minutes() -> None:
-    assert slurm_options.time_limit(parse({"time": "1:30"}), [trial("torch", 1)]) == 2
+    assert slurm_size.time_limit(parse({"time": "1:30"}), [trial("torch", 1)]) == 2
     longest = trial("torch", 1, limits={"trial": 901.0})  # and two minutes to start and to end in
-    assert slurm_options.time_limit(parse({}), [trial("torch", 1), longest]) == 18
+    assert slurm_size.time_limit(parse({}), [trial("torch", 1), longest]) == 18
 
 
 def test_a_packed_allocation_has_what_the_widest_node_takes_and_no_more() -> None:
     """Four processes with a CPU each, and one with four: four CPUs on each node."""
     sizes = [Size(2, 8, 4, 1, 1), Size(1, 1, 1, 4, 4), Size(1, 2, 2, 1, 1)]
-    assert slurm_options.largest(sizes, parse({})) == Size(2, 8, 4, 1, 1)
-    assert slurm_options.largest([Size(1, 3, 3, 1, 0), Size(1, 1, 1, 4, 0)], parse({})) == Size(1, 3, 3, 2, 0)
+    assert slurm_size.largest(sizes, parse({})) == Size(2, 8, 4, 1, 1)
+    assert slurm_size.largest([Size(1, 3, 3, 1, 0), Size(1, 1, 1, 4, 0)], parse({})) == Size(1, 3, 3, 2, 0)
 
 
 def test_a_packed_job_runs_its_trials_in_the_order_in_which_they_were_given(tmp_path: Path) -> None:
@@ -309,8 +312,8 @@ def test_each_end_of_a_job_has_its_meaning(
     state: str | None, per_trial: str, packed: str, allocation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two trials of a job, the first begun: it gets the status, and the other too, unless it is handed back."""
-    monkeypatch.setattr(slurm_queue, "exit_code", lambda job: "9:0")
-    monkeypatch.setattr(slurm_queue, "last_word", lambda job: None)
+    monkeypatch.setattr(queue, "exit_code", lambda job: "9:0")
+    monkeypatch.setattr(queue, "last_word", lambda job: None)
     launcher = SlurmLauncher({"allocation": allocation, "time": 60}, tmp_path)
     planned = []
     for order, workers in enumerate((1, 2)):
@@ -321,7 +324,7 @@ def test_each_end_of_a_job_has_its_meaning(
     folder = JobFolder(tmp_path / "slurm" / "job", "job", allocation, None, tuple(planned))
     folder.write()
     folder.output.write_text("first\nslurmstepd: error: last words\n")
-    job = slurm_cluster._Job(folder, "17", {p.trial: p for p in planned})
+    job = ending.Job(folder, "17", {p.trial: p for p in planned})
     assert launcher._settle(job, JobState("17", "job", state, "", "n[1-2]") if state else None) == [
         p.trial for p in planned
     ]
@@ -341,7 +344,7 @@ def test_each_end_of_a_job_has_its_meaning(
 def test_a_job_that_could_not_write_its_output_says_where_the_nodes_do_not_look(tmp_path: Path) -> None:
     launcher = SlurmLauncher({}, tmp_path)
     folder = JobFolder(tmp_path / "slurm" / "job", "job", "per-trial", None, ())
-    state, job = JobState("17", "job", "FAILED", "JobLaunchFailure", "n1"), slurm_cluster._Job(folder, "17", {})
+    state, job = JobState("17", "job", "FAILED", "JobLaunchFailure", "n1"), ending.Job(folder, "17", {})
     assert launcher._fate(job, state) == (
         "failed",
         f"job 17 ended as FAILED on n1 and could not write {folder.output}; is that a folder which the nodes see?",

@@ -1,4 +1,4 @@
-"""One rank of a SLURM step: `srun … python -P -m cluster.slurm_rank TRIAL_DIR`.
+"""One rank of a SLURM step: `srun … python -P -m cluster.slurm.rank TRIAL_DIR`.
 
 SLURM's own variables become the rank environment, and cores that no other rank has become this one's; then
 the rank's keeper takes over.
@@ -52,7 +52,7 @@ def tasks_per_node(text: str) -> list[int]:
 
 def main(arguments: list[str]) -> None:
     if len(arguments) != 1:
-        sys.exit("usage: srun … python -m cluster.slurm_rank TRIAL_DIR")
+        sys.exit("usage: srun … python -m cluster.slurm.rank TRIAL_DIR")
     folder, place = Path(arguments[0]), place_of(os.environ)
     trial = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
     held = cores.claim_share(trial, place.world_size, place.local_rank)

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from cluster import slurm_batch, slurm_cluster, slurm_queue
-from cluster.slurm_cluster import SlurmLauncher
-from cluster.slurm_job import JobFolder, Planned, beside_another
-from cluster.slurm_options import parse, size_of
-from cluster.slurm_queue import JobState
-from cluster.slurm_verdict import step_verdict, without_an_end
+from cluster.slurm import batch, ending
+from cluster.slurm import launcher as slurm_cluster
+from cluster.slurm import queue as slurm_queue
+from cluster.slurm.ending import step_verdict, without_an_end
+from cluster.slurm.job import JobFolder, Planned, beside_another
+from cluster.slurm.launcher import SlurmLauncher
+from cluster.slurm.options import parse
+from cluster.slurm.queue import JobState
+from cluster.slurm.size import size_of
 from jobs.contract.files import RankExit, rank_file
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import Outcome, conclude, read_outcome
@@ -252,7 +255,7 @@ def test_slurms_limit_on_a_step_comes_after_the_trials_own(
     asked: list[list[str]] = []
     monkeypatch.setattr(subprocess, "Popen", lambda command, **_: (asked.append(command), Ended())[1])
     job = submitted(tmp_path, "job", TRIAL.model_copy(update={"limits": Limits(trial=limit)}))
-    slurm_batch._step(job, job.launches[0], "17", "127.0.0.1", ["srun"], ["python"])
+    batch._step(job, job.launches[0], "17", "127.0.0.1", ["srun"], ["python"])
     (minutes,) = [int(word.removeprefix("--time=")) for word in asked[0] if word.startswith("--time=")]
     assert 60 * minutes >= limit + 30
 
@@ -274,10 +277,10 @@ def test_what_a_trial_may_take_is_told_by_the_longest_launch_of_its_point(tmp_pa
         outcome = folder / "outcome.json"
         outcome.write_text(outcome.read_text().replace('"lost"', f'"{status}"'))
     next_one = submitted(tmp_path, "next", TRIAL.model_copy(update={"repeat": 3}))
-    wanted = slurm_batch.seconds_wanted(next_one.trial(next_one.launches[0]))
-    assert wanted == slurm_batch.LONGER * 40.0 + slurm_batch.MORE_SECONDS
+    wanted = batch.seconds_wanted(next_one.trial(next_one.launches[0]))
+    assert wanted == batch.LONGER * 40.0 + batch.MORE_SECONDS
     other = submitted(tmp_path, "other", TRIAL.model_copy(update={"workers": 1}))
-    assert slurm_batch.seconds_wanted(other.trial(other.launches[0])) == TRIAL.limits.trial
+    assert batch.seconds_wanted(other.trial(other.launches[0])) == TRIAL.limits.trial
 
 
 @pytest.mark.parametrize("command", ["scontrol", "squeue"])
@@ -288,7 +291,7 @@ def test_a_job_to_which_slurm_does_not_answer_costs_no_trial(command: str, tmp_p
     assert done.stderr == "slurm_load_node error: Unable to contact slurm controller (connect failure)\n"
     assert read_outcome(job.trial(job.launches[0])) is None
     job.output.write_text(done.stderr)
-    launcher, watched = SlurmLauncher({}, tmp_path), slurm_cluster._Job(job, "17", {})
+    launcher, watched = SlurmLauncher({}, tmp_path), ending.Job(job, "17", {})
     status, why = launcher._fate(watched, JobState("17", "job", "FAILED", "NonZeroExitCode", "n1"))
     assert (status, "Unable to contact slurm controller" in why) == ("lost", True)
 

@@ -1,4 +1,4 @@
-"""What a job's script ends in: `python -m cluster.slurm_batch JOB_FOLDER RANK_PYTHON -- srun FLAGS…`.
+"""What a job's script ends in: `python -m cluster.slurm.batch JOB_FOLDER RANK_PYTHON -- srun FLAGS…`.
 
 It runs the job's trials one after the other, each as one step, and writes their outcomes: nobody need
 be watching. SIGUSR1 (time is nearly up) ends it in good order when it must, SIGTERM (SLURM ends the job) at once.
@@ -16,10 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from cluster import slurm_queue
-from cluster.slurm_job import JobFolder, Planned, begun, beside_another
-from cluster.slurm_options import SIGNAL_SECONDS
-from cluster.slurm_verdict import SRUN_LOG, step_verdict, without_an_end
+from cluster.slurm import queue
+from cluster.slurm.ending import SRUN_LOG, step_verdict, without_an_end
+from cluster.slurm.job import JobFolder, Planned, begun, beside_another
+from cluster.slurm.script import SIGNAL_SECONDS
 from jobs.contract.environment import RendezvousError
 from jobs.contract.exits import Status, read_exits
 from jobs.contract.files import RankExit
@@ -50,8 +50,8 @@ def _on_signal(number: int, _: FrameType | None) -> None:
     if number == signal.SIGUSR1:
         # It comes up to a minute early (sbatch(1), --signal), in which a trial may end by itself.
         try:
-            left = (slurm_queue.seconds_left(os.environ["SLURM_JOB_ID"]) or 0.0) - SIGNAL_SECONDS
-        except slurm_queue.ControllerAway:
+            left = (queue.seconds_left(os.environ["SLURM_JOB_ID"]) or 0.0) - SIGNAL_SECONDS
+        except queue.ControllerAway:
             left = 0.0
         if left > 0:
             signal.setitimer(signal.ITIMER_REAL, left)
@@ -66,9 +66,9 @@ def run(job: JobFolder, rank_command: list[str], srun: list[str]) -> None:
     job_id, node = os.environ["SLURM_JOB_ID"], os.environ["SLURMD_NODENAME"]
     if job.job_id is None:
         job.submitted(job_id)
-    job.began(slurm_queue.hostnames(os.environ["SLURM_JOB_NODELIST"]))
-    address = address_on(job.interface) if job.interface else _answer(lambda: slurm_queue.address_of(node))
-    left = _answer(lambda: slurm_queue.seconds_left(job_id))
+    job.began(queue.hostnames(os.environ["SLURM_JOB_NODELIST"]))
+    address = address_on(job.interface) if job.interface else _answer(lambda: queue.address_of(node))
+    left = _answer(lambda: queue.seconds_left(job_id))
     deadline = None if left is None else time.monotonic() + left - SIGNAL_SECONDS
     for planned in _missing(job):
         if job.allocation == "packed" and deadline is not None:
@@ -85,7 +85,7 @@ def _answer(ask: Callable[[], Answer]) -> Answer:
     while True:
         try:
             return ask()
-        except slurm_queue.ControllerAway:
+        except queue.ControllerAway:
             if time.monotonic() > deadline:
                 raise
             time.sleep(ASK_AGAIN_SECONDS)
@@ -138,7 +138,7 @@ def _step(
         )
     try:
         # Of a job that it ends, SLURM may reach the ranks before this process.
-        stopped = Stop("signal") if step.wait() and slurm_queue.is_ending(job_id) else None
+        stopped = Stop("signal") if step.wait() and queue.is_ending(job_id) else None
     except Stop as stop:
         stopped = stop
         _end(step)
@@ -199,19 +199,19 @@ def main(arguments: list[str]) -> None:
         split = arguments.index("--")
         folder, rank_python = arguments[:split]
     except ValueError:
-        sys.exit("usage: python -m cluster.slurm_batch JOB_FOLDER RANK_PYTHON -- srun FLAGS…")
+        sys.exit("usage: python -m cluster.slurm.batch JOB_FOLDER RANK_PYTHON -- srun FLAGS…")
     for each in SIGNALS:
         signal.signal(each, _on_signal)
     job = JobFolder.read(Path(folder))
     try:
-        run(job, [rank_python, "-P", "-m", "cluster.slurm_rank"], arguments[split + 1 :])
+        run(job, [rank_python, "-P", "-m", "cluster.slurm.rank"], arguments[split + 1 :])
     except Stop as stop:
         job.ended(stop.args[0])
         sys.exit(0 if stop.args[0] == "time" and job.allocation == "packed" else 1)
-    except slurm_queue.ControllerAway as error:
+    except queue.ControllerAway as error:
         job.ended("away")
         sys.exit(f"{error}")
-    except (slurm_queue.SlurmError, RendezvousError) as error:
+    except (queue.SlurmError, RendezvousError) as error:
         sys.exit(f"{error}")
     job.ended("done")
     ok = all((found := read_outcome(job.trial(p))) and found.status == "ok" for p in job.launches)

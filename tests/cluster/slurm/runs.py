@@ -17,7 +17,7 @@ from cluster.driver.plan import Plan, plan
 from cluster.driver.run import Summary, run
 from cluster.launcher import Launch
 from cluster.results.folder import ResultsFolder
-from cluster.slurm_cluster import SlurmLauncher
+from cluster.slurm.launcher import SlurmLauncher
 from cluster.study import file
 from jobs.contract.files import rank_file
 from jobs.contract.folder import write_trial

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cluster import slurm_options, slurm_queue
-from cluster.slurm_options import Size, SlurmOptions, size_of
+from cluster.slurm import queue
+from cluster.slurm import script as slurm_script
+from cluster.slurm import size as slurm_size
+from cluster.slurm.options import SlurmOptions
+from cluster.slurm.size import Size, size_of
 from jobs.contract.trial import Trial
 
 
@@ -26,13 +29,13 @@ def refused(points: Sequence[Trial], options: SlurmOptions, jobs_folder: Path) -
     except OSError as error:
         return [f"{folder}: cannot be written to ({error.strerror}); use --results"]
     for group in [points] if options.allocation == "packed" else _by_size(points, options):
-        size = slurm_options.largest([size_of(point, options) for point in group], options)
+        size = slurm_size.largest([size_of(point, options) for point in group], options)
         script = folder / f"{size.nodes}-nodes-{size.tasks}-tasks.sbatch"
-        minutes = slurm_options.time_limit(options, group)
-        script.write_text(slurm_options.script(options, size, minutes, folder, "scaling-test-only"), encoding="utf-8")
+        minutes = slurm_size.time_limit(options, group)
+        script.write_text(slurm_script.script(options, size, minutes, folder, "scaling-test-only"), encoding="utf-8")
         try:
-            said = slurm_queue.refusal(script, size.nodes, options.partition)
-        except slurm_queue.SlurmError as error:
+            said = queue.refusal(script, size.nodes, options.partition)
+        except queue.SlurmError as error:
             said = str(error)
         if said:
             faults.append(f"SLURM refuses {script}: {said}")

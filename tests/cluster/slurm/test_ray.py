@@ -16,9 +16,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.ray_slurm import parse, script
+from cluster.slurm.ray import parse, script
 from jobs.contract.outcome import read_outcome
-from tests.cluster.practice import slurm
+from tests.cluster.slurm.practice import slurm
 from tests.running import until
 
 STUDY = {
@@ -53,7 +53,7 @@ def test_a_study_runs_on_ray_inside_an_allocation(slurm_cluster: Path, tmp_path:
         [
             sys.executable,
             "-m",
-            "cluster.ray_slurm",
+            "cluster.slurm.ray",
             study,
             "nodes=2",
             "cpus_per_node=1",
@@ -136,7 +136,7 @@ def test_values_are_read_as_they_stand() -> None:
 def test_what_is_wrong_is_said_on_one_line(word: str, tmp_path: Path) -> None:
     study = tmp_path / "study.yaml"
     study.touch()
-    command = [sys.executable, "-m", "cluster.ray_slurm", study, "cpus_per_node=1", "time=1", word]
+    command = [sys.executable, "-m", "cluster.slurm.ray", study, "cpus_per_node=1", "time=1", word]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import practice
+from tests.cluster.slurm import practice
 
 
 @pytest.fixture(scope="session")

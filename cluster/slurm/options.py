@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from cluster.launcher import OptionsError
 from jobs.contract.parts import Count, Part
-from jobs.contract.trial import Trial
-
-PROJECT = Path(__file__).resolve().parent.parent
-TEMPLATES = PROJECT / "slurm"
-# What a job needs beside its trial: to start, to end its ranks when time is up, to write its files.
-SPARE_SECONDS = 120
-SIGNAL_SECONDS = 30  # before the time limit
 
 # As sbatch(1): minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
+
 
 # Options of sbatch that may be shortened, and must stay as the scripts have them: by its name a job is found
 # again, its output tells why it failed, and it is one job of this cluster, whose trials run once.
@@ -83,6 +72,8 @@ def seconds_of(time: str | int) -> int:
 
 
 Word = Annotated[str, AfterValidator(_word)]
+
+
 OneLine = Annotated[str, AfterValidator(_image)]
 
 
@@ -150,101 +141,3 @@ def parse(options: dict[str, Any]) -> SlurmOptions:
                 message = f"{e['input']!r} is wrong; {message[0].lower()}{message[1:]}"
             faults.append(f"{place}: {message}" if place else message)
         raise OptionsError(list(dict.fromkeys(faults))) from None
-
-
-@dataclass(frozen=True)
-class Size:
-    """What one trial takes: `tasks` processes over `nodes` nodes; CPUs and GPUs are of one process."""
-
-    nodes: int
-    tasks: int
-    tasks_per_node: int
-    cpus_per_task: int
-    gpus_per_task: int
-
-    @property
-    def gpus_per_node(self) -> int:
-        """Asked for by node, as SLURM would hide from each task the GPUs of the others if asked by task: NCCL
-        does not find its peers then, and the node's sampler counts one GPU for all."""
-        return self.tasks_per_node * self.gpus_per_task
-
-    def flags(self) -> list[str]:
-        """As options of sbatch and srun."""
-        gpus = [f"--gpus-per-node={self.gpus_per_node}"] if self.gpus_per_task else []
-        return [
-            f"--nodes={self.nodes}",
-            f"--ntasks={self.tasks}",
-            f"--ntasks-per-node={self.tasks_per_node}",
-            f"--cpus-per-task={self.cpus_per_task}",
-            *gpus,
-        ]
-
-
-def size_of(trial: Trial, options: SlurmOptions) -> Size:
-    """The nodes are filled one after the other; a process with several workers takes CPUs for each."""
-    workers_each = trial.workers // trial.processes
-    per_node = min(trial.processes, max(1, options.tasks_per_node // workers_each))
-    return Size(
-        nodes=math.ceil(trial.processes / per_node),
-        tasks=trial.processes,
-        tasks_per_node=per_node,
-        cpus_per_task=workers_each * (options.cpus_per_task or trial.threads_per_worker),
-        gpus_per_task=trial.gpus_per_process,
-    )
-
-
-def largest(sizes: Sequence[Size], options: SlurmOptions) -> Size:
-    """The size of an allocation in which all of `sizes` fit."""
-    nodes = max(s.nodes for s in sizes)
-    per_node = max(s.tasks_per_node * s.cpus_per_task for s in sizes)
-    gpus = max(s.tasks_per_node * s.gpus_per_task for s in sizes)
-    each = max(s.tasks_per_node for s in sizes)
-    return Size(nodes, nodes * each, each, math.ceil(per_node / each), math.ceil(gpus / each))
-
-
-def time_limit(options: SlurmOptions, trials: Sequence[Trial]) -> int:
-    """Minutes of a job: the study's `time`, or what the longest of its trials may take and some more."""
-    longest = max(trial.limits.trial for trial in trials)
-    seconds = seconds_of(options.time) if options.time is not None else longest + SPARE_SECONDS
-    return math.ceil(seconds / 60)
-
-
-def directive(option: str) -> str:
-    """`option` as sbatch reads it in an #SBATCH line: in double quotes, where a backslash takes away
-    the meaning of a quote and of itself, and nothing else has any.
-
-    Raises ValueError for what would not stay on the line: bash would run the rest of it.
-    """
-    if not option.isprintable():
-        raise ValueError(f"{option!r} is not on one line of printable text")
-    if re.fullmatch(r"[A-Za-z0-9_.,:/=+@%-]*", option):
-        return option
-    return '"' + option.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def script(options: SlurmOptions, size: Size, minutes: int, job: Path, name: str) -> str:
-    """The sbatch script of the job in the folder `job`, called `name` in the queue."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # every value passes through directive() or shlex.quote() in the template
-    )
-    environment.filters |= {"directive": directive, "sh": lambda value: shlex.quote(str(value))}
-    template = "packed.sbatch.j2" if options.allocation == "packed" else "trial.sbatch.j2"
-    return environment.get_template(template).render(
-        options=options,
-        size=size,
-        minutes=minutes,
-        signal_seconds=SIGNAL_SECONDS,
-        name=name,
-        job=job,
-        output=str(job / "output.txt").replace("%", "%%"),
-        project=PROJECT,
-        python=sys.executable,
-        rank_python=options.python or ("python3" if options.container_image else sys.executable),
-    )

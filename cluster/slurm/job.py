@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.slurm_options import Size
+from cluster.slurm.size import Size
 from jobs.contract.files import TRIAL, look_afresh, write_atomically
 from jobs.contract.outcome import FORMAT
 

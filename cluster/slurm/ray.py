@@ -1,6 +1,6 @@
 """A sbatch script that starts Ray on an allocation and runs a study there:
 
-    python -m cluster.ray_slurm STUDY nodes=4 cpus_per_node=8 time=1:00:00 partition=cpu >ray.sbatch
+    python -m cluster.slurm.ray STUDY nodes=4 cpus_per_node=8 time=1:00:00 partition=cpu >ray.sbatch
     sbatch ray.sbatch
 
 SLURM's own launcher (`--on slurm`) needs no Ray; this is for measuring Ray itself on a SLURM cluster.
@@ -18,7 +18,8 @@ from typing import Annotated, Any, NoReturn
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
-from cluster.slurm_options import SIGNAL_SECONDS, TEMPLATES, Word, directive, seconds_of
+from cluster.slurm.options import Word, seconds_of
+from cluster.slurm.script import SIGNAL_SECONDS, TEMPLATES, directive
 from jobs.contract.parts import Count, Part
 
 
@@ -98,7 +99,7 @@ def parse(words: list[str]) -> RayJob:
 
 def main(arguments: list[str]) -> None:
     if not arguments or not Path(arguments[0]).is_file():
-        _refuse("usage: python -m cluster.ray_slurm STUDY cpus_per_node=N time=MINUTES [nodes=N] [key=value …]")
+        _refuse("usage: python -m cluster.slurm.ray STUDY cpus_per_node=N time=MINUTES [nodes=N] [key=value …]")
     try:
         print(script(Path(arguments[0]), parse(arguments[1:])), end="")
     except ValueError as error:

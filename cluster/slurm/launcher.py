@@ -1,7 +1,7 @@
 """slurm: trials are jobs, or steps of one packed job, and go on without this process.
 
 `launcher: {kind: slurm, …}`, see SlurmOptions and docs/slurm.md. A job writes its trials' outcomes by
-itself (cluster/slurm_batch.py); here is what SLURM alone can tell: what waits and why, and what became
+itself (cluster/slurm/batch.py); here is what SLURM alone can tell: what waits and why, and what became
 of a job that left no word. All that is known of a job is in its folder, so any process on any login
 node can take a study up again.
 """
@@ -11,44 +11,39 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cluster import slurm_options, slurm_queue
 from cluster.horovod import installed
 from cluster.launcher import Launch, State
 from cluster.setup.lacking import lacking
-from cluster.slurm_job import JobFolder, Planned, begun, beside_another
-from cluster.slurm_options import size_of
-from cluster.slurm_queue import JobState
-from cluster.slurm_refusal import refused
-from cluster.slurm_verdict import step_verdict
+from cluster.slurm import options as slurm_options
+from cluster.slurm import queue as slurm_queue
+from cluster.slurm import script as slurm_script
+from cluster.slurm import size as slurm_size
+from cluster.slurm.ending import Job, concluded, last_line, span, step_verdict, utc
+from cluster.slurm.job import JobFolder, Planned, begun, beside_another
+from cluster.slurm.queue import JobState
+from cluster.slurm.refusal import refused
+from cluster.slurm.size import size_of
 from cluster.study.schema import StudyError
 from jobs.contract.catalog import STRATEGIES, missing
 from jobs.contract.exits import Status, read_exits
-from jobs.contract.files import TRIAL, RankExit, look_afresh
+from jobs.contract.files import look_afresh
 from jobs.contract.folder import read_trial
-from jobs.contract.outcome import UnreadableOutcome, conclude, read_outcome
+from jobs.contract.outcome import conclude
 from jobs.contract.trial import Trial
 from jobs.machine.tpu import TpuError
 
 POLL_SECONDS, POLL_AT_MOST = 1.0, 30.0  # between two calls of squeue: more and more while nothing changes
+
+
 # After a job has left the queue, until its files are believed to be all there is: network file systems
 # show another node's new files late.
 SETTLE_SECONDS = 10.0
+
+
 FULL_SECONDS = 30.0  # before a full queue is tried again
-
-
-@dataclass
-class _Job:
-    folder: JobFolder
-    job_id: str | None
-    pending: dict[str, Planned]
-    state: JobState | None = None
-    gone_since: float | None = None
 
 
 class SlurmLauncher:
@@ -60,7 +55,7 @@ class SlurmLauncher:
     def __init__(self, options: dict[str, Any], results: Path) -> None:
         self._options = slurm_options.parse(options)
         self._jobs_folder = results.resolve() / "slurm"
-        self._jobs: list[_Job] = []
+        self._jobs: list[Job] = []
         self._next_poll = 0.0
         self._pause = POLL_SECONDS
         self._full_until = 0.0
@@ -98,9 +93,9 @@ class SlurmLauncher:
             faults.append(
                 f"{self._jobs_folder!r}: SLURM takes no backslash in a path; name another place with --results"
             )
-        if self._options.container_image and set(":,") & set(f"{slurm_options.PROJECT}{self._jobs_folder}"):
+        if self._options.container_image and set(":,") & set(f"{slurm_script.PROJECT}{self._jobs_folder}"):
             faults.append(
-                f"launcher.container_image: {slurm_options.PROJECT} and {self._jobs_folder.parent} are mounted, and "
+                f"launcher.container_image: {slurm_script.PROJECT} and {self._jobs_folder.parent} are mounted, and "
                 "pyxis takes no colon and no comma in a path; use other folders"
             )
         if too_many := sorted({p.workers for p in points if p.workers > most}):
@@ -108,11 +103,11 @@ class SlurmLauncher:
                 f"workers: {', '.join(map(str, too_many))} do not fit; launcher.nodes × launcher.tasks_per_node is "
                 f"{self._options.nodes} × {self._options.tasks_per_node}"
             )
-        needed = max((p.limits.trial for p in points), default=0.0) + slurm_options.SIGNAL_SECONDS
+        needed = max((p.limits.trial for p in points), default=0.0) + slurm_script.SIGNAL_SECONDS
         if (minutes := self._options.time) is not None and (given := slurm_options.seconds_of(minutes)) < needed:
             faults.append(
                 f"launcher.time: {minutes} is {given} s, and one trial may take limits.trial = "
-                f"{needed - slurm_options.SIGNAL_SECONDS:g} s; raise the one or lower the other"
+                f"{needed - slurm_script.SIGNAL_SECONDS:g} s; raise the one or lower the other"
             )
         return faults or refused(points, self._options, self._jobs_folder)
 
@@ -129,7 +124,7 @@ class SlurmLauncher:
         waiting = [launches] if self._options.allocation == "packed" else [[launch] for launch in launches]
         for index, group in enumerate(waiting):
             folder = self._write(group)
-            job = _Job(folder, None, {p.trial: p for p in folder.launches})
+            job = Job(folder, None, {p.trial: p for p in folder.launches})
             try:
                 job.job_id = slurm_queue.submit(folder.script)
             except (slurm_queue.QueueFull, slurm_queue.ControllerAway) as error:
@@ -164,9 +159,9 @@ class SlurmLauncher:
             launched,
         )
         folder.write()
-        size = slurm_options.largest([p.size for p in launched], self._options)
-        minutes = slurm_options.time_limit(self._options, [x.trial for x in launches])
-        script = slurm_options.script(self._options, size, minutes, folder.path, folder.name)
+        size = slurm_size.largest([p.size for p in launched], self._options)
+        minutes = slurm_size.time_limit(self._options, [x.trial for x in launches])
+        script = slurm_script.script(self._options, size, minutes, folder.path, folder.name)
         folder.script.write_text(script, encoding="utf-8")
         return folder
 
@@ -205,10 +200,10 @@ class SlurmLauncher:
             pending = {
                 p.trial: p
                 for p in folder.launches
-                if latest[p.trial][1] == folder.path and folder.trial(p).exists() and not _concluded(folder.trial(p))
+                if latest[p.trial][1] == folder.path and folder.trial(p).exists() and not concluded(folder.trial(p))
             }
             if pending:
-                self._jobs.append(_Job(folder, folder.job_id, pending))
+                self._jobs.append(Job(folder, folder.job_id, pending))
 
     def _folders(self) -> list[JobFolder]:
         found = []
@@ -223,7 +218,7 @@ class SlurmLauncher:
     def running(self) -> dict[str, State]:
         return {trial: self._state(job, index) for job in self._jobs for index, trial in enumerate(job.pending)}
 
-    def _state(self, job: _Job, index: int) -> State:
+    def _state(self, job: Job, index: int) -> State:
         """Of the pending trial at place `index` of its job."""
         if job.state is None and job.gone_since is not None:
             return State("gone", job.job_id or "", "not in the queue any more; `scaling run` finds out")
@@ -286,11 +281,11 @@ class SlurmLauncher:
         self._next_poll = time.monotonic() + self._pause
         return ended
 
-    def _take_concluded(self, job: _Job) -> list[str]:
+    def _take_concluded(self, job: Job) -> list[str]:
         """Trials that have an outcome now. Those of a running job are done in order: the first tells of all."""
         done = []
         for trial, p in list(job.pending.items()):
-            if _concluded(job.folder.trial(p)):
+            if concluded(job.folder.trial(p)):
                 done.append(trial)
                 del job.pending[trial]
             elif job.state is not None and job.state.goes_on:
@@ -301,7 +296,7 @@ class SlurmLauncher:
         self._pause = POLL_SECONDS
         self._next_poll = time.monotonic() + self._pause
 
-    def _settle(self, job: _Job, state: JobState | None) -> list[str]:
+    def _settle(self, job: Job, state: JobState | None) -> list[str]:
         """The job has ended and left trials without an outcome: they get one, or are handed back."""
         for p in job.pending.values():
             look_afresh(job.folder.trial(p))
@@ -324,7 +319,7 @@ class SlurmLauncher:
         job.pending.clear()
         return ended
 
-    def _fate(self, job: _Job, state: JobState | None) -> tuple[Status, str]:
+    def _fate(self, job: Job, state: JobState | None) -> tuple[Status, str]:
         """What the end of a job means for a trial of it that has no outcome."""
         name = f"job {job.job_id}"
         if state is None:
@@ -344,21 +339,21 @@ class SlurmLauncher:
         if job.folder.end == "time":
             return "lost", f"the time of {name} was up"
         if job.folder.end == "away":
-            return "lost", f"SLURM did not answer {name} before it could begin: {_last_line(job.folder.output)}"
+            return "lost", f"SLURM did not answer {name} before it could begin: {last_line(job.folder.output)}"
         if not job.folder.output.exists():
             return "failed", f"{said} and could not write {job.folder.output}; is that a folder which the nodes see?"
         code = slurm_queue.exit_code(job.job_id or "")
-        last = _last_line(job.folder.output)
+        last = last_line(job.folder.output)
         return "failed", said + (f" with exit code {code}" if code else "") + (f": {last}" if last else "")
 
-    def _conclude(self, job: _Job, planned: Planned, status: Status, why: str) -> None:
+    def _conclude(self, job: Job, planned: Planned, status: Status, why: str) -> None:
         folder = job.folder.trial(planned)
         trial = read_trial(folder)
         exits = read_exits(folder, trial.processes)
         told = step_verdict(folder, exits, trial.processes)
         if told and (told[0] == "ok" or status == "failed"):
             status, why = told
-        began, ended = _span(folder, exits)
+        began, ended = span(folder, exits)
         conclude(
             folder,
             status=status,
@@ -366,13 +361,13 @@ class SlurmLauncher:
             launcher=self.kind,
             job=job.job_id,
             order=planned.order,
-            started=_utc(began),
-            ended=_utc(ended),
+            started=utc(began),
+            ended=utc(ended),
             exits=exits,
             concurrent=beside_another(job.folder, began, ended),
         )
 
-    def _conclude_all(self, job: _Job, status: Status, why: str) -> None:
+    def _conclude_all(self, job: Job, status: Status, why: str) -> None:
         for planned in job.pending.values():
             self._conclude(job, planned, status, why)
 
@@ -396,36 +391,3 @@ class SlurmLauncher:
 
     def close(self) -> None:
         """The jobs go on."""
-
-
-def _concluded(folder: Path) -> bool:
-    try:
-        return read_outcome(folder) is not None
-    except UnreadableOutcome:
-        return True  # the driver sets it aside
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line for line in reversed(lines) if line.strip()), "")
-
-
-def _span(folder: Path, exits: Sequence[RankExit]) -> tuple[float, float]:
-    """When a trial began and ended that has not written it down, by its files (Unix times).
-
-    A log that stayed empty is as old as its rank or its srun; an `alive` file has a time that is to come.
-    """
-    changed: dict[Path, float] = {}
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):
-            changed[path] = path.stat().st_mtime
-    began = min((at for path, at in changed.items() if path.suffix == ".log"), default=changed[folder / TRIAL])
-    seen = [end.ended_unix for end in exits if end.ended_unix]
-    return began, max(began, max(seen or [at for path, at in changed.items() if path.suffix != ".alive"]))
-
-
-def _utc(unix: float) -> str:
-    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster import slurm_cluster as launching
-from cluster import slurm_queue
-from cluster.slurm_cluster import SlurmLauncher
-from tests.cluster import practice
-from tests.cluster.practice import slurm
-from tests.cluster.slurm_runs import Watched, begin, drive, end, endless, scaling, write_study
+from cluster.slurm import launcher as launching
+from cluster.slurm import queue
+from cluster.slurm.launcher import SlurmLauncher
+from tests.cluster.slurm import practice
+from tests.cluster.slurm.practice import slurm
+from tests.cluster.slurm.runs import Watched, begin, drive, end, endless, scaling, write_study
 from tests.running import until
 
 LAB = {"nodes": 4, "account": "lab"}
@@ -57,18 +57,18 @@ def held(account: str = "lab") -> str:
 def ended(wrap: str) -> str:
     """A job that has run `wrap` and is over, for accounting too."""
     job = slurm("sbatch", "--parsable", "--account=lab", "--output=/dev/null", f"--wrap={wrap}").strip()
-    until(lambda: slurm_queue.last_word(job), 30)
+    until(lambda: queue.last_word(job), 30)
     return job
 
 
 def test_accounting_tells_what_became_of_jobs_that_the_queue_has_forgotten() -> None:
-    states = [slurm_queue.last_word(ended(wrap)) for wrap in ("true", "exit 7")]
+    states = [queue.last_word(ended(wrap)) for wrap in ("true", "exit 7")]
     assert [(s.state, s.nodes) for s in states if s] == [("COMPLETED", "n1"), ("FAILED", "n1")]
     waiting = held()
-    assert slurm_queue.last_word(waiting) is None  # it goes on, whatever accounting says of it today
+    assert queue.last_word(waiting) is None  # it goes on, whatever accounting says of it today
     slurm("scancel", waiting)
-    until(lambda: slurm_queue.last_word(waiting), 30)
-    state = slurm_queue.last_word(waiting)
+    until(lambda: queue.last_word(waiting), 30)
+    state = queue.last_word(waiting)
     assert state is not None
     assert (state.state, state.nodes) == ("CANCELLED", "")
 
@@ -79,9 +79,9 @@ def test_a_cancelled_job_is_told_as_it_was_when_only_accounting_knows(
     launcher, folder = begin(endless(), tmp_path, account="lab")
     job = launcher.running()[folder.name].job
     slurm("scancel", job)
-    until(lambda: slurm_queue.last_word(job), 30)
-    real = slurm_queue.jobs
-    monkeypatch.setattr(slurm_queue, "jobs", lambda: {k: v for k, v in real().items() if k != job})
+    until(lambda: queue.last_word(job), 30)
+    real = queue.jobs
+    monkeypatch.setattr(queue, "jobs", lambda: {k: v for k, v in real().items() if k != job})
     outcome = end(launcher, folder, within=30)
     assert (outcome.status, outcome.error) == ("cancelled", f"job {job} ended as CANCELLED on n[1-2]")
 
@@ -114,12 +114,12 @@ def test_a_limit_that_no_waiting_helps_is_told_in_slurms_words(tmp_path: Path) -
     slurm("sacctmgr", "-i", "modify", "qos", "normal", "set", "flags=DenyOnLimit", "maxwall=5")
     try:
         (fault,) = launcher.refuse([point])
-        with pytest.raises(slurm_queue.SlurmError) as error:
-            slurm_queue.submit(next((tmp_path / "slurm" / "refused").glob("*.sbatch")))
+        with pytest.raises(queue.SlurmError) as error:
+            queue.submit(next((tmp_path / "slurm" / "refused").glob("*.sbatch")))
     finally:
         slurm("sacctmgr", "-i", "modify", "qos", "normal", "set", "flags=-1", "maxwall=-1")
     assert "QOSMaxWallDurationPerJobLimit" in fault
-    assert error.type is slurm_queue.SlurmError  # and not QueueFull, which is tried again
+    assert error.type is queue.SlurmError  # and not QueueFull, which is tried again
     (fault,) = SlurmLauncher({"nodes": 4, "account": "nobody"}, tmp_path).refuse([point])
     assert "Invalid account or account/partition combination specified" in fault
 

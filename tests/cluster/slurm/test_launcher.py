@@ -20,10 +20,10 @@ import numpy as np
 import psutil
 import pytest
 
-from cluster import slurm_cluster as launching
-from cluster import slurm_queue
 from cluster.launcher import Launch
-from cluster.slurm_cluster import SlurmLauncher
+from cluster.slurm import launcher as launching
+from cluster.slurm import queue
+from cluster.slurm.launcher import SlurmLauncher
 from cluster.study.schema import StudyError
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import read_outcome
@@ -31,9 +31,9 @@ from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
 from jobs.machine import gpus
 from jobs.machine.cores import allowed_cores
-from tests.cluster import practice
-from tests.cluster.practice import slurm
-from tests.cluster.slurm_runs import (
+from tests.cluster.slurm import practice
+from tests.cluster.slurm.practice import slurm
+from tests.cluster.slurm.runs import (
     SCALING,
     Watched,
     begin,
@@ -331,8 +331,8 @@ def test_what_waits_says_why_and_is_asked_after_less_and_less(tmp_path: Path, mo
         write_trial(tmp_path / "trials" / trial.id, trial)
         started.append(Launch(trial, tmp_path / "trials" / trial.id, repeat))
     launcher.start(started)
-    asked, real = [], slurm_queue._ask
-    monkeypatch.setattr(slurm_queue, "_ask", lambda command: (asked.append(command[0]), real(command))[1])
+    asked, real = [], queue._ask
+    monkeypatch.setattr(queue, "_ask", lambda command: (asked.append(command[0]), real(command))[1])
     assert launcher._poll() == []
     assert asked == ["squeue"]  # one call for all jobs
     assert {(s.text, s.reason) for s in launcher.running().values()} == {("pending", "JobHeldUser")}
@@ -516,9 +516,9 @@ def test_a_job_that_is_gone_without_a_word_is_recorded_as_lost(tmp_path: Path, m
     launcher, folder = begin(endless(), tmp_path)
     job = launcher.running()[folder.name].job
     for process in psutil.process_iter(["cmdline"]):
-        if "cluster.slurm_batch" in (process.info["cmdline"] or []) and str(tmp_path) in str(process.info["cmdline"]):
+        if "cluster.slurm.batch" in (process.info["cmdline"] or []) and str(tmp_path) in str(process.info["cmdline"]):
             process.kill()
-    real = slurm_queue.jobs
-    monkeypatch.setattr(slurm_queue, "jobs", lambda: {k: v for k, v in real().items() if k != job})
+    real = queue.jobs
+    monkeypatch.setattr(queue, "jobs", lambda: {k: v for k, v in real().items() if k != job})
     outcome = end(launcher, folder, within=60)
     assert (outcome.status, outcome.error) == ("lost", f"job {job} is gone from the queue and left no record")
