@@ -17,7 +17,7 @@ from jobs.contract.trial import Trial
 LAUNCHERS: dict[str, str] = {
     "local": "cluster.local.launcher:LocalLauncher",
     "slurm": "cluster.slurm.launcher:SlurmLauncher",
-    "ray": "cluster.ray_cluster:RayLauncher",
+    "ray": "cluster.ray.launcher:RayLauncher",
 }
 
 

@@ -24,7 +24,7 @@ LANES = {
         "tests/cluster/slurm/test_launcher.py",
         "tests/cluster/slurm/test_ray.py",
         "tests/cluster/slurm/test_accounting.py",
-        "tests/cluster/test_ray.py",
+        "tests/cluster/ray/test_launcher.py",
         "tests/cluster/local/test_launcher.py",
         "tests/cluster/test_driver.py",
         "tests/jobs/telemetry/test_sampler.py",

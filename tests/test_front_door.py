@@ -58,7 +58,7 @@ def test_help_loads_neither_a_framework_nor_the_analysis(arguments: str) -> None
     assert done.stdout
 
 
-@pytest.mark.parametrize("module", ["cluster.slurm.rank", "cluster.ray_rank"])
+@pytest.mark.parametrize("module", ["cluster.slurm.rank", "cluster.ray.rank"])
 def test_what_stands_beside_a_rank_while_it_starts_imports_little(module: str) -> None:
     code = (
         f"import sys, {module}, jobs.rank.keeper, jobs.machine.cores\n"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from cluster.launcher import Launch
-from cluster.ray_cluster import RayLauncher
+from cluster.ray.launcher import RayLauncher
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import read_outcome
 from jobs.contract.parts import Steps
@@ -24,7 +24,7 @@ from jobs.contract.trial import Trial
 from jobs.machine.cores import allowed_cores
 from tests.benchmarks.ratios import LAUNCHES, Part, at_least, at_most
 from tests.benchmarks.turns import start_rival, take_turns
-from tests.cluster.ray_nodes import Cluster, short_folder, started
+from tests.cluster.ray.nodes import Cluster, short_folder, started
 from tests.running import until
 
 RAY_TRAIN = [sys.executable, str(Path(__file__).with_name("bare") / "bare_ray_train.py")]

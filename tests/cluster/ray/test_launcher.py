@@ -24,17 +24,18 @@ import psutil
 import pytest
 import yaml
 
-from cluster import ray_cluster, ray_rank
 from cluster.driver.plan import plan
-from cluster.ray_cluster import RayLauncher
+from cluster.ray import launcher as ray_cluster
+from cluster.ray import rank as ray_rank
+from cluster.ray.launcher import RayLauncher
 from cluster.study.file import check
 from cluster.study.schema import StudyError
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.outcome import Outcome, read_outcome
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
-from tests.cluster.ray_nodes import OF_THE_NODES, Cluster, kill, of_session, short_folder, started
-from tests.cluster.ray_trials import begin, drivers, end, endless, goes_on, keepers_of, start, trial
+from tests.cluster.ray.nodes import OF_THE_NODES, Cluster, kill, of_session, short_folder, started
+from tests.cluster.ray.trials import begin, drivers, end, endless, goes_on, keepers_of, start, trial
 from tests.running import DISTRIBUTED, Done, launch, ranks_of, until
 from tests.sampler import read
 from tests.warm.forges import bare, lead, warm

@@ -16,14 +16,14 @@ import psutil
 import pytest
 
 from cluster.launcher import Launch, OptionsError, State
-from cluster.ray_capacity import Need, Node
-from cluster.ray_child import own_cluster
-from cluster.ray_cluster import RayLauncher, _probe, _Refused, _Running
-from cluster.ray_connection import Cluster, in_a_line
-from cluster.ray_options import parse
-from cluster.ray_rank import NICENESS, Rank, found_here, look
-from cluster.ray_reaper import end_after
-from cluster.ray_trial import NODE_FILE, RANK_FILE, Lost, TrialOnRay, Unfit, places
+from cluster.ray.capacity import Need, Node, places
+from cluster.ray.child import own_cluster
+from cluster.ray.connection import Cluster, in_a_line
+from cluster.ray.launcher import RayLauncher, _probe, _Refused, _Running
+from cluster.ray.options import parse
+from cluster.ray.rank import NICENESS, Rank, found_here, look
+from cluster.ray.reaper import end_after
+from cluster.ray.trial import NODE_FILE, RANK_FILE, Lost, TrialOnRay, Unfit
 from cluster.results.folder import ResultsFolder
 from cluster.study.file import check
 from cluster.study.schema import StudyError
@@ -31,7 +31,7 @@ from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.folder import write_trial
 from jobs.machine.cores import claim
 from jobs.machine.network import master_port
-from tests.cluster.ray_trials import trial
+from tests.cluster.ray.trials import trial
 from tests.running import until
 
 HERE = "h" * 56
@@ -256,7 +256,7 @@ def test_nothing_but_a_ranks_files_is_taken_from_a_node(name: str) -> None:
 
 def test_what_a_node_lacks_is_said() -> None:
     here, variables = str(Path(__file__).parents[2]), dict(os.environ)
-    command = [sys.executable, "-P", "-m", "cluster.ray_rank", "--look"]
+    command = [sys.executable, "-P", "-m", "cluster.ray.rank", "--look"]
     assert look(command, variables, here, None)["versions"] == found_here()["versions"]
     assert look(command, variables, here, __file__)["versions"] == found_here()["versions"]
     assert look(["/nowhere/python"], variables, here, None) == {"fault": "there is no /nowhere/python"}

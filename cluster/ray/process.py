@@ -1,4 +1,4 @@
-"""The process that talks to Ray: `python -P -m cluster.ray_driver`, a child of the one that runs the study.
+"""The process that talks to Ray: `python -P -m cluster.ray.process`, a child of the one that runs the study.
 
 Ray aborts a process that uses it about a minute after the head node has died, so the study's own
 process never does. The two exchange lines of JSON:
@@ -8,7 +8,7 @@ process never does. The two exchange lines of JSON:
     ─▶ {"do": "cancel"}        ◀─ {"is": "over", "status": "cancelled", …} of each trial
     end of input: everything is ended
 
-If the cluster is our own it is part of this process's session, and cluster/ray_reaper.py, outside of
+If the cluster is our own it is part of this process's session, and cluster/ray/reaper.py, outside of
 it, ends what of that session outlives this process, however that ended.
 """
 
@@ -22,8 +22,8 @@ import threading
 from dataclasses import asdict
 from typing import IO, Any
 
-from cluster.ray_connection import Cluster
-from cluster.ray_trial import END_SECONDS, STEP_SECONDS, TrialOnRay
+from cluster.ray.connection import Cluster
+from cluster.ray.trial import END_SECONDS, STEP_SECONDS, TrialOnRay
 
 
 class Voice:

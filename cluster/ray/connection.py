@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import ray_rank
-from cluster.ray_capacity import Node
+from cluster.ray import rank
+from cluster.ray.capacity import Node
 from jobs.rank.keeper import FOREIGN
 
 LOOK_SECONDS = 60.0  # that a node has to answer when it is looked at
@@ -19,7 +19,7 @@ REACH_SECONDS = 5.0
 STORE_BYTES = 100_000_000  # of shared memory for Ray's objects: nothing large goes through it
 
 # What Ray sets in its workers, beside RAY_…, and what our own start of a process passes on.
-INJECTED = ("PYTHONBREAKPOINT", "SPT_NOENV", ray_rank.PARENT)
+INJECTED = ("PYTHONBREAKPOINT", "SPT_NOENV", rank.PARENT)
 
 
 class Cluster:
@@ -29,8 +29,8 @@ class Cluster:
         self.hello = hello
         self.variables = {k: v for k, v in hello["environment"].items() if not k.startswith(("RAY_", *FOREIGN))}
         self.variables = {k: v for k, v in self.variables.items() if k not in INJECTED}
-        self.variables[ray_rank.NICENESS] = str(os.getpriority(os.PRIO_PROCESS, 0))
-        self.command = [sys.executable, "-P", "-m", "cluster.ray_rank"]
+        self.variables[rank.NICENESS] = str(os.getpriority(os.PRIO_PROCESS, 0))
+        self.command = [sys.executable, "-P", "-m", "cluster.ray.rank"]
         self.cwd: str = hello["cwd"]
         self._alike: set[str] = set()  # ids of the nodes that were looked at and are as it is here
 
@@ -42,7 +42,7 @@ class Cluster:
         import ray
         from ray import cloudpickle
 
-        cloudpickle.register_pickle_by_value(ray_rank)
+        cloudpickle.register_pickle_by_value(rank)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             if address:
@@ -92,7 +92,7 @@ class Cluster:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        look = ray.remote(num_cpus=0, max_retries=0)(ray_rank.look)
+        look = ray.remote(num_cpus=0, max_retries=0)(rank.look)
         asked = {
             node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
                 [*self.command, "--look"], self.variables, self.cwd, probe
@@ -123,7 +123,7 @@ class Cluster:
             if here.get(package) != there.get(package):
                 has, wants = there.get(package, "absent"), here.get(package, "absent")
                 faults.append(f"{package} is {has} there and {wants} here; install the same on all nodes")
-        if (niceness := found["niceness"]) != (wanted := int(self.variables[ray_rank.NICENESS])):
+        if (niceness := found["niceness"]) != (wanted := int(self.variables[rank.NICENESS])):
             faults.append(
                 f"processes run at niceness {niceness} there and {wanted} here; "
                 f"start Ray with RAY_worker_niceness={wanted} in its environment"

@@ -13,29 +13,47 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cluster import ray_rank
-from cluster.ray_capacity import Need, what_there_is
-from cluster.ray_connection import Cluster, in_a_line
-from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
+from cluster.ray import rank as ray_rank
+from cluster.ray.capacity import Need, places, what_there_is
+from cluster.ray.connection import Cluster, in_a_line
+from jobs.contract.environment import LOOPBACK, rank_variables
 from jobs.contract.exits import Status, read_exit, verdict
 from jobs.contract.files import TRIAL, RankExit
 from jobs.contract.folder import read_trial
 from jobs.contract.outcome import now
 
 LEASE_SECONDS = 30.0  # after which a rank that nobody asks for is ended by its actor
+
+
 NEWS_SECONDS = 5.0  # between two questions to an actor; an end is told at once
+
+
 STEP_SECONDS = 0.5  # at most, until a cancelled trial notices
+
+
 ACTORS_SECONDS = 60.0  # that the actors have to be there once there is room for them
+
+
 END_SECONDS = 12.0  # that ranks have to end when asked; those that have not answered then are lost
+
+
 SPARE_SECONDS = 30.0  # past the trial's own limit, which each rank's keeper holds
+
+
 TELL_SECONDS = 2.0  # of waiting for room, before anything is said of it: it takes one even if there is room
+
+
 GONE_SECONDS = 30.0  # that a trial waits for nodes that are no more, before it is given up
+
 
 # One of them is where ranks meet: below those that a kernel gives out by itself, above those of Ray's workers.
 PORTS = range(20000, 30000)
 
+
 # A file that a rank leaves; nothing else is taken from a node.
 RANK_FILE = re.compile(r"rank-(\d{5,})\.(?:jsonl|json|log|alive|exit|keeper)")
+
+
 NODE_FILE = re.compile(r"telemetry-[A-Za-z0-9._-]+\.jsonl")
 
 
@@ -286,20 +304,3 @@ class TrialOnRay(threading.Thread):
             with contextlib.suppress(Exception):
                 remove_placement_group(group)
         self.placed = False
-
-
-def places(nodes: Sequence[str], master: str, port: int) -> list[RankEnvironment]:
-    """The rank environments of ranks on these nodes, those of a node one after the other."""
-    distinct = list(dict.fromkeys(nodes))
-    return [
-        RankEnvironment(
-            rank=rank,
-            world_size=len(nodes),
-            local_rank=list(nodes[:rank]).count(node),
-            local_world_size=list(nodes).count(node),
-            node_rank=distinct.index(node),
-            master_addr=master,
-            master_port=port,
-        )
-        for rank, node in enumerate(nodes)
-    ]

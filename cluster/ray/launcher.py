@@ -2,7 +2,7 @@
 
 `launcher: {kind: ray, …}`, see RayOptions and docs/ray.md. The cluster is the one at
 `launcher.address` or RAY_ADDRESS; without either, one is started on this machine and taken down at the
-end. What talks to Ray is a child process (cluster/ray_driver.py), whose death costs the trials it had
+end. What talks to Ray is a child process (cluster/ray/process.py), whose death costs the trials it had
 and no more.
 """
 
@@ -20,10 +20,10 @@ from typing import Any
 
 from cluster.horovod import installed
 from cluster.launcher import Launch, OptionsError, State
-from cluster.ray_capacity import Need, Node, what_there_is
-from cluster.ray_child import CLOSE_SECONDS, Child
-from cluster.ray_options import cores_of, head_address, parse
-from cluster.ray_rank import found_here
+from cluster.ray.capacity import Need, Node, what_there_is
+from cluster.ray.child import CLOSE_SECONDS, Child
+from cluster.ray.options import cores_of, head_address, parse
+from cluster.ray.rank import found_here
 from cluster.results.folder import LOOK
 from cluster.setup.lacking import lacking
 from jobs.contract.catalog import STRATEGIES, missing

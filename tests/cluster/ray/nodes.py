@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.ray_child import OWN_CLUSTER
+from cluster.ray.child import OWN_CLUSTER
 from jobs.machine.network import master_port
 
 RAY = Path(sys.executable).with_name("ray")

@@ -50,7 +50,7 @@ class Child:
             environment |= token_mode(environment)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by end()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cluster.ray_driver"],
+            [sys.executable, "-P", "-m", "cluster.ray.process"],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -61,7 +61,7 @@ class Child:
         self._after: subprocess.Popen[bytes] | None = None
         if own:
             self._after = subprocess.Popen(
-                [sys.executable, "-P", "-m", "cluster.ray_reaper", str(self._process.pid), str(self.folder)],
+                [sys.executable, "-P", "-m", "cluster.ray.reaper", str(self._process.pid), str(self.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from cluster.launcher import Launch
-from cluster.ray_cluster import RayLauncher
+from cluster.ray.launcher import RayLauncher
 from jobs.contract.files import rank_file
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import Outcome, read_outcome
@@ -25,7 +25,7 @@ def keepers_of(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         command = process.info["cmdline"] or []
-        ours = "cluster.ray_rank" in command and any(str(folder) in part for part in command)
+        ours = "cluster.ray.rank" in command and any(str(folder) in part for part in command)
         if ours and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process)
     return found
@@ -34,7 +34,7 @@ def keepers_of(folder: Path) -> list[psutil.Process]:
 def drivers() -> list[psutil.Process]:
     """The processes of ours that talk to Ray."""
     children = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
-    return [p for p in children if p.cmdline()[-1:] == ["cluster.ray_driver"]]
+    return [p for p in children if p.cmdline()[-1:] == ["cluster.ray.process"]]
 
 
 def trial(strategy: str, workers: int, steps: Steps = SHORT, **fields: Any) -> Trial:

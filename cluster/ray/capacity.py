@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs.contract.environment import RankEnvironment
+
 
 @dataclass(frozen=True)
 class Node:
@@ -49,3 +51,20 @@ def what_there_is(nodes: Sequence[Node]) -> str:
         for (cpus, gpus), count in counts.items()
     ]
     return ", ".join(kinds) or "no nodes"
+
+
+def places(nodes: Sequence[str], master: str, port: int) -> list[RankEnvironment]:
+    """The rank environments of ranks on these nodes, those of a node one after the other."""
+    distinct = list(dict.fromkeys(nodes))
+    return [
+        RankEnvironment(
+            rank=rank,
+            world_size=len(nodes),
+            local_rank=list(nodes[:rank]).count(node),
+            local_world_size=list(nodes).count(node),
+            node_rank=distinct.index(node),
+            master_addr=master,
+            master_port=port,
+        )
+        for rank, node in enumerate(nodes)
+    ]

@@ -4,8 +4,8 @@ The actor runs in whatever Python started Ray on its node. It is sent by value a
 library alone, so nothing of ours need be importable there. The process it starts runs in the driver's
 interpreter, folder and environment, like a rank of any other launcher:
 
-    python -P -m cluster.ray_rank TRIAL_DIR         keep one rank (jobs/rank/keeper.py)
-    python -P -m cluster.ray_rank --look            print what this node has, as JSON
+    python -P -m cluster.ray.rank TRIAL_DIR         keep one rank (jobs/rank/keeper.py)
+    python -P -m cluster.ray.rank --look            print what this node has, as JSON
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def found_here() -> dict[str, Any]:
     from jobs.machine.provenance import versions
 
     project, digest = Path(__file__).resolve().parent.parent, hashlib.sha256()
-    for path in sorted([*project.glob("jobs/**/*.py"), *project.glob("cluster/ray_rank.py")]):
+    for path in sorted([*project.glob("jobs/**/*.py"), *project.glob("cluster/ray/rank.py")]):
         digest.update(f"{path.relative_to(project)}\n".encode() + path.read_bytes())
     return {"versions": versions() | {"scaling's files": digest.hexdigest()[:12]}, "niceness": _settle()}
 
@@ -208,7 +208,7 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(found_here()))
         return
     if len(arguments) != 1:
-        sys.exit("usage: python -m cluster.ray_rank TRIAL_DIR")
+        sys.exit("usage: python -m cluster.ray.rank TRIAL_DIR")
     from jobs.rank.parent import die_with_parent
 
     die_with_parent()

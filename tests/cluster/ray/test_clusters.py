@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from cluster.ray_options import parse
+from cluster.ray.options import parse
 from cluster.study import file
 
 CLUSTER = Path(__file__).parents[2] / "cluster"

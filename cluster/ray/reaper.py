@@ -1,6 +1,6 @@
-"""What ends a cluster of our own for good: `python -P -m cluster.ray_reaper PID FOLDER`.
+"""What ends a cluster of our own for good: `python -P -m cluster.ray.reaper PID FOLDER`.
 
-The cluster is part of the session that the process PID (cluster/ray_driver.py) leads. This process
+The cluster is part of the session that the process PID (cluster/ray/process.py) leads. This process
 stands outside of it, and so sees to it that nothing is left, however that one ended.
 """
 
@@ -53,5 +53,5 @@ def _of_session(session: int) -> list[int]:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m cluster.ray_reaper PID FOLDER")
+        sys.exit("usage: python -m cluster.ray.reaper PID FOLDER")
     end_after(int(sys.argv[1]), Path(sys.argv[2]))

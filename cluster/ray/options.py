@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ValidationError
 
 from cluster.launcher import OptionsError
-from cluster.ray_capacity import Need
+from cluster.ray.capacity import Need
 from jobs.contract.parts import Count, Part, Seconds
 from jobs.contract.trial import Trial
 from jobs.machine.cores import needed
