@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from analysis import bootstrap
-from analysis.bootstrap import Mean
 from analysis.efficiency import KEY, MODES, ORDER
 from analysis.load import Results, varied
+from analysis.stats import bootstrap
+from analysis.stats.bootstrap import Mean
 
 if TYPE_CHECKING:
     from rich.table import Table

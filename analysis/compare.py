@@ -15,7 +15,7 @@ import polars as pl
 
 from analysis.contrast import ALPHA
 from analysis.load import Results
-from analysis.ratios import LogRate, holm, log_ratio
+from analysis.stats.ratios import LogRate, holm, log_ratio
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from analysis.load import Results, varied
-from analysis.ratios import LogRate, LogRatio, holm, log_ratio
+from analysis.stats.ratios import LogRate, LogRatio, holm, log_ratio
 
 MODES = ("strong", "weak")
 ALPHA = 0.05  # of a family of comparisons, two-sided

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analysis import bootstrap
-from analysis.bootstrap import Mean
 from analysis.load import Results, load
+from analysis.stats import bootstrap
+from analysis.stats.bootstrap import Mean
 
 MODES = ("strong", "weak")
 FEW_LAUNCHES = 5

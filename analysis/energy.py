@@ -13,9 +13,10 @@ from typing import Any
 
 import polars as pl
 
-from analysis import bootstrap, telemetry
+from analysis import telemetry
 from analysis.efficiency import KEY, MODES, ORDER
 from analysis.load import Results
+from analysis.stats import bootstrap
 
 MEASURED: dict[str, Any] = {
     "source": pl.String,

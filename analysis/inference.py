@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analysis import bootstrap
 from analysis.execution import named
 from analysis.load import Results, varied
+from analysis.stats import bootstrap
 
 if TYPE_CHECKING:
     from rich.table import Table

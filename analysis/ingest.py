@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analysis import bootstrap
 from analysis.contrast import Comparison, Rates, compared, decided
 from analysis.load import Results
+from analysis.stats import bootstrap
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -32,9 +32,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analysis import bootstrap
 from analysis.efficiency import KEY, MODES
 from analysis.load import Results
+from analysis.stats import bootstrap
 
 THRESHOLD = 0.05  # of the worker time
 CAUSES = ("communication", "straggler", "input", "contention", "batch", "growth", "wrapping", "fixed")

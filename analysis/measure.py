@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from analysis import steady
+from analysis.stats import steady
 
 Floats = NDArray[np.float64]
 

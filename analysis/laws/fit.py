@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from analysis import bootstrap, least_squares
-from analysis.bootstrap import Mean
 from analysis.laws import words as law_words
 from analysis.laws.law import LAWS, REACH, Floats, Law, LawFit, Parameter
 from analysis.load import Results
+from analysis.stats import bootstrap, least_squares
+from analysis.stats.bootstrap import Mean
 
 RESAMPLES = 1999
 

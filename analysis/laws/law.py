@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import least_squares
-from analysis.bootstrap import Mean
+from analysis.stats import least_squares
+from analysis.stats.bootstrap import Mean
 
 Floats = NDArray[np.float64]
 

@@ -16,8 +16,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import permutation_test
 
-from analysis.bootstrap import exp, student
-from analysis.ratios import holm
+from analysis.stats.bootstrap import exp, student
+from analysis.stats.ratios import holm
 
 Floats = NDArray[np.float64]
 TARGET, WORK = "minutes to the target", "minutes per unit of work"
@@ -73,7 +73,7 @@ def speed_ratio(tested: Floats, reference: Floats, axis: int = -1) -> Any:
 def interval(tested: Floats, reference: Floats, confidence: float = 0.95) -> tuple[float, float]:
     """Bootstrap interval of `speed_ratio` over the runs, shape (n,) each.
 
-    As analysis.bootstrap: the bootstrap's standard error, widened by n / (n - 1), with Student's t on a
+    As analysis.stats.bootstrap: the bootstrap's standard error, widened by n / (n - 1), with Student's t on a
     log scale, since percentiles of 5 runs are too narrow. Runs without an end count as the slowest; a
     resample that holds more than one of them has no mean and is left out.
     """

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from analysis.compare import compare, render
 from analysis.load import load
-from analysis.ratios import LogRate, log_ratio
+from analysis.stats.ratios import LogRate, log_ratio
 from scaling import app
 from tests.analysis import generate, simulate
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from analysis.contrast import Comparison, Rates, Side, compared, decided, word_for
-from analysis.ratios import LogRate, holm, log_ratio
+from analysis.stats.ratios import LogRate, holm, log_ratio
 
 CELL = Rates("strong", 2, {}, pl.DataFrame(), pl.DataFrame())
 

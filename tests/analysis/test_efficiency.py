@@ -13,10 +13,10 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from analysis import bootstrap
 from analysis.contrast import Rates
 from analysis.efficiency import WITH_INTERVAL, base_words, estimate, precision
 from analysis.load import load
+from analysis.stats import bootstrap
 from analysis.table import render
 from tests.analysis import generate, simulate
 

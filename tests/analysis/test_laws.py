@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from analysis import least_squares, plot_laws
+from analysis import plot_laws
 from analysis.laws import fit as laws_fit
 from analysis.laws import law as laws
 from analysis.laws import words as law_words
 from analysis.laws.law import LawFit, Parameter
+from analysis.stats import least_squares
 from tests.analysis import generate, simulate
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import bootstrap
-from analysis.bootstrap import Mean
+from analysis.stats import bootstrap
+from analysis.stats.bootstrap import Mean
 
 Floats = NDArray[np.float64]
 

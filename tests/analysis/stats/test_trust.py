@@ -12,9 +12,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from analysis import bootstrap
 from analysis.efficiency import estimate
 from analysis.laws import fit as laws_fit
+from analysis.stats import bootstrap
 from tests.analysis import generate, simulate
 
 STUDIES = 500

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 
-from analysis.bootstrap import exp
+from analysis.stats.bootstrap import exp
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ blocks longer than the correlation lasts:
   distribution.
 
 Where both find something, the better fit is reported. Together they run at `ALPHA`, and what they find
-must also exceed `SMALLEST` of the step time. The false alarm rate (tests/analysis/test_steady.py holds
+must also exceed `SMALLEST` of the step time. The false alarm rate (tests/analysis/stats/test_steady.py holds
 it): at most 2% for white noise with or without outliers from 20 steps on, at most 6% from 50 steps on if
 the noise has a lag-1 autocorrelation of 0.6.
 """

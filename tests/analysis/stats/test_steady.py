@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analysis import steady
+from analysis.stats import steady
 from tests.analysis.generate import Shape, step_noise
 
 STUDIES = 250
