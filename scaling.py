@@ -162,7 +162,8 @@ def plot(
     ] = None,
 ) -> None:
     """Draw the figures of a results folder (SVG and PNG)."""
-    from analysis import load, plot_published, plots
+    from analysis import plot_published, plots
+    from analysis.load import results as load
 
     to = to or results / "figures"
     with _clean_errors():
@@ -185,7 +186,7 @@ def claims(
 ) -> None:
     """Judge the article's claims by a study's results."""
     from analysis import claims as judging
-    from analysis.load import load
+    from analysis.load.results import load
 
     with _clean_errors():
         verdicts = judging.judge(load(results))
@@ -220,7 +221,7 @@ def compare(
 ) -> None:
     """What changed for real between two results folders."""
     from analysis import compare as comparing
-    from analysis.load import load
+    from analysis.load.results import load
 
     with _clean_errors():
         comparison = comparing.compare(load(before), load(after))
@@ -287,7 +288,7 @@ def _console() -> Console:
 @contextmanager
 def _clean_errors() -> Iterator[None]:
     """A mistake of the user's is one line per fault on stderr and exit code 2, never a traceback."""
-    from analysis.load import NotResults
+    from analysis.load.results import NotResults
     from cluster.study.schema import StudyError
 
     try:
@@ -335,7 +336,7 @@ def _check_data(study: Study) -> None:
 
 def examine(trial: Path) -> tuple[str, str]:
     """The status that the analysis gives the launch in folder `trial`, and why."""
-    from analysis import trial_folder
+    from analysis.load import trial as trial_folder
 
     faults: list[trial_folder.SetAside] = []
     row = trial_folder.read(trial, faults, check_steady=False)
@@ -359,10 +360,11 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 
 def show_results(console: Console, results: Path) -> None:
-    from analysis import accuracy, claims, inference, ingest, limit_words, load, plots, report, table
+    from analysis import accuracy, claims, inference, ingest, limit_words, plots, report, table
     from analysis.distribution import distributions
     from analysis.efficiency import estimate
     from analysis.limits import limits
+    from analysis.load import results as load
 
     with _clean_errors():
         loaded = load.load(results)

@@ -231,7 +231,8 @@ def show_curves(results: Path) -> None:
     """Draw throughput, speedup, efficiency and where the time goes, into the notebook."""
     from IPython.display import Image, display
 
-    from analysis import load, plots
+    from analysis import plots
+    from analysis.load import results as load
 
     for path in plots.write_all(load.load(results), results / "figures"):
         if path.suffix == ".png":
@@ -243,7 +244,8 @@ def show_verdicts(results: Path) -> None:
     import pandas as pd
     from IPython.display import HTML, display
 
-    from analysis import claims, load
+    from analysis import claims
+    from analysis.load import results as load
 
     loaded = load.load(results)
     rows = [

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from analysis.efficiency import KEY, MODES, ORDER
-from analysis.load import Results, varied
+from analysis.load.results import Results, varied
 from analysis.stats import bootstrap
 from analysis.stats.bootstrap import Mean
 

@@ -19,7 +19,7 @@ import polars as pl
 from analysis.contrast import Comparison, Rates, Side, compared, decided, overall, plain, without_stand_ins, word_for
 from analysis.execution import over_eager, scaling_over_eager
 from analysis.ingest import tf_data_over_loader
-from analysis.load import Results
+from analysis.load.results import Results
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from analysis.contrast import ALPHA
-from analysis.load import Results
+from analysis.load.results import Results
 from analysis.stats.ratios import LogRate, holm, log_ratio
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.load import Results, varied
+from analysis.load.results import Results, varied
 from analysis.stats.ratios import LogRate, LogRatio, holm, log_ratio
 
 MODES = ("strong", "weak")

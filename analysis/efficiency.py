@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analysis.load import Results, load
+from analysis.load.results import Results, load
 from analysis.stats import bootstrap
 from analysis.stats.bootstrap import Mean
 

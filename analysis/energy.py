@@ -13,9 +13,9 @@ from typing import Any
 
 import polars as pl
 
-from analysis import telemetry
 from analysis.efficiency import KEY, MODES, ORDER
-from analysis.load import Results
+from analysis.load import samples
+from analysis.load.results import Results
 from analysis.stats import bootstrap
 
 MEASURED: dict[str, Any] = {
@@ -40,7 +40,7 @@ ABSENT = (
 def absent(results: Results) -> str:
     """Why there is no energy: ABSENT, and what the samplers of the first launch with telemetry said."""
     sampled = results.trials.filter(pl.col("status") == "ok", pl.col("telemetry_samples").is_not_null())
-    found = telemetry.notes(results, sampled["trial_id"].head(1))
+    found = samples.notes(results, sampled["trial_id"].head(1))
     found = found.filter(pl.col("what").is_in(["energy_joules", "power_watts", "cpu_energy_joules"]))
     said = [f"{what}: {why}" for what, why in found.select("what", "why").unique(maintain_order=True).iter_rows()]
     return f"{ABSENT} The sampler said: {'; '.join(said)}." if said else ABSENT

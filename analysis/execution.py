@@ -13,7 +13,7 @@ from dataclasses import replace
 import polars as pl
 
 from analysis.contrast import Comparison, Rates, Side, compared, decided, plain, without_stand_ins
-from analysis.load import Results
+from analysis.load.results import Results
 
 PLAIN = {"PyTorch": "eager", "TensorFlow": "graph", "JAX": "xla"}
 CALLED = {

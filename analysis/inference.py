@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analysis.execution import named
-from analysis.load import Results, varied
+from analysis.load.results import Results, varied
 from analysis.stats import bootstrap
 
 if TYPE_CHECKING:

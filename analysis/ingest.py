@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analysis.contrast import Comparison, Rates, compared, decided
-from analysis.load import Results
+from analysis.load.results import Results
 from analysis.stats import bootstrap
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import polars as pl
 
 from analysis.efficiency import KEY
 from analysis.limits import CAUSES, THRESHOLD, Limit, Part
-from analysis.load import Results, varied
+from analysis.load.results import Results, varied
+from analysis.load.summary import NOISY_CORES
 from analysis.report_cells import digits, percent
-from analysis.telemetry_files import NOISY_CORES
 
 if TYPE_CHECKING:
     from rich.table import Table

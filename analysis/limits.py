@@ -33,7 +33,7 @@ import numpy as np
 import polars as pl
 
 from analysis.efficiency import KEY, MODES
-from analysis.load import Results
+from analysis.load.results import Results
 from analysis.stats import bootstrap
 
 THRESHOLD = 0.05  # of the worker time

@@ -12,8 +12,8 @@ from matplotlib.ticker import PercentFormatter
 from analysis import plot_style as style
 from analysis.accuracy import asked
 from analysis.accuracy import settings as apart
-from analysis.load import Results
-from analysis.trial_folder import accuracy_curve
+from analysis.load.results import Results
+from analysis.load.trial import accuracy_curve
 
 MOST_COUNTS = 4
 

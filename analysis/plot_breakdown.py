@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from analysis import plot_style as style
-from analysis.load import Results, varied
+from analysis.load.results import Results, varied
 
 PARTS = (
     ("compute", style.COMPUTE, ""),

@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from analysis import plot_style as style
-from analysis.load import Results, varied
+from analysis.load.results import Results, varied
 
 Floats = NDArray[np.float64]
 BOX = "#9db6c9"

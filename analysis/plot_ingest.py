@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from analysis import plot_style as style
 from analysis.ingest import PIPELINE, SOURCES, by_source
-from analysis.load import Results
+from analysis.load.results import Results
 
 MARKERS = {"PyTorch": "o", "TensorFlow": "s"}
 

@@ -20,7 +20,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from analysis import plot_style as style
 from analysis.laws.law import REACH, LawFit, Prediction
-from analysis.load import Results, varied
+from analysis.load.results import Results, varied
 
 LOOKS = {"Amdahl": ("#333333", "-"), "Gustafson": ("#333333", "-"), "USL": ("#a0226b", (0, (5, 1.6)))}
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis import plots, published
 from analysis.efficiency import estimate
-from analysis.load import Results
+from analysis.load.results import Results
 
 MOST_TICKS = 9
 

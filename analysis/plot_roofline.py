@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis import plot_style as style
-from analysis.load import Results
+from analysis.load.results import Results
 from analysis.roofline import Roofline
 
 

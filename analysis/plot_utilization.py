@@ -18,10 +18,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import plot_style as style
-from analysis import telemetry
-from analysis.load import Results
+from analysis.load import samples as telemetry
+from analysis.load.results import Results
+from analysis.load.telemetry import number
 from analysis.plot_accuracy import some
-from analysis.telemetry_files import number
 
 Line = tuple[str, str, str, str]  # its name, of what, which quantity, its colour
 PERCENT: tuple[Line, ...] = (

@@ -31,7 +31,7 @@ from analysis.accuracy import times
 from analysis.efficiency import estimate
 from analysis.inference import calls
 from analysis.ingest import readings
-from analysis.load import Results, varied
+from analysis.load.results import Results, varied
 from analysis.plot_accuracy import accuracy
 from analysis.plot_inference import inference
 from analysis.plot_ingest import ingest

@@ -28,7 +28,7 @@ from analysis import report_why as why
 from analysis import report_words as words
 from analysis.efficiency import base_words
 from analysis.laws import law
-from analysis.load import Results, load
+from analysis.load.results import Results, load
 from analysis.report_figures import Picture, draw
 from analysis.report_study import Study, relative, write_tables
 

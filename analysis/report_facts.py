@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.load import Results
+from analysis.load.results import Results
 from analysis.report_cells import digits
 
 MOST_MISSING = 60

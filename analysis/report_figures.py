@@ -25,7 +25,7 @@ from analysis import (
 )
 from analysis import report_words as words
 from analysis.distribution import Distributions
-from analysis.load import Results
+from analysis.load.results import Results
 from analysis.report_study import Study
 
 

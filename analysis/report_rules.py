@@ -15,7 +15,7 @@ import polars as pl
 from analysis import report_facts as facts
 from analysis.efficiency import FEW_LAUNCHES, base_words
 from analysis.laws.law import LawFit
-from analysis.load import Results
+from analysis.load.results import Results
 from analysis.roofline import Roofline
 from analysis.stats.bootstrap import RESAMPLES
 

@@ -12,7 +12,7 @@ from analysis.distribution import Distributions, distributions
 from analysis.efficiency import estimate
 from analysis.laws import fit, law
 from analysis.limits import Limit, limits
-from analysis.load import Results
+from analysis.load.results import Results
 from analysis.plot_breakdown import parts
 
 

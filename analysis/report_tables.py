@@ -15,7 +15,7 @@ import polars as pl
 from analysis.claims import Verdict
 from analysis.ingest import SOURCES
 from analysis.laws.law import LawFit, Parameter
-from analysis.load import Results, varied
+from analysis.load.results import Results, varied
 from analysis.plot_breakdown import PARTS, parts
 from analysis.report_cells import Cell, Column, Table, number, text, whole
 

@@ -15,7 +15,7 @@ from analysis import plot_distribution
 from analysis.efficiency import adds_launches, launch_warnings
 from analysis.ingest import SOURCES
 from analysis.laws.law import LawFit
-from analysis.load import Results
+from analysis.load.results import Results
 from analysis.plot_breakdown import parts
 from analysis.plot_utilization import Series
 from analysis.report_cells import digits, percent

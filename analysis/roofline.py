@@ -28,8 +28,8 @@ from typing import Any
 
 import polars as pl
 
-from analysis.load import Results, varied
-from analysis.trial_folder import read_json
+from analysis.load.results import Results, varied
+from analysis.load.trial import read_json
 from jobs.contract.catalog import MODELS
 from jobs.models.layers import load as load_model
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analysis.efficiency import KEY, base_words
-from analysis.load import varied
+from analysis.load.results import varied
 
 if TYPE_CHECKING:
     from rich.table import Table

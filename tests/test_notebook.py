@@ -17,7 +17,7 @@ from PIL import Image
 
 import scaling_notebook
 from analysis.claims import judge
-from analysis.load import load
+from analysis.load.results import load
 from cluster.results import importing
 from cluster.study.schema import StudyError
 from scaling import examine

@@ -11,7 +11,7 @@ import polars as pl
 
 from analysis.laws import words as law_words
 from analysis.laws.law import LAWS, REACH, Floats, Law, LawFit, Parameter
-from analysis.load import Results
+from analysis.load.results import Results
 from analysis.stats import bootstrap, least_squares
 from analysis.stats.bootstrap import Mean
 

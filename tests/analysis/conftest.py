@@ -10,7 +10,7 @@ import pytest
 
 from analysis import report
 from tests.analysis import generate, observed
-from tests.analysis.broken import BROKEN
+from tests.analysis.load.broken import BROKEN
 
 EVIL = "--><script>alert(1)</script>"
 EVIL_ERROR = 'CUDA out of <img src="x" onerror="alert(2)"> memory'

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analysis.load import Results
-from analysis.trial_folder import COLUMNS
+from analysis.load.results import Results
+from analysis.load.trial import COLUMNS
 from tests.analysis import generate
 
 

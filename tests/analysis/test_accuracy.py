@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from analysis import accuracy, plot_accuracy, report
 from analysis.accuracy import times
 from analysis.efficiency import estimate
-from analysis.load import load
+from analysis.load.results import load
 from analysis.table import render
 from tests.analysis import generate, observed
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from analysis import claims
 from analysis.contrast import overall
-from analysis.load import Results, load
+from analysis.load.results import Results, load
 from analysis.stats.ratios import holm
 from tests.analysis import generate
 

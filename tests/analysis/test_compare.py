@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from analysis.compare import compare, render
-from analysis.load import load
+from analysis.load.results import load
 from analysis.stats.ratios import LogRate, log_ratio
 from scaling import app
 from tests.analysis import generate, simulate

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from analysis.distribution import distributions
-from analysis.load import load
+from analysis.load.results import load
 from tests.analysis import generate
 
 

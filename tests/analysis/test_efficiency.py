@@ -15,7 +15,7 @@ from rich.console import Console
 
 from analysis.contrast import Rates
 from analysis.efficiency import WITH_INTERVAL, base_words, estimate, precision
-from analysis.load import load
+from analysis.load.results import load
 from analysis.stats import bootstrap
 from analysis.table import render
 from tests.analysis import generate, simulate

@@ -11,7 +11,7 @@ import pytest
 
 from analysis import energy, report, report_why
 from analysis.energy import energies
-from analysis.load import load
+from analysis.load.results import load
 from tests.analysis import generate, observed
 
 WATTS = 250.0

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from analysis import claims, inference, plot_inference, plots, report_rules, report_tables, report_words
-from analysis.load import Results
-from analysis.trial_folder import COLUMNS
+from analysis.load.results import Results
+from analysis.load.trial import COLUMNS
 
 FRAMEWORKS = {"torch": "PyTorch", "tf": "TensorFlow"}
 

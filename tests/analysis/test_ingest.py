@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from analysis import claims, ingest, plots, report_tables, report_words
-from analysis.load import Results
-from analysis.trial_folder import COLUMNS
+from analysis.load.results import Results
+from analysis.load.trial import COLUMNS
 
 FRAMEWORKS = {"torch": "PyTorch", "tf": "TensorFlow"}
 

@@ -20,7 +20,7 @@ from analysis.distribution import distributions
 from analysis.efficiency import estimate
 from analysis.limits import CAUSES, THRESHOLD, Limit, limits
 from analysis.limits import _slow_rank as slow_rank
-from analysis.load import Results, load
+from analysis.load.results import Results, load
 from tests.analysis import generate, simulate
 
 NULL_STUDIES = 200

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis import plot_published, plots
-from analysis.load import load
+from analysis.load.results import load
 from tests.analysis import generate
 
 

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 
 from analysis import plots
 from analysis.efficiency import estimate
-from analysis.load import Results, load
+from analysis.load.results import Results, load
 from analysis.plot_breakdown import parts
 from analysis.plot_laws import LOOKS
 from analysis.plot_style import looks

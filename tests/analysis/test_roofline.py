@@ -11,7 +11,7 @@ import pytest
 
 from analysis import plot_roofline, report, report_rules
 from analysis.efficiency import estimate
-from analysis.load import load
+from analysis.load.results import load
 from analysis.roofline import Roofline, roofline, work
 from tests.analysis import generate, observed
 

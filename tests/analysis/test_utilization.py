@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from analysis import plot_accuracy, plot_distribution, plot_utilization
 from analysis.accuracy import times
 from analysis.efficiency import estimate
-from analysis.load import load
+from analysis.load.results import load
 from analysis.plot_accuracy import some
 from tests.analysis import generate, observed
 

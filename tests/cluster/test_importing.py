@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis.claims import judge
-from analysis.load import load
+from analysis.load.results import load
 from cluster.driver import status
 from cluster.results import archive, importing
 from cluster.results.folder import InUse, ResultsFolder

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import scaling
 from analysis.compare import compare
-from analysis.load import Results, load
+from analysis.load.results import Results, load
 from tests.kept import files, modelled
 from tests.kept.pages import drawn, visible
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import trial_folder
+from analysis.load import trial as trial_folder
 from cluster.horovod import nccl
 from cluster.setup.lacking import lacking
 from jobs.contract.catalog import STRATEGIES

@@ -18,9 +18,9 @@ import numpy as np
 import psutil
 import pytest
 
-from analysis import telemetry
 from analysis.efficiency import estimate
-from analysis.load import load
+from analysis.load import samples
+from analysis.load.results import load
 from jobs.contract.environment import RankEnvironment
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
@@ -64,11 +64,11 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_trial_has_the_samples_of_its_ranks_in_each_of_its_phases(disturbed: Path) -> None:
     results = load(disturbed)
     assert not results.set_aside
-    seen = telemetry.samples(results)
-    assert set(seen["phase"]) == set(telemetry.PHASES)
+    seen = samples.samples(results)
+    assert set(seen["phase"]) == set(samples.PHASES)
     ranks = seen.filter(of="rank", phase="measured", quantity="cpu_percent")
     assert set(ranks["subject"]) == {"0", "1"}
-    (row,) = telemetry.summary(results).iter_rows(named=True)
+    (row,) = samples.summary(results).iter_rows(named=True)
     assert 5 < row["rank_cpu_percent"] < 105
     assert 100e6 < row["peak_rss_bytes"] < 4e9  # a PyTorch that trains
     # Gradients of 387,466 parameters, which two ranks tell each other: each sends 1.5 MB in each step, and
@@ -78,7 +78,7 @@ def test_a_trial_has_the_samples_of_its_ranks_in_each_of_its_phases(disturbed: P
 
 def test_a_noisy_neighbour_is_flagged_where_the_results_are_read(disturbed: Path) -> None:
     results = load(disturbed)
-    (row,) = telemetry.summary(results).iter_rows(named=True)
+    (row,) = samples.summary(results).iter_rows(named=True)
     assert row["others_cores"] > 0.25
     assert row["noisy_neighbour"]
     (warning,) = set(estimate(results)["warning"])
@@ -86,11 +86,11 @@ def test_a_noisy_neighbour_is_flagged_where_the_results_are_read(disturbed: Path
 
 
 def test_no_energy_is_claimed_where_no_counter_tells_it(disturbed: Path) -> None:
-    (row,) = telemetry.summary(load(disturbed)).iter_rows(named=True)
+    (row,) = samples.summary(load(disturbed)).iter_rows(named=True)
     if row["cpu_energy_joules"] is None:
         assert row["joules_per_sample"] is None
         assert row["energy_source"] is None
-        whats = telemetry.notes(load(disturbed))["what"].to_list()
+        whats = samples.notes(load(disturbed))["what"].to_list()
         assert whats.count("cpu_energy_joules") == 1
     else:
         assert row["joules_per_sample"] > 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from analysis.accuracy import times
-from analysis.load import load
+from analysis.load.results import load
 from cluster.results.folder import ResultsFolder
 from cluster.study import file
 from jobs.contract.files import rank_file

@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis import telemetry, telemetry_files
 from analysis.efficiency import estimate
-from analysis.load import load
+from analysis.load import samples as telemetry
+from analysis.load import summary as load_summary
+from analysis.load.results import load
 from analysis.table import render
 from tests.analysis import generate
 
@@ -250,7 +251,7 @@ def test_trials_without_telemetry_have_no_summary(folder: Path) -> None:
     results = load(folder)
     assert telemetry.summary(results).is_empty()
     assert telemetry.samples(results).is_empty()
-    assert results.trials.select(*telemetry_files.SUMMARY).null_count().row(0) == (1,) * len(telemetry_files.SUMMARY)
+    assert results.trials.select(*load_summary.SUMMARY).null_count().row(0) == (1,) * len(load_summary.SUMMARY)
 
 
 def test_nodes_add_up_and_one_machine_is_counted_once(folder: Path) -> None:

@@ -20,8 +20,9 @@ from typing import Any
 import polars as pl
 import yaml
 
-from analysis import measure, trial_folder
-from analysis.trial_folder import COLUMNS, FORMAT, SetAside
+from analysis.load import steps as measure
+from analysis.load import trial
+from analysis.load.trial import COLUMNS, FORMAT, SetAside
 
 
 class NotResults(ValueError):
@@ -89,7 +90,7 @@ class Results:
 
     def outcome(self, trial_id: str) -> dict[str, Any]:
         """The trial's outcome.json as it is (ranks, exits, versions, hardware …); {} if unreadable."""
-        return trial_folder.read_json(self.folder / "trials" / trial_id / "outcome.json")[0] or {}
+        return trial.read_json(self.folder / "trials" / trial_id / "outcome.json")[0] or {}
 
 
 def load(folder: Path, *, check_steady: bool = True) -> Results:
@@ -109,7 +110,7 @@ def load(folder: Path, *, check_steady: bool = True) -> Results:
     plan = _plan(folder / "plan.json", set_aside)
     rows: list[dict[str, Any]] = []
     for home in sorted(trials_folder.iterdir()) if trials_folder.is_dir() else []:
-        row = trial_folder.read(home, set_aside, check_steady)
+        row = trial.read(home, set_aside, check_steady)
         if row is not None:
             rows.append(row)
     driver_left = folder / "set-aside"
@@ -151,7 +152,7 @@ def _study(folder: Path, set_aside: list[SetAside]) -> dict[str, Any]:
 
 
 def _plan(path: Path, set_aside: list[SetAside]) -> dict[str, Any]:
-    plan, fault = trial_folder.read_json(path)
+    plan, fault = trial.read_json(path)
     if fault:
         set_aside.append(SetAside(path, fault))
     if plan:
@@ -220,7 +221,7 @@ def _factor_series(name: str, values: list[Any]) -> pl.Series:
             return pl.Series(name, values, dtype=_DTYPES[frozenset(kinds)], strict=False)
         except (pl.exceptions.PolarsError, OverflowError):
             pass  # an integer beyond 64 bits
-    return pl.Series(name, [None if v is None else trial_folder.clean(str(v)) for v in values], dtype=pl.String)
+    return pl.Series(name, [None if v is None else trial.clean(str(v)) for v in values], dtype=pl.String)
 
 
 _DTYPES = {

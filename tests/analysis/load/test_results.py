@@ -15,9 +15,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analysis.load import NotResults, Results, load
-from analysis.trial_folder import COLUMNS
-from tests.analysis import broken, generate
+from analysis.load.results import NotResults, Results, load
+from analysis.load.trial import COLUMNS
+from tests.analysis import generate
+from tests.analysis.load import broken
 
 PAIR = (generate.Way("torch"), generate.Way("torch-ddp", strong=generate.amdahl(0.1)))
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import polars as pl
 
-from analysis import telemetry_files
-from analysis.load import Results
-from analysis.telemetry_files import NOISY_CORES, SUMMARY, Window
+from analysis.load import telemetry
+from analysis.load.results import Results
+from analysis.load.summary import NOISY_CORES, SUMMARY
+from analysis.load.telemetry import Window
 
 __all__ = ["NOISY_CORES", "PHASES", "SAMPLES", "SUMMARY", "notes", "samples", "summary"]
 
@@ -46,13 +47,13 @@ def samples(results: Results, trial_ids: Iterable[str] | None = None) -> pl.Data
     columns: dict[str, list[Any]] = {name: [] for name in SAMPLES}
     seconds_of = dict(results.trials.select("trial_id", "train_seconds").iter_rows())
     for trial_id in _ids(results, trial_ids):
-        nodes, _ = telemetry_files.read(results.folder / "trials" / trial_id)
+        nodes, _ = telemetry.read(results.folder / "trials" / trial_id)
         reports = results.outcome(trial_id).get("ranks") if nodes else None
         for node in nodes:
-            at = telemetry_files.window(node, reports, seconds_of.get(trial_id))
+            at = telemetry.window(node, reports, seconds_of.get(trial_id))
             for sample in node.samples:
                 seconds, phase = _when(float(sample["unix"]), at)
-                for (kind, subject, quantity), value in telemetry_files.flat(sample).items():
+                for (kind, subject, quantity), value in telemetry.flat(sample).items():
                     row = (trial_id, node.host, node.node_rank, seconds, phase, _OF[kind], subject, quantity, value)
                     for name, cell in zip(SAMPLES, row, strict=True):
                         columns[name].append(cell)
@@ -68,7 +69,7 @@ def notes(results: Results, trial_ids: Iterable[str] | None = None) -> pl.DataFr
     """What the samplers could not read: columns trial_id, host, what, why."""
     rows = []
     for trial_id in _ids(results, trial_ids):
-        for node in telemetry_files.read(results.folder / "trials" / trial_id)[0]:
+        for node in telemetry.read(results.folder / "trials" / trial_id)[0]:
             rows += [(trial_id, node.host, what, why) for what, why in node.notes]
     return pl.DataFrame(rows, schema=dict.fromkeys(("trial_id", "host", "what", "why"), pl.String), orient="row")
 

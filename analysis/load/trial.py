@@ -15,7 +15,8 @@ from typing import Any
 
 import polars as pl
 
-from analysis import measure, telemetry_files
+from analysis.load import steps as measure
+from analysis.load import summary, telemetry
 
 FORMAT = 1  # the newest results format that is understood
 STATUSES = ("ok", "failed", "timeout", "cancelled", "lost", "unfinished", "broken")
@@ -58,7 +59,7 @@ COLUMNS: dict[str, Any] = {
     "cpu_seconds_per_sample": pl.Float64,  # of an ingest trial, readers included
     "memory_bytes": pl.Float64,
     **measure.MEASURED,
-    **telemetry_files.SUMMARY,
+    **summary.SUMMARY,
 }
 
 
@@ -126,11 +127,11 @@ def _measured(
 
 def _telemetry(home: Path, outcome: dict[str, Any], row: dict[str, Any], set_aside: list[SetAside]) -> dict[str, Any]:
     """The summary of what the samplers saw. A broken file of theirs costs the trial nothing else."""
-    nodes, faults = telemetry_files.read(home)
+    nodes, faults = telemetry.read(home)
     set_aside += [SetAside(path, reason) for path, reason in faults]
     steps = round(row["samples"] / row["global_batch"])
     gpus = row["workers"] * (_whole(row.get("gpus_per_worker"), 0) or 0)
-    return telemetry_files.summarize(nodes, outcome.get("ranks"), row["train_seconds"], row["samples"], steps, gpus)
+    return summary.summarize(nodes, outcome.get("ranks"), row["train_seconds"], row["samples"], steps, gpus)
 
 
 def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
