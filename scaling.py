@@ -185,8 +185,8 @@ def claims(
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Judge the article's claims by a study's results."""
-    from analysis import claims as judging
     from analysis.load.results import load
+    from analysis.verdicts import claims as judging
 
     with _clean_errors():
         verdicts = judging.judge(load(results))
@@ -220,8 +220,8 @@ def compare(
     ] = None,
 ) -> None:
     """What changed for real between two results folders."""
-    from analysis import compare as comparing
     from analysis.load.results import load
+    from analysis.verdicts import compare as comparing
 
     with _clean_errors():
         comparison = comparing.compare(load(before), load(after))
@@ -360,11 +360,12 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 
 def show_results(console: Console, results: Path) -> None:
-    from analysis import accuracy, claims, inference, ingest, limit_words, plots, report, table
+    from analysis import accuracy, inference, ingest, limit_words, plots, report, table
     from analysis.distribution import distributions
     from analysis.efficiency import estimate
     from analysis.limits import limits
     from analysis.load import results as load
+    from analysis.verdicts import claims
 
     with _clean_errors():
         loaded = load.load(results)

@@ -244,8 +244,8 @@ def show_verdicts(results: Path) -> None:
     import pandas as pd
     from IPython.display import HTML, display
 
-    from analysis import claims
     from analysis.load import results as load
+    from analysis.verdicts import claims
 
     loaded = load.load(results)
     rows = [

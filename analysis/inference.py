@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analysis.execution import named
 from analysis.load.results import Results, varied
 from analysis.stats import bootstrap
+from analysis.workloads.execution import named
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analysis.contrast import Comparison, Rates, compared, decided
 from analysis.load.results import Results
 from analysis.stats import bootstrap
+from analysis.verdicts.contrast import Comparison, Rates, compared, decided
 
 if TYPE_CHECKING:
     from rich.table import Table

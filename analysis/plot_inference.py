@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis import plot_style as style
-from analysis.execution import CALLED
 from analysis.load.results import Results
+from analysis.workloads.execution import CALLED
 
 # Eager is the reference, in ink; the others in colours apart from the frameworks' own.
 WAYS = {"eager": ("o", style.INK), "graph": ("s", "#D55E00"), "xla": ("^", "#009E73"), "torchscript": ("D", "#7B3294"),

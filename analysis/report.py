@@ -20,7 +20,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import claims, energy
+from analysis import energy
 from analysis import report_facts as facts
 from analysis import report_rules as rules
 from analysis import report_tables as tables
@@ -31,6 +31,7 @@ from analysis.laws import law
 from analysis.load.results import Results, load
 from analysis.report_figures import Picture, draw
 from analysis.report_study import Study, relative, write_tables
+from analysis.verdicts import claims
 
 
 def write(results_folder: Path, to: Path | None = None) -> Path:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import polars as pl
 
-from analysis import accuracy, claims, energy, inference, ingest, limit_words, plot_utilization, roofline
+from analysis import accuracy, energy, inference, ingest, limit_words, plot_utilization, roofline
 from analysis.distribution import Distributions, distributions
 from analysis.efficiency import estimate
 from analysis.laws import fit, law
 from analysis.limits import Limit, limits
 from analysis.load.results import Results
 from analysis.plot_breakdown import parts
+from analysis.verdicts import claims
 
 
 @dataclass(frozen=True)

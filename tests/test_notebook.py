@@ -16,8 +16,8 @@ from nbclient import NotebookClient
 from PIL import Image
 
 import scaling_notebook
-from analysis.claims import judge
 from analysis.load.results import load
+from analysis.verdicts.claims import judge
 from cluster.results import importing
 from cluster.study.schema import StudyError
 from scaling import examine

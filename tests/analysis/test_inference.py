@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from analysis import claims, inference, plot_inference, plots, report_rules, report_tables, report_words
+from analysis import inference, plot_inference, plots, report_rules, report_tables, report_words
 from analysis.load.results import Results
 from analysis.load.trial import COLUMNS
+from analysis.verdicts import claims, judges
 
 FRAMEWORKS = {"torch": "PyTorch", "tf": "TensorFlow"}
 
@@ -136,7 +137,7 @@ def test_whether_a_graph_changes_how_training_scales_is_told_beside() -> None:
         strong=pl.lit(True),
     )
     found = replace(results("train", FASTER), trials=ddp)
-    (scaling,) = [c for c in claims.graph_faster(found, 0.05) if "efficiency" in c.name]
+    (scaling,) = [c for c in judges.graph_faster(found, 0.05) if "efficiency" in c.name]
     assert scaling.name == "torch-ddp: efficiency, torch.compile / eager"
     assert (scaling.workers, scaling.verdict, scaling.primary) == (4, "contradicted", False)
     assert scaling.ratio == pytest.approx(0.5, rel=0.05)

@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from analysis import claims, ingest, plots, report_tables, report_words
+from analysis import ingest, plots, report_tables, report_words
 from analysis.load.results import Results
 from analysis.load.trial import COLUMNS
+from analysis.verdicts import claims
 
 FRAMEWORKS = {"torch": "PyTorch", "tf": "TensorFlow"}
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from analysis import published
-from analysis.claims import published_tpu
 from analysis.published import runs
+from analysis.verdicts.evidence import published_tpu
 
 FOLDER = Path(published.__file__).parent
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analysis.claims import judge
 from analysis.load.results import load
+from analysis.verdicts.claims import judge
 from cluster.driver import status
 from cluster.results import archive, importing
 from cluster.results.folder import InUse, ResultsFolder

@@ -21,8 +21,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import scaling
-from analysis.compare import compare
 from analysis.load.results import Results, load
+from analysis.verdicts.compare import compare
 from tests.kept import files, modelled
 from tests.kept.pages import drawn, visible
 

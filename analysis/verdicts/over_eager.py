@@ -12,25 +12,9 @@ from dataclasses import replace
 
 import polars as pl
 
-from analysis.contrast import Comparison, Rates, Side, compared, decided, plain, without_stand_ins
 from analysis.load.results import Results
-
-PLAIN = {"PyTorch": "eager", "TensorFlow": "graph", "JAX": "xla"}
-CALLED = {
-    ("PyTorch", "graph"): "torch.compile",
-    ("TensorFlow", "graph"): "tf.function",
-    ("TensorFlow", "xla"): "tf.function with XLA",
-    ("JAX", "xla"): "jax.jit",
-}
-
-
-def named(trials: pl.DataFrame) -> pl.DataFrame:
-    """`trials` with `execution` by its own name: eager, graph or xla."""
-    own = pl.col("framework").replace_strict(PLAIN, default=None)
-    if "execution" not in trials.columns:
-        return trials.with_columns(own.alias("execution"))
-    written = pl.col("execution").fill_null("default")
-    return trials.with_columns(pl.when(written == "default").then(own).otherwise(written).alias("execution"))
+from analysis.verdicts.contrast import Comparison, Rates, Side, compared, decided, plain, without_stand_ins
+from analysis.workloads.execution import CALLED, named
 
 
 def over_eager(results: Results, margin: float, workload: str, frameworks: Sequence[str]) -> list[Comparison]:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from analysis.contrast import ALPHA
 from analysis.load.results import Results
 from analysis.stats.ratios import LogRate, holm, log_ratio
+from analysis.verdicts.contrast import ALPHA
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

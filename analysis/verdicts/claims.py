@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analysis.contrast import Comparison, Rates, Side, compared, decided, overall, plain, without_stand_ins, word_for
-from analysis.execution import over_eager, scaling_over_eager
-from analysis.ingest import tf_data_over_loader
 from analysis.load.results import Results
+from analysis.verdicts.contrast import (
+    Comparison,
+    overall,
+)
+from analysis.verdicts.evidence import PUBLISHED, Published
+from analysis.verdicts.judges import JUDGES
 
 if TYPE_CHECKING:
     from rich.console import Group
+
 
 MARGIN = 0.05  # where a study file names none
 
@@ -37,15 +41,6 @@ class Claim:
     hypothesis: str
     measured_by: str
     to_test: str
-
-
-@dataclass(frozen=True)
-class Published:
-    """What published numbers say of a claim; never pooled with what was measured."""
-
-    verdict: str
-    summary: str
-    comparisons: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,141 +121,6 @@ def judge(results: Results) -> list[Verdict]:
 def _margin(results: Results) -> float:
     margin = results.study.get("margin", MARGIN)
     return float(margin) if isinstance(margin, int | float) and 0 < margin < 1 else MARGIN
-
-
-def scales_better(results: Results, margin: float) -> list[Comparison]:
-    """Efficiency of TensorFlow over PyTorch's: best of each (primary), native, Horovod, and interaction."""
-    found: list[Comparison] = []
-    families: dict[str, list[Comparison]] = {}
-    for cell in Rates.cells(results, without_stand_ins(results.trials)):
-        tf, torch = cell.efficiencies("TensorFlow"), cell.efficiencies("PyTorch")
-        for name, sides in {
-            "best of each framework": (tf, torch),
-            "native communication": (_only(tf, "native"), _only(torch, "native")),
-            "Horovod on both": (_only(tf, "horovod"), _only(torch, "horovod")),
-        }.items():
-            if all(sides):
-                families.setdefault(name, []).append(compared(name, cell, *sides))
-        if interaction := cell.interaction():
-            name = "framework × communication: native over Horovod"
-            families.setdefault(name, []).append(compared(name, cell, *interaction))
-    for name, family in families.items():
-        found += decided(family, margin, primary=name == "best of each framework")
-    return found
-
-
-def suits_tpu(results: Results, margin: float) -> list[Comparison]:
-    """Throughput, and above one core efficiency, of TensorFlow over another framework's, where the device is a TPU."""
-    real = without_stand_ins(results.trials)
-    on_tpu = real.filter(pl.col("device").fill_null("").str.contains("TPU"))
-    family = []
-    for device in on_tpu["device"].unique(maintain_order=True):
-        for cell in Rates.cells(results, on_tpu.filter(device=device), from_one_worker=True):
-            tf, others = cell.throughputs("TensorFlow"), cell.throughputs("TensorFlow", other=True)
-            if tf and others:
-                family.append(compared(f"throughput on the same {device}", cell, tf, others))
-            tf = cell.efficiencies("TensorFlow")
-            names = [n for n in cell.here["framework"].unique(maintain_order=True) if n != "TensorFlow"]
-            others = [side for name in names for side in cell.efficiencies(name)]
-            if cell.workers > 1 and tf and others:
-                family.append(compared(f"efficiency on the same {device}", cell, tf, others))
-    return decided(family, margin, primary=True)
-
-
-def graph_faster(results: Results, margin: float) -> list[Comparison]:
-    """Training throughput, and efficiency, of a graph over eager execution, each framework against itself."""
-    frameworks = ("PyTorch", "TensorFlow")
-    return over_eager(results, margin, "train", frameworks) + scaling_over_eager(results, margin, frameworks)
-
-
-def compile_infers_faster(results: Results, margin: float) -> list[Comparison]:
-    """Inference throughput of torch.compile over eager PyTorch, per batch size, without the compile time."""
-    return over_eager(results, margin, "infer", ("PyTorch",))
-
-
-JUDGES: dict[str, Callable[[Results, float], list[Comparison]]] = {
-    "tf-scales-better": scales_better,
-    "tf-suits-tpu": suits_tpu,
-    "tf-data-pipeline": tf_data_over_loader,
-    "compile-speeds-inference": compile_infers_faster,
-    "static-graph-faster": graph_faster,
-}
-
-
-def published_tpu(margin: float) -> Published:
-    """MLPerf runs on the same TPU with TensorFlow and another framework.
-
-    The verdict rests on speed, minutes per unit of work; minutes to the target, which also count how
-    many epochs were needed, are told beside.
-    """
-    from analysis.published import mlperf_runs, runs
-
-    rows: list[dict[str, Any]] = []
-    for run in runs.compare(mlperf_runs(), "TPU"):
-        known = run.one_epoch_more or ()
-        # An epoch count that may be one too low must not turn the answer round.
-        doubtful = any((ratio < 1) != (run.ratio < 1) for ratio in known)
-        word = word_for(run.ratio, run.low, run.high, run.p_holm, margin)
-        rows.append(asdict(run) | {"verdict": "inconclusive" if doubtful else word, "doubtful": doubtful})
-    by_work, to_target = ([r for r in rows if r["reading"] == reading] for reading in (runs.WORK, runs.TARGET))
-    confounders = "; ".join(dict.fromkeys(c for r in rows for c in r["confounders"]))
-    return Published(
-        overall([r["verdict"] for r in by_work]),
-        f"MLPerf Training v0.7 (2020), speed of TensorFlow over that of another framework on the same chips. "
-        f"Per unit of work: {_told(by_work)}. To the target, which adds how many epochs it took (no part of the "
-        f"verdict): {_told(to_target)}. Mind: {confounders}.",
-        tuple(rows),
-    )
-
-
-def _told(rows: Sequence[dict[str, Any]]) -> str:
-    return "; ".join(
-        f"{r['benchmark']} on {r['accelerators']:,} {r['accelerator']}, over {r['reference']} {r['ratio']:.3f} "
-        f"[{r['low']:.3f}, {r['high']:.3f}], {r['runs']} against {r['runs_reference']} runs, {r['verdict']}"
-        + (", as one epoch more or less turns it round" if r["doubtful"] else "")
-        for r in rows
-    )
-
-
-def published_scaling(margin: float) -> Published:
-    """What published scale-out series can say of the two frameworks: they were never run on the same system."""
-    from analysis import published
-
-    curves = published.curves()
-    frameworks = curves.with_columns(
-        pl.when(pl.col("framework").str.contains("TensorFlow")).then(pl.lit("TensorFlow"))
-        .when(pl.col("framework").str.to_lowercase().str.contains("pytorch")).then(pl.lit("PyTorch"))
-        .alias("family")
-    ).drop_nulls("family")  # fmt: skip
-    shared = frameworks.group_by("accelerator", "model").agg(pl.col("family").n_unique().alias("n"))
-    both = shared.filter(pl.col("n") == 2)
-    parts = []
-    for name in ("TensorFlow", "PyTorch"):
-        at = frameworks.filter(family=name, workers=8, base_workers=1)["efficiency"]
-        low, high = at.min(), at.max()
-        if isinstance(low, float) and isinstance(high, float):
-            parts.append(f"{name} {100 * low:.0f} to {100 * high:.0f}% at 8 workers ({len(at)} series)")
-    reason = (
-        "no published series has both frameworks on the same accelerator and model"
-        if not len(both)
-        else f"only {len(both)} accelerator and model pairs have both frameworks, with different systems and batches"
-    )
-    return Published(
-        "inconclusive",
-        f"Efficiency: {'; '.join(parts)}. These cannot be set against each other: {reason}; systems, years, "
-        "communication libraries and batches differ.",
-    )
-
-
-PUBLISHED: dict[str, Callable[[float], Published]] = {
-    "tf-suits-tpu": published_tpu,
-    "tf-scales-better": published_scaling,
-}
-
-
-def _only(sides: Sequence[Side], communication: str) -> list[Side]:
-    """The plain sides of one communication layer: what both frameworks can do alike."""
-    return plain([side for side in sides if side.communication == communication])
 
 
 def _summary(claim: Claim, word: str, comparisons: Sequence[Comparison]) -> str:

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from analysis.contrast import Comparison, Rates, Side, compared, decided, word_for
 from analysis.stats.ratios import LogRate, holm, log_ratio
+from analysis.verdicts.contrast import Comparison, Rates, Side, compared, decided, word_for
 
 CELL = Rates("strong", 2, {}, pl.DataFrame(), pl.DataFrame())
 

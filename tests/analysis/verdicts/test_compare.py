@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from analysis.compare import compare, render
 from analysis.load.results import load
 from analysis.stats.ratios import LogRate, log_ratio
+from analysis.verdicts.compare import compare, render
 from scaling import app
 from tests.analysis import generate, simulate
 

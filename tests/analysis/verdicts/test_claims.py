@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from analysis import claims
-from analysis.contrast import overall
 from analysis.load.results import Results, load
 from analysis.stats.ratios import holm
+from analysis.verdicts import claims, judges
+from analysis.verdicts.contrast import overall
 from tests.analysis import generate
 
 WAYS = {
@@ -66,7 +66,7 @@ def drawn(
 
 
 def verdict(results: Results) -> str:
-    return overall([c.verdict for c in claims.scales_better(results, 0.05) if c.primary])
+    return overall([c.verdict for c in judges.scales_better(results, 0.05) if c.primary])
 
 
 @pytest.mark.parametrize(("launches", "cv"), [(3, 0.05), (5, 0.10), (10, 0.05), (10, 0.10)])
@@ -158,19 +158,19 @@ def test_tpu_trials_are_judged_on_their_throughput(empty: Results) -> None:
         device=pl.lit("TPU v5e"),
         throughput=pl.when(framework="TensorFlow").then(2 * pl.col("throughput")).otherwise("throughput"),
     )
-    found = claims.suits_tpu(replace(results, trials=faster), 0.05)
+    found = judges.suits_tpu(replace(results, trials=faster), 0.05)
     # Twice as fast at any number of cores: better throughput, the same efficiency.
     said = {(c.name.partition(" ")[0], c.verdict) for c in found}
     assert said == {("throughput", "supported"), ("efficiency", "no difference")}
     assert {c.workers for c in found if c.name.startswith("efficiency")} == {2, 4}
-    assert claims.suits_tpu(replace(results, trials=faster.with_columns(device=pl.lit("cpu"))), 0.05) == []
+    assert judges.suits_tpu(replace(results, trials=faster.with_columns(device=pl.lit("cpu"))), 0.05) == []
 
 
 def test_no_verdict_rests_on_stand_ins(empty: Results) -> None:
     results = drawn(empty, 8, 0.01, 0, tf=2.0)
     emulated = replace(results, trials=results.trials.with_columns(emulated=pl.lit(True), device=pl.lit("TPU v5e")))
-    assert claims.scales_better(emulated, 0.05) == []
-    assert claims.suits_tpu(emulated, 0.05) == []
+    assert judges.scales_better(emulated, 0.05) == []
+    assert judges.suits_tpu(emulated, 0.05) == []
 
 
 def test_json_and_terminal_say_the_same(study: Path) -> None:
