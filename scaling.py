@@ -360,12 +360,13 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 
 def show_results(console: Console, results: Path) -> None:
-    from analysis import accuracy, inference, ingest, limit_words, plots, report, table
+    from analysis import limit_words, plots, report, table
     from analysis.distribution import distributions
     from analysis.efficiency import estimate
     from analysis.limits import limits
     from analysis.load import results as load
     from analysis.verdicts import claims
+    from analysis.workloads import accuracy, inference, ingest
 
     with _clean_errors():
         loaded = load.load(results)

@@ -10,16 +10,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from analysis import plot_style as style
-from analysis.accuracy import asked
-from analysis.accuracy import settings as apart
 from analysis.load.results import Results
 from analysis.load.trial import accuracy_curve
+from analysis.workloads.accuracy import asked
+from analysis.workloads.accuracy import settings as apart
 
 MOST_COUNTS = 4
 
 
 def accuracy(frame: pl.DataFrame, estimates: pl.DataFrame, results: Results) -> Figure:
-    """`frame` is that of analysis.accuracy.times, with at least one row."""
+    """`frame` is that of analysis.workloads.accuracy.times, with at least one row."""
     looks = {name: look for name, look in style.looks(estimates).items() if name in frame["strategy"]}
     trials = asked(results)
     settings = ["until_accuracy", *(name for name in apart(frame) if name != "until_accuracy")]

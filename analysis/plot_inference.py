@@ -22,7 +22,7 @@ WAYS = {"eager": ("o", style.INK), "graph": ("s", "#D55E00"), "xla": ("^", "#009
 
 
 def inference(frame: pl.DataFrame, results: Results) -> Figure:
-    """`frame` is that of analysis.inference.calls, with at least one row."""
+    """`frame` is that of analysis.workloads.inference.calls, with at least one row."""
     panels = frame.select("framework", "factors").unique(maintain_order=True).rows()
     ways = [way for way in WAYS if way in frame["execution"].to_list()]
     study, device = str(results.study.get("name", results.folder.name)), results.trials["device"].drop_nulls()

@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import plot_style as style
-from analysis.ingest import PIPELINE, SOURCES, by_source
 from analysis.load.results import Results
+from analysis.workloads.ingest import PIPELINE, SOURCES, by_source
 
 MARKERS = {"PyTorch": "o", "TensorFlow": "s"}
 
 
 def ingest(frame: pl.DataFrame, results: Results) -> Figure:
-    """`frame` is that of analysis.ingest.readings, with at least one row."""
+    """`frame` is that of analysis.workloads.ingest.readings, with at least one row."""
     panels = frame.select("source", "batch").unique(maintain_order=True).sort(by_source(), "batch").rows()
     frameworks = frame["framework"].unique(maintain_order=True).to_list()
     study, device = str(results.study.get("name", results.folder.name)), results.trials["device"].drop_nulls()

@@ -27,14 +27,14 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from analysis import plot_style as style
-from analysis.accuracy import times
 from analysis.efficiency import estimate
-from analysis.inference import calls
-from analysis.ingest import readings
 from analysis.load.results import Results, varied
 from analysis.plot_accuracy import accuracy
 from analysis.plot_inference import inference
 from analysis.plot_ingest import ingest
+from analysis.workloads.accuracy import times
+from analysis.workloads.inference import calls
+from analysis.workloads.ingest import readings
 
 IDEAL = Line2D([], [], color=style.INK, ls=style.DOTS, lw=1.1, label="ideal")
 SPREAD = 0.3  # of the distance between two worker counts, taken by strategies side by side

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from analysis import accuracy, energy, inference, ingest, limit_words, plot_utilization, roofline
+from analysis import energy, limit_words, plot_utilization, roofline
 from analysis.distribution import Distributions, distributions
 from analysis.efficiency import estimate
 from analysis.laws import fit, law
@@ -15,6 +15,7 @@ from analysis.limits import Limit, limits
 from analysis.load.results import Results
 from analysis.plot_breakdown import parts
 from analysis.verdicts import claims
+from analysis.workloads import accuracy, inference, ingest
 
 
 @dataclass(frozen=True)

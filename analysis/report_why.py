@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from analysis.accuracy import RULE
 from analysis.limit_words import says, varied_settings
 from analysis.limits import THRESHOLD, Limit
 from analysis.load.results import Results, varied
 from analysis.report_cells import Cell, Column, Table, number, text, whole
 from analysis.report_tables import point_cells, point_columns, three
 from analysis.roofline import Roofline
+from analysis.workloads.accuracy import RULE
 
 
 def limits(found: Sequence[Limit]) -> Table:

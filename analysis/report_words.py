@@ -13,13 +13,13 @@ import polars as pl
 
 from analysis import plot_distribution
 from analysis.efficiency import adds_launches, launch_warnings
-from analysis.ingest import SOURCES
 from analysis.laws.law import LawFit
 from analysis.load.results import Results
 from analysis.plot_breakdown import parts
 from analysis.plot_utilization import Series
 from analysis.report_cells import digits, percent
 from analysis.roofline import Roofline
+from analysis.workloads.ingest import SOURCES
 
 DRIFT_ALPHA = 0.01
 SUSPICIOUS = 1.1  # efficiency that wrapping one process and adding workers cannot explain

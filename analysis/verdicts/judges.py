@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
-from analysis.ingest import tf_data_over_loader
 from analysis.load.results import Results
 from analysis.verdicts.contrast import (
     Comparison,
@@ -18,6 +17,27 @@ from analysis.verdicts.contrast import (
     without_stand_ins,
 )
 from analysis.verdicts.over_eager import over_eager, scaling_over_eager
+from analysis.workloads.ingest import SOURCES, by_source, of
+
+
+def tf_data_over_loader(results: Results, margin: float) -> list[Comparison]:
+    """Throughput of tf.data over DataLoader's on the same files, at each number of readers.
+
+    Primary is reading the files themselves; TFRecord files and the cache are told beside.
+    """
+    trials = of(results)
+    if not len(trials):
+        return []
+    families: dict[bool, list[Comparison]] = {True: [], False: []}
+    trials = trials.sort(by_source(), "readers", "global_batch")
+    for part in trials.partition_by("source", "readers", "global_batch", maintain_order=True):
+        source, readers, batch = part.select("source", "readers", "global_batch").row(0)
+        here = f"{SOURCES[source]}, {readers} reader{'s' if readers > 1 else ''}, batch {batch}"
+        cell = Rates(here, 1, {}, part, part.clear())
+        tf, torch = cell.throughputs("TensorFlow"), cell.throughputs("PyTorch")
+        if tf and torch:
+            families[source == "png"].append(compared("tf.data / DataLoader", cell, tf, torch))
+    return [c for primary, family in families.items() for c in decided(family, margin, primary)]
 
 
 def scales_better(results: Results, margin: float) -> list[Comparison]:

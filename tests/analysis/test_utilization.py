@@ -10,10 +10,10 @@ import pytest
 from matplotlib.text import Text
 
 from analysis import plot_accuracy, plot_distribution, plot_utilization
-from analysis.accuracy import times
 from analysis.efficiency import estimate
 from analysis.load.results import load
 from analysis.plot_accuracy import some
+from analysis.workloads.accuracy import times
 from tests.analysis import generate, observed
 
 

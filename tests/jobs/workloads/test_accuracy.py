@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.accuracy import times
 from analysis.load.results import load
+from analysis.workloads.accuracy import times
 from cluster.results.folder import ResultsFolder
 from cluster.study import file
 from jobs.contract.files import rank_file

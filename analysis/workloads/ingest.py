@@ -12,13 +12,17 @@ import polars as pl
 
 from analysis.load.results import Results
 from analysis.stats import bootstrap
-from analysis.verdicts.contrast import Comparison, Rates, compared, decided
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+
 PIPELINE = {"PyTorch": "DataLoader", "TensorFlow": "tf.data"}
+
+
 SOURCES = {"png": "PNG files", "tfrecord": "TFRecord files", "cached": "cached"}
+
+
 SCHEMA = {
     "framework": pl.String,
     "strategy": pl.String,
@@ -72,26 +76,6 @@ def readings(results: Results, *, confidence: float = 0.95, resamples: int = boo
 def by_source() -> pl.Expr:
     """Sorts as SOURCES has them."""
     return pl.col("source").cast(pl.Enum(list(SOURCES)))
-
-
-def tf_data_over_loader(results: Results, margin: float) -> list[Comparison]:
-    """Throughput of tf.data over DataLoader's on the same files, at each number of readers.
-
-    Primary is reading the files themselves; TFRecord files and the cache are told beside.
-    """
-    trials = of(results)
-    if not len(trials):
-        return []
-    families: dict[bool, list[Comparison]] = {True: [], False: []}
-    trials = trials.sort(by_source(), "readers", "global_batch")
-    for part in trials.partition_by("source", "readers", "global_batch", maintain_order=True):
-        source, readers, batch = part.select("source", "readers", "global_batch").row(0)
-        here = f"{SOURCES[source]}, {readers} reader{'s' if readers > 1 else ''}, batch {batch}"
-        cell = Rates(here, 1, {}, part, part.clear())
-        tf, torch = cell.throughputs("TensorFlow"), cell.throughputs("PyTorch")
-        if tf and torch:
-            families[source == "png"].append(compared("tf.data / DataLoader", cell, tf, torch))
-    return [c for primary, family in families.items() for c in decided(family, margin, primary)]
 
 
 def render(frame: pl.DataFrame) -> Table:

@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from analysis import ingest, plots, report_tables, report_words
+from analysis import plots, report_tables, report_words
 from analysis.load.results import Results
 from analysis.load.trial import COLUMNS
 from analysis.verdicts import claims
+from analysis.workloads import ingest
 
 FRAMEWORKS = {"torch": "PyTorch", "tf": "TensorFlow"}
 

@@ -11,10 +11,11 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from analysis import inference, plot_inference, plots, report_rules, report_tables, report_words
+from analysis import plot_inference, plots, report_rules, report_tables, report_words
 from analysis.load.results import Results
 from analysis.load.trial import COLUMNS
 from analysis.verdicts import claims, judges
+from analysis.workloads import inference
 
 FRAMEWORKS = {"torch": "PyTorch", "tf": "TensorFlow"}
 
@@ -169,12 +170,13 @@ def test_the_figure_of_calls_shows_throughput_with_its_interval_and_milliseconds
 
 
 def test_the_report_of_calls_and_of_files_shows_them_and_no_empty_curves(tmp_path: Path) -> None:
-    from analysis import ingest, report_figures, report_study
-    from analysis.accuracy import times
+    from analysis import report_figures, report_study
     from analysis.distribution import Distributions
     from analysis.efficiency import estimate
     from analysis.energy import energies
     from analysis.roofline import roofline
+    from analysis.workloads import ingest
+    from analysis.workloads.accuracy import times
 
     seconds = {("torch", e, b): 0.01 * b for e in ("default", "graph") for b in (1, 16)}
     found = results("infer", seconds)

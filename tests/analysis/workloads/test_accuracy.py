@@ -12,11 +12,12 @@ import polars as pl
 import pytest
 from matplotlib.lines import Line2D
 
-from analysis import accuracy, plot_accuracy, report
-from analysis.accuracy import times
+from analysis import plot_accuracy, report
 from analysis.efficiency import estimate
 from analysis.load.results import load
 from analysis.table import render
+from analysis.workloads import accuracy
+from analysis.workloads.accuracy import times
 from tests.analysis import generate, observed
 
 WAYS = (generate.Way("torch"), generate.Way("torch-ddp"))
