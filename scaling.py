@@ -345,7 +345,7 @@ def examine(trial: Path) -> tuple[str, str]:
 
 def precision(results: Path) -> dict[str, float]:
     """Point ─▶ relative half-width of the interval of its throughput, for the driver."""
-    from analysis import efficiency
+    from analysis.measures import efficiency
 
     return efficiency.precision(results)
 
@@ -360,11 +360,12 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 
 def show_results(console: Console, results: Path) -> None:
-    from analysis import limit_words, plots, report, table
-    from analysis.distribution import distributions
-    from analysis.efficiency import estimate
+    from analysis import limit_words, plots, report
     from analysis.limits import limits
     from analysis.load import results as load
+    from analysis.measures import table
+    from analysis.measures.distribution import distributions
+    from analysis.measures.efficiency import estimate
     from analysis.verdicts import claims
     from analysis.workloads import accuracy, inference, ingest
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analysis.efficiency import KEY
 from analysis.limits import CAUSES, THRESHOLD, Limit, Part
 from analysis.load.results import Results, varied
 from analysis.load.summary import NOISY_CORES
+from analysis.measures.efficiency import KEY
 from analysis.report_cells import digits, percent
 
 if TYPE_CHECKING:

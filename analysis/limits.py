@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analysis.efficiency import KEY, MODES
 from analysis.load.results import Results
+from analysis.measures.efficiency import KEY, MODES
 from analysis.stats import bootstrap
 
 THRESHOLD = 0.05  # of the worker time
@@ -108,7 +108,7 @@ def limits(
     resamples: int = bootstrap.RESAMPLES,
 ) -> list[Limit]:
     """One per row of `estimates`, in its order; `shown` marks the largest worker count of each curve and
-    where the answer changes on the way there. `ranks` is that of analysis.distribution."""
+    where the answer changes on the way there. `ranks` is that of analysis.measures.distribution."""
     by_rank = {} if ranks is None or not len(ranks) else _by_rank(ranks)
     points: Points = {}
     names = ["strategy", "workers", "global_batch", *results.factors]

@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from analysis import plots, published
-from analysis.efficiency import estimate
 from analysis.load.results import Results
+from analysis.measures.efficiency import estimate
 
 MOST_TICKS = 9
 

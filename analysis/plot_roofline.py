@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis import plot_style as style
 from analysis.load.results import Results
-from analysis.roofline import Roofline
+from analysis.measures.roofline import Roofline
 
 
 def roofline(found: Roofline, estimates: pl.DataFrame, results: Results) -> Figure:

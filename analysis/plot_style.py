@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from analysis.efficiency import base_words
+from analysis.measures.efficiency import base_words
 
 INK, QUIET = "#222222", "#6b6b6b"
 FRAMEWORKS = {"PyTorch": "#D55E00", "TensorFlow": "#08519C", "JAX": "#009E73"}

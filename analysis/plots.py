@@ -27,8 +27,8 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from analysis import plot_style as style
-from analysis.efficiency import estimate
 from analysis.load.results import Results, varied
+from analysis.measures.efficiency import estimate
 from analysis.plot_accuracy import accuracy
 from analysis.plot_inference import inference
 from analysis.plot_ingest import ingest

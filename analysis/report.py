@@ -20,15 +20,15 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import energy
 from analysis import report_facts as facts
 from analysis import report_rules as rules
 from analysis import report_tables as tables
 from analysis import report_why as why
 from analysis import report_words as words
-from analysis.efficiency import base_words
 from analysis.laws import law
 from analysis.load.results import Results, load
+from analysis.measures import energy
+from analysis.measures.efficiency import base_words
 from analysis.report_figures import Picture, draw
 from analysis.report_study import Study, relative, write_tables
 from analysis.verdicts import claims

@@ -24,8 +24,8 @@ from analysis import (
     plots,
 )
 from analysis import report_words as words
-from analysis.distribution import Distributions
 from analysis.load.results import Results
+from analysis.measures.distribution import Distributions
 from analysis.report_study import Study
 
 

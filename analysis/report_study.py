@@ -7,12 +7,13 @@ from pathlib import Path
 
 import polars as pl
 
-from analysis import energy, limit_words, plot_utilization, roofline
-from analysis.distribution import Distributions, distributions
-from analysis.efficiency import estimate
+from analysis import limit_words, plot_utilization
 from analysis.laws import fit, law
 from analysis.limits import Limit, limits
 from analysis.load.results import Results
+from analysis.measures import energy, roofline
+from analysis.measures.distribution import Distributions, distributions
+from analysis.measures.efficiency import estimate
 from analysis.plot_breakdown import parts
 from analysis.verdicts import claims
 from analysis.workloads import accuracy, inference, ingest

@@ -9,9 +9,9 @@ import polars as pl
 from analysis.limit_words import says, varied_settings
 from analysis.limits import THRESHOLD, Limit
 from analysis.load.results import Results, varied
+from analysis.measures.roofline import Roofline
 from analysis.report_cells import Cell, Column, Table, number, text, whole
 from analysis.report_tables import point_cells, point_columns, three
-from analysis.roofline import Roofline
 from analysis.workloads.accuracy import RULE
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 
 from analysis import plot_distribution
-from analysis.efficiency import adds_launches, launch_warnings
 from analysis.laws.law import LawFit
 from analysis.load.results import Results
+from analysis.measures.efficiency import adds_launches, launch_warnings
+from analysis.measures.roofline import Roofline
 from analysis.plot_breakdown import parts
 from analysis.plot_utilization import Series
 from analysis.report_cells import digits, percent
-from analysis.roofline import Roofline
 from analysis.workloads.ingest import SOURCES
 
 DRIFT_ALPHA = 0.01

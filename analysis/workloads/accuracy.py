@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from analysis.efficiency import KEY, MODES, ORDER
 from analysis.load.results import Results, varied
+from analysis.measures.efficiency import KEY, MODES, ORDER
 from analysis.stats import bootstrap
 from analysis.stats.bootstrap import Mean
 

@@ -16,11 +16,11 @@ import polars as pl
 import pytest
 
 from analysis import limit_words
-from analysis.distribution import distributions
-from analysis.efficiency import estimate
 from analysis.limits import CAUSES, THRESHOLD, Limit, limits
 from analysis.limits import _slow_rank as slow_rank
 from analysis.load.results import Results, load
+from analysis.measures.distribution import distributions
+from analysis.measures.efficiency import estimate
 from tests.analysis import generate, simulate
 
 NULL_STUDIES = 200

@@ -18,8 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from analysis import plots
-from analysis.efficiency import estimate
 from analysis.load.results import Results, load
+from analysis.measures.efficiency import estimate
 from analysis.plot_breakdown import parts
 from analysis.plot_laws import LOOKS
 from analysis.plot_style import looks

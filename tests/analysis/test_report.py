@@ -14,10 +14,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from analysis import report, report_facts, report_rules, report_tables, report_words
-from analysis.distribution import distributions
-from analysis.efficiency import estimate
 from analysis.load.results import NotResults, load
-from analysis.roofline import roofline
+from analysis.measures.distribution import distributions
+from analysis.measures.efficiency import estimate
+from analysis.measures.roofline import roofline
 from tests.analysis import generate
 from tests.analysis.conftest import EVIL, EVIL_ERROR, edit_outcome
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import efficiency, plots
+from analysis import plots
 from analysis.load.results import Results, load
+from analysis.measures import efficiency
 
 small, large, turns = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 files = sorted(large.glob("trials/*/rank-*.jsonl"))

@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.efficiency import estimate
 from analysis.load import samples as telemetry
 from analysis.load import summary as load_summary
 from analysis.load.results import load
-from analysis.table import render
+from analysis.measures.efficiency import estimate
+from analysis.measures.table import render
 from tests.analysis import generate
 
 # The generated ranks train from STARTED to ENDED; the last part of that is the measured steps.

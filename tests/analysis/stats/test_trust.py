@@ -12,8 +12,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from analysis.efficiency import estimate
 from analysis.laws import fit as laws_fit
+from analysis.measures.efficiency import estimate
 from analysis.stats import bootstrap
 from tests.analysis import generate, simulate
 

@@ -13,9 +13,9 @@ import pytest
 from matplotlib.lines import Line2D
 
 from analysis import plot_accuracy, report
-from analysis.efficiency import estimate
 from analysis.load.results import load
-from analysis.table import render
+from analysis.measures.efficiency import estimate
+from analysis.measures.table import render
 from analysis.workloads import accuracy
 from analysis.workloads.accuracy import times
 from tests.analysis import generate, observed

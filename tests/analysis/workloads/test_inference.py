@@ -171,10 +171,10 @@ def test_the_figure_of_calls_shows_throughput_with_its_interval_and_milliseconds
 
 def test_the_report_of_calls_and_of_files_shows_them_and_no_empty_curves(tmp_path: Path) -> None:
     from analysis import report_figures, report_study
-    from analysis.distribution import Distributions
-    from analysis.efficiency import estimate
-    from analysis.energy import energies
-    from analysis.roofline import roofline
+    from analysis.measures.distribution import Distributions
+    from analysis.measures.efficiency import estimate
+    from analysis.measures.energy import energies
+    from analysis.measures.roofline import roofline
     from analysis.workloads import ingest
     from analysis.workloads.accuracy import times
 

@@ -18,9 +18,9 @@ import numpy as np
 import psutil
 import pytest
 
-from analysis.efficiency import estimate
 from analysis.load import samples
 from analysis.load.results import load
+from analysis.measures.efficiency import estimate
 from jobs.contract.environment import RankEnvironment
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial

@@ -9,9 +9,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from analysis import energy, report, report_why
-from analysis.energy import energies
+from analysis import report, report_why
 from analysis.load.results import load
+from analysis.measures import energy
+from analysis.measures.energy import energies
 from tests.analysis import generate, observed
 
 WATTS = 250.0

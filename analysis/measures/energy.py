@@ -13,9 +13,9 @@ from typing import Any
 
 import polars as pl
 
-from analysis.efficiency import KEY, MODES, ORDER
 from analysis.load import samples
 from analysis.load.results import Results
+from analysis.measures.efficiency import KEY, MODES, ORDER
 from analysis.stats import bootstrap
 
 MEASURED: dict[str, Any] = {

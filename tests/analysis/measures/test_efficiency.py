@@ -13,10 +13,10 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from analysis.efficiency import WITH_INTERVAL, base_words, estimate, precision
 from analysis.load.results import load
+from analysis.measures.efficiency import WITH_INTERVAL, base_words, estimate, precision
+from analysis.measures.table import render
 from analysis.stats import bootstrap
-from analysis.table import render
 from analysis.verdicts.contrast import Rates
 from tests.analysis import generate, simulate
 

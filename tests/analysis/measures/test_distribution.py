@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from analysis.distribution import distributions
 from analysis.load.results import load
+from analysis.measures.distribution import distributions
 from tests.analysis import generate
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analysis.efficiency import KEY, base_words
 from analysis.load.results import varied
+from analysis.measures.efficiency import KEY, base_words
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,8 +10,8 @@ import pytest
 from matplotlib.text import Text
 
 from analysis import plot_accuracy, plot_distribution, plot_utilization
-from analysis.efficiency import estimate
 from analysis.load.results import load
+from analysis.measures.efficiency import estimate
 from analysis.plot_accuracy import some
 from analysis.workloads.accuracy import times
 from tests.analysis import generate, observed

@@ -16,9 +16,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from analysis.efficiency import KEY, MODES, ORDER
 from analysis.load import steps as measure
 from analysis.load.results import Results
+from analysis.measures.efficiency import KEY, MODES, ORDER
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 STEP_COLUMNS = {

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from analysis import plot_roofline, report, report_rules
-from analysis.efficiency import estimate
 from analysis.load.results import load
-from analysis.roofline import Roofline, roofline, work
+from analysis.measures.efficiency import estimate
+from analysis.measures.roofline import Roofline, roofline, work
 from tests.analysis import generate, observed
 
 RATE = 1000.0  # samples per second of the base case
