@@ -360,8 +360,9 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 
 def show_results(console: Console, results: Path) -> None:
-    from analysis import limit_words, plots, report
-    from analysis.limits import limits
+    from analysis import plots, report
+    from analysis.limits import words
+    from analysis.limits.limit import limits
     from analysis.load import results as load
     from analysis.measures import table
     from analysis.measures.distribution import distributions
@@ -377,7 +378,7 @@ def show_results(console: Console, results: Path) -> None:
         estimates = estimate(loaded)
         if len(estimates):
             console.print(table.render(estimates))
-            console.print(limit_words.render(limits(loaded, estimates, distributions(loaded).ranks)))
+            console.print(words.render(limits(loaded, estimates, distributions(loaded).ranks)))
         if len(of_training := accuracy.times(loaded)):
             console.print(accuracy.render(of_training))
         if len(of_calls := inference.calls(loaded)):

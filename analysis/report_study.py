@@ -7,9 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
-from analysis import limit_words, plot_utilization
+from analysis import plot_utilization
 from analysis.laws import fit, law
-from analysis.limits import Limit, limits
+from analysis.limits import words
+from analysis.limits.limit import Limit, limits
 from analysis.load.results import Results
 from analysis.measures import energy, roofline
 from analysis.measures.distribution import Distributions, distributions
@@ -63,7 +64,7 @@ def write_tables(study: Study, folder: Path) -> None:
         "estimates": study.estimates,
         "launches": results.trials,
         "breakdown": parts(study.estimates),
-        "limits": limit_words.frame(study.limits, results),
+        "limits": words.frame(study.limits, results),
         "steps": study.distributions.steps,
         "ranks": study.distributions.ranks,
         "laws": fit.frame(study.fits),

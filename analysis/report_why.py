@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from analysis.limit_words import says, varied_settings
-from analysis.limits import THRESHOLD, Limit
+from analysis.limits.costs import THRESHOLD
+from analysis.limits.limit import Limit
+from analysis.limits.words import says, varied_settings
 from analysis.load.results import Results, varied
 from analysis.measures.roofline import Roofline
 from analysis.report_cells import Cell, Column, Table, number, text, whole

@@ -15,9 +15,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis import limit_words
-from analysis.limits import CAUSES, THRESHOLD, Limit, limits
-from analysis.limits import _slow_rank as slow_rank
+from analysis.limits import words
+from analysis.limits.causes import CAUSES
+from analysis.limits.costs import THRESHOLD
+from analysis.limits.costs import _slow_rank as slow_rank
+from analysis.limits.limit import Limit, limits
 from analysis.load.results import Results, load
 from analysis.measures.distribution import distributions
 from analysis.measures.efficiency import estimate
@@ -169,15 +171,15 @@ def test_one_launch_and_no_compute_only_steps_name_nothing_and_say_why(tmp_path:
     for results, said in ((one, "one launch has no interval"), (whole, "nothing measured here explains it")):
         limit = limits(results, estimate(results))[-1]
         assert limit.named == []
-        assert said in limit_words.says(limit)
-    assert "not told apart" in limit_words.says(limit)
+        assert said in words.says(limit)
+    assert "not told apart" in words.says(limit)
     alone = load(generate.study(tmp_path / "d", ways=ways[1:], workers=(1, 4), scaling=("strong",)))
     first, second = limits(alone, estimate(alone))
-    assert "Nothing to compare with" in limit_words.says(first)
-    assert limit_words.says(second).startswith("Against itself at one worker: loses")
+    assert "Nothing to compare with" in words.says(first)
+    assert words.says(second).startswith("Against itself at one worker: loses")
     assert second.named == ["communication"]
     unmatched = load(generate.study(tmp_path / "c", ways=ways[1:], workers=(4,), scaling=("strong",)))
-    assert "Nothing to compare with" in limit_words.says(limits(unmatched, estimate(unmatched))[0])
+    assert "Nothing to compare with" in words.says(limits(unmatched, estimate(unmatched))[0])
 
 
 def slower(home: Path, rank: int, factor: float) -> None:
@@ -200,7 +202,7 @@ def test_a_rank_that_computes_slowest_in_every_launch_is_named(tmp_path: Path) -
     limit = limits(results, estimate(results), distributions(results).ranks)[-1]
     assert limit.named[0] == "straggler"
     assert limit.slow_rank == 2
-    assert "rank 2 computes slowest" in limit_words.says(limit)
+    assert "rank 2 computes slowest" in words.says(limit)
     (before,) = [f for f in limits(even, estimate(even), distributions(even).ranks) if f.point["workers"] == 4]
     assert before.named == []
 
@@ -232,11 +234,11 @@ def test_what_telemetry_saw_is_said_beside_the_causes() -> None:
     noisy = {"others_cores": 0.6, "stolen_cores": 0.1, "noisy_neighbour": True, "throttled_share": 0.3}
     trials = results.trials.with_columns(pl.lit(value).alias(name) for name, value in noisy.items())
     seen = at(Results(results.folder, {}, trials, [], {}, ()))
-    said = limit_words.says(seen)
+    said = words.says(seen)
     assert "Others took 0.700 (0.700–0.700) cores" in said
     assert "throttled for 30%" in said
     quiet = results.trials.with_columns(others_cores=pl.lit(0.01), noisy_neighbour=pl.lit(False))
-    assert "Others" not in limit_words.says(at(Results(results.folder, {}, quiet, [], {}, ())))
+    assert "Others" not in words.says(at(Results(results.folder, {}, quiet, [], {}, ())))
 
 
 def test_the_table_shows_the_largest_count_and_where_the_answer_changes(tmp_path: Path) -> None:
@@ -246,7 +248,7 @@ def test_the_table_shows_the_largest_count_and_where_the_answer_changes(tmp_path
     found = limits(results, estimate(results))
     shown = [f.point["workers"] for f in found if f.shown and f.point["strategy"] == "torch-ddp"]
     assert shown == [1, 8, 16]
-    table = limit_words.frame(found, results)
+    table = words.frame(found, results)
     assert table.filter(workers=16)["named"].item() == "communication"
     assert table.filter(workers=16)["communication"].item() == pytest.approx(0.3, abs=0.03)
     assert table["says"].str.len_chars().min() > 20  # type: ignore[operator]

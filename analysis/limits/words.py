@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analysis.limits import CAUSES, THRESHOLD, Limit, Part
+from analysis.limits.causes import CAUSES
+from analysis.limits.costs import THRESHOLD, Part
+from analysis.limits.limit import Limit
 from analysis.load.results import Results, varied
 from analysis.load.summary import NOISY_CORES
 from analysis.measures.efficiency import KEY
