@@ -7,9 +7,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis import plots, published
+from analysis import plots
 from analysis.load.results import Results
 from analysis.measures.efficiency import estimate
+from analysis.published import curves
 
 MOST_TICKS = 9
 
@@ -23,7 +24,7 @@ def write(results: Results, folder: Path, wanted: Sequence[str]) -> list[Path]:
     end may be cut. Raises ValueError for a source that is not known or has no curves (see
     `analysis.published.curves`).
     """
-    series = published.curves(wanted)
+    series = curves.curves(wanted)
     estimates = estimate(results)
     if not len(estimates):
         return []

@@ -29,7 +29,8 @@ def published_tpu(margin: float) -> Published:
     The verdict rests on speed, minutes per unit of work; minutes to the target, which also count how
     many epochs were needed, are told beside.
     """
-    from analysis.published import mlperf_runs, runs
+    from analysis.published import runs
+    from analysis.published.curves import mlperf_runs
 
     rows: list[dict[str, Any]] = []
     for run in runs.compare(mlperf_runs(), "TPU"):
@@ -60,7 +61,7 @@ def _told(rows: Sequence[dict[str, Any]]) -> str:
 
 def published_scaling(margin: float) -> Published:
     """What published scale-out series can say of the two frameworks: they were never run on the same system."""
-    from analysis import published
+    from analysis.published import curves as published
 
     curves = published.curves()
     frameworks = curves.with_columns(

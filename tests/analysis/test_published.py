@@ -9,7 +9,7 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from analysis import published
+from analysis.published import curves as published
 from analysis.published import runs
 from analysis.verdicts.evidence import published_tpu
 
