@@ -162,13 +162,14 @@ def plot(
     ] = None,
 ) -> None:
     """Draw the figures of a results folder (SVG and PNG)."""
-    from analysis import plot_published, plots
+    from analysis.figures import published as plot_published
+    from analysis.figures import write
     from analysis.load import results as load
 
     to = to or results / "figures"
     with _clean_errors():
         loaded = load.load(results)
-        written = plots.write_all(loaded, to)
+        written = write.write_all(loaded, to)
         if published:
             try:
                 written += plot_published.write(loaded, to, published)
@@ -360,7 +361,8 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 
 def show_results(console: Console, results: Path) -> None:
-    from analysis import plots, report
+    from analysis import report
+    from analysis.figures import write
     from analysis.limits import words
     from analysis.limits.limit import limits
     from analysis.load import results as load
@@ -387,7 +389,7 @@ def show_results(console: Console, results: Path) -> None:
             console.print(ingest.render(of_files))
         console.print()
         console.print(claims.render(claims.judge(loaded)))
-        figures = plots.write_all(loaded, results / "figures", estimates)
+        figures = write.write_all(loaded, results / "figures", estimates)
         page = report.write(results)
     console.print(f"figures: {figures[0].parent}", soft_wrap=True, highlight=False)
     console.print(f"report:  {page}", soft_wrap=True, highlight=False)

@@ -231,10 +231,10 @@ def show_curves(results: Path) -> None:
     """Draw throughput, speedup, efficiency and where the time goes, into the notebook."""
     from IPython.display import Image, display
 
-    from analysis import plots
+    from analysis.figures import write
     from analysis.load import results as load
 
-    for path in plots.write_all(load.load(results), results / "figures"):
+    for path in write.write_all(load.load(results), results / "figures"):
         if path.suffix == ".png":
             display(Image(path.read_bytes(), width=900))
 

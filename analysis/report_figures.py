@@ -13,18 +13,21 @@ import polars as pl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from analysis import (
-    plot_accuracy,
-    plot_distribution,
-    plot_inference,
-    plot_ingest,
-    plot_laws,
-    plot_roofline,
-    plot_utilization,
-    plots,
-)
 from analysis import report_words as words
+from analysis.figures import (
+    accuracy,
+    breakdown,
+    curves,
+    distribution,
+    inference,
+    ingest,
+    laws,
+    roofline,
+    style,
+    utilization,
+)
 from analysis.load.results import Results
+from analysis.measures import distribution as measures_distribution
 from analysis.measures.distribution import Distributions
 from analysis.report_study import Study
 
@@ -48,15 +51,15 @@ def draw(study: Study, folder: Path) -> dict[str, Picture]:
     wanted: list[Wanted] = []
     if len(study.calls):
         wanted.append(("inference", "Line charts of calls over images per call", words.calls(study.calls), "inference",
-                       lambda: plot_inference.inference(study.calls, results)))  # fmt: skip
+                       lambda: inference.inference(study.calls, results)))  # fmt: skip
     if len(study.files):
         wanted.append(("ingest", "Line chart of samples per second over readers", words.files(study.files), "ingest",
-                       lambda: plot_ingest.ingest(study.files, results)))  # fmt: skip
+                       lambda: ingest.ingest(study.files, results)))  # fmt: skip
     if len(estimates):
         wanted += _curves(study, estimates, results, lower)
     if len(study.times):
         wanted.append(("accuracy", "Line charts of accuracy over seconds", words.times(study.times), "accuracy",
-                       lambda: plot_accuracy.accuracy(study.times, estimates, results)))  # fmt: skip
+                       lambda: accuracy.accuracy(study.times, estimates, results)))  # fmt: skip
     if not wanted:
         return {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,38 +84,38 @@ def _curves(study: Study, estimates: pl.DataFrame, results: Results, lower: Dist
     efficient = " ".join(words.efficiency(estimates))
     wanted: list[Wanted] = [
         ("efficiency", "Line chart of efficiency over workers", efficient, "estimates",
-         lambda: plots.efficiency(estimates, results)),
+         lambda: curves.efficiency(estimates, results)),
         ("speedup", "Line chart of speedup over workers", words.speedup(estimates), "estimates",
-         lambda: plots.speedup(estimates, results)),
+         lambda: curves.speedup(estimates, results)),
         ("throughput", "Line chart of samples per second over workers", words.throughput(estimates), "estimates",
-         lambda: plots.throughput(estimates, results)),
+         lambda: curves.throughput(estimates, results)),
         ("breakdown", "Stacked bars of worker time per sample", words.breakdown(estimates), "breakdown",
-         lambda: plots.breakdown(estimates, results)),
+         lambda: breakdown.breakdown(estimates, results)),
         ("steps", "Box plots of step times", words.steps(lower.steps), "steps",
-         lambda: plot_distribution.steps(lower.steps, estimates, results)),
+         lambda: distribution.steps(lower.steps, estimates, results)),
     ]  # fmt: skip
     if any(f.fitted for f in study.fits):
         wanted.append(("laws", "Line charts of fitted laws over measured throughput per worker", words.laws(study.fits),
-                       "laws", lambda: plot_laws.laws(estimates, results, study.fits)))  # fmt: skip
+                       "laws", lambda: laws.laws(estimates, results, study.fits)))  # fmt: skip
     if study.utilization:
         drawn = study.utilization
         wanted.append(("utilization", "Line charts of utilization over time", words.utilization(drawn), "utilization",
-                       lambda: plot_utilization.utilization(drawn, estimates, results)))  # fmt: skip
+                       lambda: utilization.utilization(drawn, estimates, results)))  # fmt: skip
     if len(study.roofline.points):
         wanted.append(("roofline", "Roofline chart of the base cases", words.roofline(study.roofline), "roofline",
-                       lambda: plot_roofline.roofline(study.roofline, estimates, results)))  # fmt: skip
+                       lambda: roofline.roofline(study.roofline, estimates, results)))  # fmt: skip
     if lower.ranks["trial_id"].is_duplicated().any():
         wanted.append(("ranks", "Box plots of ranks against the median rank", words.ranks(lower.ranks), "ranks",
-                       lambda: plot_distribution.ranks(lower.ranks, estimates, results)))  # fmt: skip
-    if len(plot_distribution.order_residuals(results)) > 1:
+                       lambda: distribution.ranks(lower.ranks, estimates, results)))  # fmt: skip
+    if len(measures_distribution.order_residuals(results)) > 1:
         wanted.append(("order", "Scatter plot of launches over their order", words.launch_order(results), "launches",
-                       lambda: plot_distribution.launch_order(estimates, results)))  # fmt: skip
+                       lambda: distribution.launch_order(estimates, results)))  # fmt: skip
     return wanted
 
 
 def _picture(figure: Figure, path: Path, kind: str, finding: str, data: str) -> Picture:
     for ending in (".svg", ".png"):
-        plots.save(figure, path.with_suffix(ending))
+        style.save(figure, path.with_suffix(ending))
     svg = path.with_suffix(".svg").read_text(encoding="utf-8")
     # Matplotlib writes coordinates to a millionth of a point; a hundredth halves the page.
     small = re.sub(r' d="[^"]*"', lambda d: re.sub(r"(\.\d\d)\d+", r"\1", d[0]), svg)

@@ -12,9 +12,10 @@ from typing import Any
 
 import polars as pl
 
+from analysis.figures.breakdown import PARTS
 from analysis.laws.law import LawFit, Parameter
 from analysis.load.results import Results, varied
-from analysis.plot_breakdown import PARTS, parts
+from analysis.measures.breakdown import parts
 from analysis.report_cells import Cell, Column, Table, number, text, whole
 from analysis.verdicts.claims import Verdict
 from analysis.workloads.ingest import SOURCES

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analysis import plot_distribution
 from analysis.laws.law import LawFit
 from analysis.load.results import Results
+from analysis.measures import distribution as measures_distribution
+from analysis.measures.breakdown import parts
 from analysis.measures.efficiency import adds_launches, launch_warnings
 from analysis.measures.roofline import Roofline
-from analysis.plot_breakdown import parts
-from analysis.plot_utilization import Series
+from analysis.measures.utilization import Series
 from analysis.report_cells import digits, percent
 from analysis.workloads.ingest import SOURCES
 
@@ -105,7 +105,7 @@ def ranks(per_rank: pl.DataFrame) -> str:
 def launch_order(results: Results) -> str:
     from scipy import stats
 
-    rows = plot_distribution.order_residuals(results)
+    rows = measures_distribution.order_residuals(results)
     if len(rows) < 8:
         return f"Too few launches ({len(rows)}) to tell a drift from chance."
     found = stats.kendalltau(rows["order"].to_numpy(), rows["residual"].to_numpy())

@@ -21,6 +21,8 @@ from analysis.load.results import Results
 from analysis.measures.efficiency import KEY, MODES, ORDER
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+
+
 STEP_COLUMNS = {
     "launches": pl.Int64,
     "steps": pl.Int64,
@@ -30,6 +32,8 @@ STEP_COLUMNS = {
     **{f"within_p{p}": pl.Float64 for p in PERCENTILES},
     "within_longest": pl.Float64,
 }
+
+
 RANK_COLUMNS = {
     "trial_id": pl.String,
     "rank": pl.Int64,
@@ -107,3 +111,14 @@ def _ranks(trial_id: str, found: dict[str, measure.Steps]) -> pl.DataFrame:
         "relative": compared / np.median(compared),
     }
     return pl.DataFrame(columns, schema=RANK_COLUMNS)
+
+
+def order_residuals(results: Results) -> pl.DataFrame:
+    """Launches of points with several, that know their order: `residual` = X / mean X of its point - 1.
+
+    The mean over launches is the harmonic one, as in the estimates.
+    """
+    ok = results.trials.filter(pl.col("status") == "ok", pl.col("order").is_not_null())
+    mean = 1.0 / (1.0 / pl.col("throughput")).mean().over("point")
+    found = ok.with_columns(residual=pl.col("throughput") / mean - 1.0)
+    return found.filter(pl.len().over("point") > 1).sort("order")

@@ -30,12 +30,24 @@ from analysis.stats import bootstrap
 from analysis.stats.bootstrap import Mean
 
 MODES = ("strong", "weak")
+
+
 FEW_LAUNCHES = 5
+
+
 # Positive costs, whose intervals are made on a log scale, and what may be zero or negative.
 COSTS = ("step_p50", "step_p95", "step_p99", "startup_seconds", "first_step_seconds")
+
+
 PLAIN = ("compute_only_seconds", "exposed_seconds", "data_seconds", "straggler_seconds", "test_accuracy")
+
+
 RATIOS = ("speedup", "efficiency", "speedup_self", "efficiency_self")
+
+
 WITH_INTERVAL = ("throughput", *RATIOS, *COSTS, *PLAIN)
+
+
 # Base case first, then native, then Horovod.
 ORDER = (
     pl.col("scaling"),
@@ -44,6 +56,8 @@ ORDER = (
     pl.col("strategy"),
     pl.col("workers"),
 )
+
+
 KEY = ("scaling", "framework", "communication", "strategy", "workers", "global_batch")
 
 
@@ -254,3 +268,14 @@ def _failed(trials: pl.DataFrame) -> int:
 
 def _all_of(names: pl.Series) -> str | None:
     return " / ".join(names.drop_nulls().unique().sort()) or None
+
+
+MOST_COUNTS = 4
+
+
+def some(counts: list[int]) -> list[int]:
+    """Of many worker counts the smallest, the largest, and between them two evenly."""
+    if len(counts) <= MOST_COUNTS:
+        return counts
+    last = len(counts) - 1
+    return [counts[round(i * last / (MOST_COUNTS - 1))] for i in range(MOST_COUNTS)]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from analysis import plot_laws
+from analysis.figures import laws as plot_laws
 from analysis.laws import fit as laws_fit
 from analysis.laws import law as laws
 from analysis.laws import words as law_words

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import plots
+from analysis.figures import write
 from analysis.load.results import Results, load
 from analysis.measures import efficiency
 
@@ -40,7 +40,7 @@ def lap() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-plots.write_all(estimated(small), small / "figures")
+write.write_all(estimated(small), small / "figures")
 before = most_memory()
 estimated(large)
 memory = most_memory() - before
@@ -53,7 +53,7 @@ for _ in range(turns):
     laps.append(lap())
     results = estimated(large)
     laps.append(lap())
-    plots.write_all(results, large / "figures")
+    write.write_all(results, large / "figures")
     laps.append(lap())
     clock, cpu = zip(*laps, strict=True)
     turn = {

@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from analysis import plot_roofline, report, report_rules
+from analysis import report, report_rules
+from analysis.figures import roofline as plot_roofline
 from analysis.load.results import load
 from analysis.measures.efficiency import estimate
 from analysis.measures.roofline import Roofline, roofline, work

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 from matplotlib.text import Text
 
-from analysis import plot_accuracy, plot_distribution, plot_utilization
+from analysis.figures import accuracy, distribution, utilization
 from analysis.load.results import load
-from analysis.measures.efficiency import estimate
-from analysis.plot_accuracy import some
+from analysis.measures import utilization as measures_utilization
+from analysis.measures.efficiency import estimate, some
 from analysis.workloads.accuracy import times
 from tests.analysis import generate, observed
 
@@ -27,10 +27,10 @@ def test_a_panel_for_each_strategy_and_worker_count_with_power_below_where_it_is
     for watts, rows in ((None, 3), (300.0, 6)):
         observed.telemetry(folder, watts=watts, others=0.2)
         results = load(folder)
-        drawn = plot_utilization.series(results)
+        drawn = measures_utilization.series(results)
         assert drawn is not None
         assert drawn.has_power == (watts is not None)
-        figure = plot_utilization.utilization(drawn, estimate(results), results)
+        figure = utilization.utilization(drawn, estimate(results), results)
         assert len(figure.axes) == rows * 2
         shown = [ax for ax in figure.axes if ax.axison]
         assert len(shown) == (5 if watts is None else 10)  # a base case has one worker only
@@ -44,12 +44,12 @@ def test_figures_that_shorten_their_notes_still_say_emulated(tmp_path: Path) -> 
     observed.telemetry(folder)
     observed.accuracy(folder, lambda trial: 2.0)
     results = load(folder)
-    estimates, drawn = estimate(results), plot_utilization.series(results)
+    estimates, drawn = estimate(results), measures_utilization.series(results)
     assert drawn is not None
     for figure in (
-        plot_utilization.utilization(drawn, estimates, results),
-        plot_accuracy.accuracy(times(results), estimates, results),
-        plot_distribution.launch_order(estimates, results),
+        utilization.utilization(drawn, estimates, results),
+        accuracy.accuracy(times(results), estimates, results),
+        distribution.launch_order(estimates, results),
     ):
         assert any("EMULATED" in text.get_text() for text in figure.texts)
 
@@ -57,7 +57,7 @@ def test_figures_that_shorten_their_notes_still_say_emulated(tmp_path: Path) -> 
 def test_percent_are_of_the_workers_own_cores(tmp_path: Path) -> None:
     folder = study(tmp_path / "s")
     observed.telemetry(folder, others=0.2, busy=90.0, watts=120.0)
-    drawn = plot_utilization.series(load(folder))
+    drawn = measures_utilization.series(load(folder))
     assert drawn is not None
     assert drawn.mode == "strong"
     lines = drawn.lines.join(drawn.points.select("trial_id", "strategy", "workers"), on="trial_id")
@@ -72,9 +72,9 @@ def test_percent_are_of_the_workers_own_cores(tmp_path: Path) -> None:
 
 def test_the_launch_in_full_is_the_one_with_the_median_throughput() -> None:
     launches = pl.DataFrame({"trial_id": ["a", "b", "c", "d"], "throughput": [5.0, 1.0, 3.0, 4.0]})
-    assert plot_utilization.representative(launches) == "c"
-    assert plot_utilization.representative(launches.head(3)) == "c"
-    assert plot_utilization.representative(launches.head(1)) == "a"
+    assert measures_utilization.representative(launches) == "c"
+    assert measures_utilization.representative(launches.head(3)) == "c"
+    assert measures_utilization.representative(launches.head(1)) == "a"
 
 
 def test_of_many_worker_counts_the_ends_and_two_between_are_drawn() -> None:
@@ -83,4 +83,4 @@ def test_of_many_worker_counts_the_ends_and_two_between_are_drawn() -> None:
 
 
 def test_without_telemetry_there_is_no_figure(tmp_path: Path) -> None:
-    assert plot_utilization.series(load(study(tmp_path / "s"))) is None
+    assert measures_utilization.series(load(study(tmp_path / "s"))) is None

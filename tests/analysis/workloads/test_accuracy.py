@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 from matplotlib.lines import Line2D
 
-from analysis import plot_accuracy, report
+from analysis import report
+from analysis.figures import accuracy as plot_accuracy
 from analysis.load.results import load
 from analysis.measures.efficiency import estimate
 from analysis.measures.table import render

@@ -11,7 +11,9 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from analysis import plot_inference, plots, report_rules, report_tables, report_words
+from analysis import report_rules, report_tables, report_words
+from analysis.figures import inference as plot_inference
+from analysis.figures import write
 from analysis.load.results import Results
 from analysis.load.trial import COLUMNS
 from analysis.verdicts import claims, judges
@@ -83,7 +85,7 @@ def test_what_else_varies_makes_rows_of_its_own(tmp_path: Path) -> None:
     console.print(inference.render(inference.calls(found)))
     assert "precision bfloat16" in console.export_text()
     assert "factors" in [column.name for column in report_tables.calls(inference.calls(found)).columns]
-    plots.write_all(found, tmp_path)
+    write.write_all(found, tmp_path)
     assert "precision bfloat16" in (tmp_path / "inference.svg").read_text()
 
 
@@ -152,7 +154,7 @@ def test_xla_is_told_beside_and_decides_nothing() -> None:
 
 def test_a_study_of_calls_only_has_its_figure_and_no_curves(tmp_path: Path) -> None:
     seconds = {("torch", e, b): 0.01 * b for e in ("default", "graph") for b in (1, 16)}
-    written = plots.write_all(results("infer", seconds), tmp_path)
+    written = write.write_all(results("infer", seconds), tmp_path)
     assert [path.name for path in written] == ["inference.svg", "inference.png"]
     assert all(path.stat().st_size > 10_000 for path in written)
 

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from analysis import plots, report_tables, report_words
+from analysis import report_tables, report_words
+from analysis.figures import write
 from analysis.load.results import Results
 from analysis.load.trial import COLUMNS
 from analysis.verdicts import claims
@@ -97,6 +98,6 @@ def test_table_words_and_figure_name_the_source(tmp_path: Path) -> None:
     table = report_tables.files(frame)
     assert [row[1].text for row in table.rows][:1] == ["PNG files"]
     assert "TensorFlow with 2 readers, cached, batch 10" in report_words.files(frame)
-    written = plots.write_all(found, tmp_path)
+    written = write.write_all(found, tmp_path)
     assert [path.name for path in written] == ["ingest.svg", "ingest.png"]
     assert all(path.stat().st_size > 10_000 for path in written)

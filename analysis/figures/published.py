@@ -7,7 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis import plots
+from analysis.figures import curves as plots
+from analysis.figures import style
 from analysis.load.results import Results
 from analysis.measures.efficiency import estimate
 from analysis.published import curves
@@ -39,7 +40,7 @@ def write(results: Results, folder: Path, wanted: Sequence[str]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"efficiency-published.{ending}" for ending in ("svg", "png")]
     for path in paths:
-        plots.save(figure, path)
+        style.save(figure, path)
     return paths
 
 

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -26,18 +24,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 
-from analysis import plot_style as style
+from analysis.figures import style
 from analysis.load.results import Results, varied
-from analysis.measures.efficiency import estimate
-from analysis.plot_accuracy import accuracy
-from analysis.plot_inference import inference
-from analysis.plot_ingest import ingest
-from analysis.workloads.accuracy import times
-from analysis.workloads.inference import calls
-from analysis.workloads.ingest import readings
 
 IDEAL = Line2D([], [], color=style.INK, ls=style.DOTS, lw=1.1, label="ideal")
+
+
 SPREAD = 0.3  # of the distance between two worker counts, taken by strategies side by side
+
+
 WIDE = 8  # from this ratio of worker counts on, rates have a logarithmic axis
 
 
@@ -64,7 +59,7 @@ def throughput(estimates: pl.DataFrame, results: Results, behind: Sequence[Curve
             _ideal(ax, counts, spread, rate.__mul__, looks[row["strategy"]].colour)
 
     looks = style.looks(estimates)
-    points = _launches(estimates, results).with_columns(value="throughput")
+    points = launches_of(estimates, results).with_columns(value="throughput")
     return _curves("Throughput", "samples per second", "throughput", estimates, results, points, ideal, behind)
 
 
@@ -74,7 +69,7 @@ def speedup(estimates: pl.DataFrame, results: Results, behind: Sequence[Curve] =
     def ideal(ax: Axes, _panel: pl.DataFrame, counts: Sequence[int], spread: float) -> None:
         _ideal(ax, counts, spread, float, style.INK)
 
-    points = _launches(estimates, results).with_columns(value=pl.col("throughput") / pl.col("base_throughput"))
+    points = launches_of(estimates, results).with_columns(value=pl.col("throughput") / pl.col("base_throughput"))
     label = "speedup over the base case"
     return _curves("Speedup", label, "speedup", estimates, results, points, ideal, behind)
 
@@ -86,66 +81,12 @@ def efficiency(estimates: pl.DataFrame, results: Results, behind: Sequence[Curve
         _ideal(ax, counts, spread, lambda _: 1.0, style.INK)
 
     value = pl.col("throughput") / pl.col("base_throughput") / pl.col("workers")
-    points = _launches(estimates, results).with_columns(value=value)
+    points = launches_of(estimates, results).with_columns(value=value)
     label = "parallel efficiency"
     return _curves("Efficiency", label, "efficiency", estimates, results, points, ideal, behind)
 
 
-def breakdown(estimates: pl.DataFrame, results: Results) -> Figure:
-    """Compute, exposed communication and input, stacked per strategy and worker count."""
-    from analysis.plot_breakdown import breakdown as draw
-
-    return draw(estimates, results, _launches(estimates, results))
-
-
-def laws(estimates: pl.DataFrame, results: Results) -> Figure | None:
-    """The fitted laws over throughput per worker; None where no curve has points enough for one."""
-    from analysis.laws.fit import fit
-    from analysis.plot_laws import laws as draw
-
-    return draw(estimates, results, fit(results))
-
-
-FIGURES: dict[str, Callable[[pl.DataFrame, Results], Figure]] = {
-    "throughput": throughput,
-    "speedup": speedup,
-    "efficiency": efficiency,
-    "breakdown": breakdown,
-}
-
-
-def write_all(results: Results, folder: Path, estimates: pl.DataFrame | None = None) -> list[Path]:
-    """Write every figure as SVG and PNG into `folder`; nothing if no launch succeeded."""
-    estimates = estimate(results) if estimates is None else estimates
-    figures = {name: draw(estimates, results) for name, draw in FIGURES.items()} if len(estimates) else {}
-    if len(of_training := times(results)):
-        figures["accuracy"] = accuracy(of_training, estimates, results)
-    if len(of_calls := calls(results)):
-        figures["inference"] = inference(of_calls, results)
-    if len(of_files := readings(results)):
-        figures["ingest"] = ingest(of_files, results)
-    if not figures:
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    if len(estimates) and (figure := laws(estimates, results)) is not None:
-        figures["laws"] = figure
-    for name, figure in figures.items():
-        for path in (folder / f"{name}.svg", folder / f"{name}.png"):
-            save(figure, path)
-            written.append(path)
-    return written
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write `figure` in the format of the ending of `path`, the same bytes for the same figure."""
-    with style.theme(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a study may have any name
-        metadata: dict[str, Any] = {"Date": None, "Creator": None} if path.suffix == ".svg" else {}
-        figure.savefig(path, dpi=150, metadata={**metadata})
-
-
-def _launches(estimates: pl.DataFrame, results: Results) -> pl.DataFrame:
+def launches_of(estimates: pl.DataFrame, results: Results) -> pl.DataFrame:
     """One row per launch that is ok and scaling mode, with the base case's throughput of its row."""
     key = ["scaling", "strategy", "workers", "global_batch", *results.factors]
     ok = results.trials.filter(status="ok")

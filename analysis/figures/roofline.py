@@ -6,7 +6,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analysis import plot_style as style
+from analysis.figures import style
 from analysis.load.results import Results
 from analysis.measures.roofline import Roofline
 

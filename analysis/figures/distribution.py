@@ -17,11 +17,16 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 from numpy.typing import NDArray
 
-from analysis import plot_style as style
+from analysis.figures import style
 from analysis.load.results import Results, varied
+from analysis.measures.distribution import order_residuals
 
 Floats = NDArray[np.float64]
+
+
 BOX = "#9db6c9"
+
+
 DOTS_PER_BOX = 64  # with more ranks than this only the furthest are drawn as dots, over the box of all
 
 
@@ -99,17 +104,6 @@ def launch_order(estimates: pl.DataFrame, results: Results) -> Figure:
         ax.set_ylabel("throughput against\nthe mean of its point")
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     return made.figure
-
-
-def order_residuals(results: Results) -> pl.DataFrame:
-    """Launches of points with several, that know their order: `residual` = X / mean X of its point - 1.
-
-    The mean over launches is the harmonic one, as in the estimates.
-    """
-    ok = results.trials.filter(pl.col("status") == "ok", pl.col("order").is_not_null())
-    mean = 1.0 / (1.0 / pl.col("throughput")).mean().over("point")
-    found = ok.with_columns(residual=pl.col("throughput") / mean - 1.0)
-    return found.filter(pl.len().over("point") > 1).sort("order")
 
 
 def _notes(estimates: pl.DataFrame, said: str) -> list[str]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis import plot_style as style
+from analysis.figures import style
 from analysis.load.results import Results
 from analysis.workloads.execution import CALLED
 

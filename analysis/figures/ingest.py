@@ -7,7 +7,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import plot_style as style
+from analysis.figures import style
 from analysis.load.results import Results
 from analysis.workloads.ingest import PIPELINE, SOURCES, by_source
 

@@ -9,13 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from analysis import plot_style as style
+from analysis.figures import style
 from analysis.load.results import Results
 from analysis.load.trial import accuracy_curve
+from analysis.measures.efficiency import some
 from analysis.workloads.accuracy import asked
 from analysis.workloads.accuracy import settings as apart
-
-MOST_COUNTS = 4
 
 
 def accuracy(frame: pl.DataFrame, estimates: pl.DataFrame, results: Results) -> Figure:
@@ -66,11 +65,3 @@ def _curves(ax: Axes, trials: pl.DataFrame, looks: dict[str, style.Look], result
                      dashes=False, linestyle=look.line)  # fmt: skip
         marker, face = (look.marker, look.face) if row["accuracy_reached"] else ("x", look.colour)
         ax.plot(seconds[-1:], shares[-1:], marker=marker, ms=5, mfc=face, mec=look.colour, ls="none")
-
-
-def some(counts: list[int]) -> list[int]:
-    """Of many worker counts the smallest, the largest, and between them two evenly."""
-    if len(counts) <= MOST_COUNTS:
-        return counts
-    last = len(counts) - 1
-    return [counts[round(i * last / (MOST_COUNTS - 1))] for i in range(MOST_COUNTS)]

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from matplotlib.figure import Figure
 
-from analysis import plot_published, plots
+from analysis.figures import published, style
 from analysis.load.results import load
 from tests.analysis import generate
 
@@ -21,7 +21,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_published_series_stand_behind_and_the_axis_reaches_them(study: Path, tmp_path: Path) -> None:
-    paths = plot_published.write(load(study), tmp_path, ["pytorch_ddp_readme:resnet50"])
+    paths = published.write(load(study), tmp_path, ["pytorch_ddp_readme:resnet50"])
     assert [p.name for p in paths] == ["efficiency-published.svg", "efficiency-published.png"]
     assert all(p.stat().st_size > 10_000 for p in paths)
     text = paths[0].read_text()
@@ -32,7 +32,7 @@ def test_published_series_stand_behind_and_the_axis_reaches_them(study: Path, tm
 @pytest.mark.parametrize("wanted", ["pytorch_dp", "pytorch_ddp_readme:resnet5", ""])
 def test_an_unknown_source_is_refused_by_name(wanted: str, study: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no |not "):
-        plot_published.write(load(study), tmp_path / "none", [wanted])
+        published.write(load(study), tmp_path / "none", [wanted])
     assert not (tmp_path / "none").exists()
 
 
@@ -42,8 +42,8 @@ def test_behind_strong_scaling_published_series_say_that_theirs_is_weak(
     results = load(study)
     strong = replace(results, trials=results.trials.filter("strong").with_columns(weak=pl.lit(False)))
     figures: list[Figure] = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
-    plot_published.write(strong, tmp_path, ["pytorch_ddp_readme:resnet50"])
+    monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure))
+    published.write(strong, tmp_path, ["pytorch_ddp_readme:resnet50"])
     said = [text.get_text() for text in figures[0].legends[0].get_texts() if "PyTorch DDP" in text.get_text()]
     assert said
     assert all(text.startswith("weak scaling: ") for text in said)

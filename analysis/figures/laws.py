@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import ScaledTranslation
 
-from analysis import plot_style as style
+from analysis.figures import style
 from analysis.laws.law import REACH, LawFit, Prediction
 from analysis.load.results import Results, varied
 

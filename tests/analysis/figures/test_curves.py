@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from analysis import plots
+from analysis.figures import breakdown, curves, laws, style, write
+from analysis.figures.laws import LOOKS
+from analysis.figures.style import looks
 from analysis.load.results import Results, load
+from analysis.measures.breakdown import parts
 from analysis.measures.efficiency import estimate
-from analysis.plot_breakdown import parts
-from analysis.plot_laws import LOOKS
-from analysis.plot_style import looks
 from tests.analysis import generate
 
 NASTY = "$\\alpha$ _{x}_ <script>alert(1)</script> & %"
@@ -54,7 +54,7 @@ def dots(ax: Axes) -> int:
 @pytest.mark.parametrize("name", CURVES)
 def test_every_launch_is_a_dot_and_every_point_has_its_bar(studied: tuple[Results, pl.DataFrame], name: str) -> None:
     results, estimates = studied
-    figure = plots.FIGURES[name](estimates, results)
+    figure = write.FIGURES[name](estimates, results)
     assert len(panels(figure)) == 2
     for ax, scaling in zip(panels(figure), ("strong", "weak"), strict=True):
         assert dots(ax) == results.trials.filter(pl.col(scaling)).height
@@ -69,7 +69,7 @@ def test_a_curve_is_its_estimates_their_intervals_and_their_launches(
     studied: tuple[Results, pl.DataFrame], name: str
 ) -> None:
     results, estimates = studied
-    for ax, scaling in zip(panels(plots.FIGURES[name](estimates, results)), ("strong", "weak"), strict=True):
+    for ax, scaling in zip(panels(write.FIGURES[name](estimates, results)), ("strong", "weak"), strict=True):
         bars = {str(c.get_label()).removeprefix("_"): c for c in ax.containers if isinstance(c, ErrorbarContainer)}
         clouds = [c for c in ax.collections if isinstance(c, PathCollection)]
         for (strategy, bar), cloud in zip(bars.items(), clouds, strict=True):
@@ -84,7 +84,7 @@ def test_a_curve_is_its_estimates_their_intervals_and_their_launches(
 
 
 def test_the_legend_shows_each_strategy_as_it_is_drawn(studied: tuple[Results, pl.DataFrame]) -> None:
-    figure = plots.speedup(studied[1], studied[0])
+    figure = curves.speedup(studied[1], studied[0])
     (legend,) = figure.legends
     shown = {str(line.get_label()).removesuffix(" (base case)"): line for line in legend.get_lines()}
     for container in panels(figure)[0].containers:
@@ -98,7 +98,7 @@ def test_the_legend_shows_each_strategy_as_it_is_drawn(studied: tuple[Results, p
 @pytest.mark.parametrize("name", CURVES)
 def test_axes_are_labelled_and_ticks_are_the_worker_counts(studied: tuple[Results, pl.DataFrame], name: str) -> None:
     results, estimates = studied
-    figure = plots.FIGURES[name](estimates, results)
+    figure = write.FIGURES[name](estimates, results)
     first = panels(figure)[0]
     assert first.get_xlabel() == "workers"
     assert first.get_ylabel() != ""
@@ -111,13 +111,13 @@ def test_axes_are_labelled_and_ticks_are_the_worker_counts(studied: tuple[Result
 
 def test_the_ideal_line_is_the_number_of_workers(studied: tuple[Results, pl.DataFrame]) -> None:
     results, estimates = studied
-    for ax in panels(plots.speedup(estimates, results)):
+    for ax in panels(curves.speedup(estimates, results)):
         (ideal,) = [line for line in ax.lines if line.get_label() == "_ideal"]
         assert list(ideal.get_xdata()) == pytest.approx(list(ideal.get_ydata()))  # type: ignore[arg-type]
-    for ax in panels(plots.efficiency(estimates, results)):
+    for ax in panels(curves.efficiency(estimates, results)):
         (ideal,) = [line for line in ax.lines if line.get_label() == "_ideal"]
         assert set(ideal.get_ydata()) == {1.0}  # type: ignore[arg-type]
-    for ax in panels(plots.throughput(estimates, results)):
+    for ax in panels(curves.throughput(estimates, results)):
         ideals = [line for line in ax.lines if line.get_label() == "_ideal"]
         assert len(ideals) == 2  # one per framework, each so many times its base case
         for line in ideals:
@@ -129,7 +129,7 @@ def test_the_ideal_line_is_the_number_of_workers(studied: tuple[Results, pl.Data
 @pytest.mark.parametrize("name", [*CURVES, "breakdown"])
 def test_base_case_device_launcher_and_launches_are_named(studied: tuple[Results, pl.DataFrame], name: str) -> None:
     results, estimates = studied
-    said = "\n".join(texts(plots.FIGURES[name](estimates, results)))
+    said = "\n".join(texts(write.FIGURES[name](estimates, results)))
     base = estimates.filter(strategy="torch", scaling="strong")["throughput"][0]
     assert f"torch {base:,.0f}" in said
     assert "CPU $5 $6" in said
@@ -140,7 +140,7 @@ def test_base_case_device_launcher_and_launches_are_named(studied: tuple[Results
 @pytest.mark.parametrize("name", [*CURVES, "breakdown"])
 def test_names_are_text_and_never_mathematics(studied: tuple[Results, pl.DataFrame], name: str) -> None:
     results, estimates = studied
-    figure = plots.FIGURES[name](estimates, results)
+    figure = write.FIGURES[name](estimates, results)
     assert any(NASTY[:30] in text for text in texts(figure))
     assert not any(text.get_parse_math() for text in figure.findobj(Text) if "$" in text.get_text())
 
@@ -148,7 +148,7 @@ def test_names_are_text_and_never_mathematics(studied: tuple[Results, pl.DataFra
 def test_svg_escapes_names_and_is_the_same_every_time(studied: tuple[Results, pl.DataFrame], tmp_path: Path) -> None:
     results, estimates = studied
     for turn in ("a", "b"):
-        plots.save(plots.speedup(estimates, results), tmp_path / f"{turn}.svg")
+        style.save(curves.speedup(estimates, results), tmp_path / f"{turn}.svg")
     first, second = ((tmp_path / f"{turn}.svg").read_text() for turn in ("a", "b"))
     assert first == second
     assert "<script" not in first
@@ -160,7 +160,7 @@ def test_the_breakdown_adds_up_to_the_step(studied: tuple[Results, pl.DataFrame]
     broken = parts(estimates)
     total = broken["compute"] + broken["exposed communication"] + broken["input wait"] + broken["not broken down"]
     assert total.to_list() == pytest.approx((1e6 * estimates["workers"] / estimates["throughput"]).to_list())
-    figure = plots.breakdown(estimates, results)
+    figure = breakdown.breakdown(estimates, results)
     bars = sum(len(c) for ax in panels(figure) for c in ax.containers if isinstance(c, BarContainer))
     assert bars == 3 * len(estimates)  # compute, exposed, input
     assert sum(dots(ax) for ax in panels(figure)) == sum(results.trials.filter(m).height for m in ("strong", "weak"))
@@ -169,7 +169,7 @@ def test_the_breakdown_adds_up_to_the_step(studied: tuple[Results, pl.DataFrame]
 def test_the_ideal_of_the_breakdown_is_the_base_cases_own_bar(studied: tuple[Results, pl.DataFrame]) -> None:
     results, estimates = studied
     bases = parts(estimates.filter(pl.col("strategy") == pl.col("base_case"), pl.col("workers") == 1))
-    shown = panels(plots.breakdown(estimates, results))
+    shown = panels(breakdown.breakdown(estimates, results))
     heights = [line.get_ydata()[0] for ax in shown for line in levels(ax)]
     assert len(heights) == len(shown)
     assert sorted(set(heights)) == pytest.approx(sorted(bases["total"]))
@@ -190,7 +190,7 @@ def test_communication_is_never_shown_below_zero(studied: tuple[Results, pl.Data
 def test_a_trial_without_compute_only_steps_is_not_broken_down(tmp_path: Path) -> None:
     results, estimates = make(tmp_path / "s", compute_only=0, ways=generate.TWO_BY_TWO[:2], workers=(1, 2))
     assert estimates["exposed_seconds"].null_count() == len(estimates)
-    assert "not broken down" in texts(plots.breakdown(estimates, results))
+    assert "not broken down" in texts(breakdown.breakdown(estimates, results))
 
 
 def test_two_by_two_can_be_told_apart_without_colour(studied: tuple[Results, pl.DataFrame]) -> None:
@@ -211,7 +211,7 @@ def test_emulated_times_say_so_on_every_figure(tmp_path: Path) -> None:
     results, estimates = make(
         tmp_path / "s", hardware={"cpu": "x", "emulated": True}, ways=generate.TWO_BY_TWO[:2], workers=(1, 2, 4, 8)
     )
-    for draw in (*plots.FIGURES.values(), plots.laws):
+    for draw in (*write.FIGURES.values(), laws.laws):
         figure = draw(estimates, results)
         assert figure is not None
         assert any("EMULATED" in text for text in texts(figure))
@@ -224,8 +224,8 @@ def test_all_figures_are_written_for_any_number_of_worker_counts(tmp_path: Path,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        written = plots.write_all(results, tmp_path / "figures")
-    names = [*plots.FIGURES, *(["laws"] if len(workers) > 3 else [])]
+        written = write.write_all(results, tmp_path / "figures")
+    names = [*write.FIGURES, *(["laws"] if len(workers) > 3 else [])]
     assert [path.name for path in written] == [f"{n}.{end}" for n, end in itertools.product(names, ("svg", "png"))]
     assert all(path.stat().st_size > 5_000 for path in written)
 
@@ -238,15 +238,15 @@ def test_factors_that_vary_get_rows_of_their_own(tmp_path: Path) -> None:
     for trial in (other / "trials").iterdir():
         trial.rename(folder / "trials" / trial.name)
     results = load(folder)
-    figure = plots.speedup(estimate(results, resamples=99), results)
+    figure = curves.speedup(estimate(results, resamples=99), results)
     assert len(panels(figure)) == 4
     assert any("steps_per_call 8" in text for text in texts(figure))
 
 
 def test_curves_can_be_laid_behind(studied: tuple[Results, pl.DataFrame]) -> None:
     results, estimates = studied
-    known = plots.Curve("published $x$", "strong", [1, 2, 4], [1.0, 0.9, 0.8])
-    figure = plots.efficiency(estimates, results, behind=[known])
+    known = curves.Curve("published $x$", "strong", [1, 2, 4], [1.0, 0.9, 0.8])
+    figure = curves.efficiency(estimates, results, behind=[known])
     assert any("published $x$" in text for text in texts(figure))
     ys = [list(line.get_ydata()) for line in panels(figure)[0].lines]  # type: ignore[arg-type]
     assert [1.0, 0.9, 0.8] in ys
@@ -254,7 +254,7 @@ def test_curves_can_be_laid_behind(studied: tuple[Results, pl.DataFrame]) -> Non
 
 def test_what_a_law_says_beyond_the_measured_is_marked_extrapolated(tmp_path: Path) -> None:
     results, estimates = make(tmp_path / "s", workers=(1, 2, 4, 8, 16), ways=generate.TWO_BY_TWO[:2], batch_global=3200)
-    figure = plots.laws(estimates, results)
+    figure = laws.laws(estimates, results)
     assert figure is not None
     assert "extrapolated" in texts(figure)
     reach = max(np.max(np.asarray(line.get_xdata(), dtype=float)) for ax in panels(figure) for line in ax.lines)
@@ -266,7 +266,7 @@ def test_the_legend_shows_each_law_as_it_is_drawn(tmp_path: Path) -> None:
     results, estimates = make(
         tmp_path / "s", workers=(1, 2, 4, 8, 16), scaling=("weak",), ways=generate.TWO_BY_TWO[:2], measured=8
     )
-    figure = plots.laws(estimates, results)
+    figure = laws.laws(estimates, results)
     assert figure is not None
     said = {str(line.get_label()): line for line in figure.legends[0].get_lines()}
     assert set(said) == {"Gustafson", "USL", "base case (ideal)"}
@@ -279,4 +279,4 @@ def test_without_a_launch_that_succeeded_nothing_is_drawn(tmp_path: Path) -> Non
     folder = generate.study(tmp_path / "s", ways=generate.TWO_BY_TWO[:1], repeats=1)
     for outcome in folder.glob("trials/*/outcome.json"):
         outcome.unlink()
-    assert plots.write_all(load(folder), tmp_path / "figures") == []
+    assert write.write_all(load(folder), tmp_path / "figures") == []

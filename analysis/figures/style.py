@@ -10,14 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg", force=False)
 import matplotlib.pyplot as plt
 import polars as pl
 import seaborn as sns
@@ -26,22 +26,39 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from analysis.figures import style
 from analysis.measures.efficiency import base_words
 
+matplotlib.use("Agg", force=False)
+
+
 INK, QUIET = "#222222", "#6b6b6b"
+
+
 FRAMEWORKS = {"PyTorch": "#D55E00", "TensorFlow": "#08519C", "JAX": "#009E73"}
+
+
 OTHERS = ("#009E73", "#7B3294", "#8C6D31")  # frameworks that are neither
+
+
 # Per communication, for the first, second … strategy of a framework that has it: marker and dashes.
 SHAPES: dict[str, list[tuple[str, Any]]] = {
     "none": [("D", ":"), ("P", ":")],
     "native": [("o", "-"), ("^", (0, (6, 1.5, 1, 1.5))), ("v", (0, (1, 1)))],
     "horovod": [("s", (0, (4, 2))), ("p", (0, (2, 2)))],
 }
+
+
 # Replicas in one process: not the counterpart of another framework's native communication, so these do
 # not take its marker.
 ONE_PROCESS = ("tf-mirrored", "tf-tpu")
+
+
 DOTS: Any = (0, (1, 1.6))  # the ideal
+
+
 INPUT, COMPUTE, EXPOSED, WHOLE = "#b9b9b9", "#3f6f94", "#e0a030", "#d9d9d9"
+
 
 THEME: dict[Any, Any] = {
     "text.parse_math": False,
@@ -261,3 +278,11 @@ def describe(estimates: pl.DataFrame, study: str) -> tuple[str, list[str]]:
             0, "EMULATED: these times were simulated, or other devices stood in: nothing was measured on such hardware"
         )
     return plain(study, 200), notes
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write `figure` in the format of the ending of `path`, the same bytes for the same figure."""
+    with style.theme(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a study may have any name
+        metadata: dict[str, Any] = {"Date": None, "Creator": None} if path.suffix == ".svg" else {}
+        figure.savefig(path, dpi=150, metadata={**metadata})

@@ -1,0 +1,53 @@
+"""Every figure of a results folder, as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+from matplotlib.figure import Figure
+
+from analysis.figures.accuracy import accuracy
+from analysis.figures.breakdown import breakdown
+from analysis.figures.curves import efficiency, speedup, throughput
+from analysis.figures.inference import inference
+from analysis.figures.ingest import ingest
+from analysis.figures.laws import laws
+from analysis.figures.style import save
+from analysis.laws.fit import fit
+from analysis.load.results import Results
+from analysis.measures.efficiency import estimate
+from analysis.workloads.accuracy import times
+from analysis.workloads.inference import calls
+from analysis.workloads.ingest import readings
+
+FIGURES: dict[str, Callable[[pl.DataFrame, Results], Figure]] = {
+    "throughput": throughput,
+    "speedup": speedup,
+    "efficiency": efficiency,
+    "breakdown": breakdown,
+}
+
+
+def write_all(results: Results, folder: Path, estimates: pl.DataFrame | None = None) -> list[Path]:
+    """Write every figure as SVG and PNG into `folder`; nothing if no launch succeeded."""
+    estimates = estimate(results) if estimates is None else estimates
+    figures = {name: draw(estimates, results) for name, draw in FIGURES.items()} if len(estimates) else {}
+    if len(of_training := times(results)):
+        figures["accuracy"] = accuracy(of_training, estimates, results)
+    if len(of_calls := calls(results)):
+        figures["inference"] = inference(of_calls, results)
+    if len(of_files := readings(results)):
+        figures["ingest"] = ingest(of_files, results)
+    if not figures:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    if len(estimates) and (figure := laws(estimates, results, fit(results))) is not None:
+        figures["laws"] = figure
+    for name, figure in figures.items():
+        for path in (folder / f"{name}.svg", folder / f"{name}.png"):
+            save(figure, path)
+            written.append(path)
+    return written
