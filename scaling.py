@@ -203,7 +203,7 @@ def report(
     to: Annotated[Path | None, typer.Option(help="Default: RESULTS/report.")] = None,
 ) -> None:
     """Write one self-contained HTML page, with its figures and tables beside it."""
-    from analysis import report as writing
+    from analysis.report import page as writing
 
     with _clean_errors():
         print(writing.write(results, to))
@@ -361,7 +361,6 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 
 def show_results(console: Console, results: Path) -> None:
-    from analysis import report
     from analysis.figures import write
     from analysis.limits import words
     from analysis.limits.limit import limits
@@ -369,6 +368,7 @@ def show_results(console: Console, results: Path) -> None:
     from analysis.measures import table
     from analysis.measures.distribution import distributions
     from analysis.measures.efficiency import estimate
+    from analysis.report import page as report
     from analysis.verdicts import claims
     from analysis.workloads import accuracy, inference, ingest
 

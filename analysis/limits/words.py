@@ -18,7 +18,7 @@ from analysis.limits.limit import Limit
 from analysis.load.results import Results, varied
 from analysis.load.summary import NOISY_CORES
 from analysis.measures.efficiency import KEY
-from analysis.report_cells import digits, percent
+from analysis.wording import digits, percent
 
 if TYPE_CHECKING:
     from rich.table import Table

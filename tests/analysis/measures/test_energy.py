@@ -9,10 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from analysis import report, report_why
 from analysis.load.results import load
 from analysis.measures import energy
 from analysis.measures.energy import energies
+from analysis.report import page as report
+from analysis.report import why
 from tests.analysis import generate, observed
 
 WATTS = 250.0
@@ -42,7 +43,7 @@ def test_energy_per_sample_is_power_over_throughput(tmp_path: Path, gpu: bool, s
     # The same power for 1 / speedup of the time.
     assert several["over_base"] == pytest.approx(0.2 + 0.8 / 4, rel=0.05)
     assert several["over_base_low"] < several["over_base"] < several["over_base_high"]
-    table = report_why.energy(frame, results)
+    table = why.energy(frame, results)
     at = [column.name for column in table.columns].index("mJ per sample")
     shown = [float(row[at].text.replace(",", "")) for row in table.rows]
     assert shown == pytest.approx((1e3 * frame["joules_per_sample"]).to_list(), rel=0.01)

@@ -9,11 +9,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from analysis import report, report_rules
 from analysis.figures import roofline as plot_roofline
 from analysis.load.results import load
 from analysis.measures.efficiency import estimate
 from analysis.measures.roofline import Roofline, roofline, work
+from analysis.report import page as report
+from analysis.report import rules
 from tests.analysis import generate, observed
 
 RATE = 1000.0  # samples per second of the base case
@@ -108,7 +109,7 @@ def test_the_figure_and_the_page_show_roof_and_base_case(tmp_path: Path) -> None
     roof = list(figure.axes[0].lines[0].get_ydata())  # type: ignore[arg-type]
     assert max(roof) == pytest.approx(observed.FLOP_PER_SECOND / 1e9)
     others = pl.DataFrame(schema={"n_launches": pl.Int64})
-    bounds = report_rules.answers(results, estimates, others, [], roofline(results, estimates))[10]
+    bounds = rules.answers(results, estimates, others, [], roofline(results, estimates))[10]
     assert (bounds.status, "measured roof" in bounds.answer) == ("met", True)
     page = report.write(folder)
     assert 'id="figure-roofline"' in page.read_text()

@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 from matplotlib.lines import Line2D
 
-from analysis import report
 from analysis.figures import accuracy as plot_accuracy
 from analysis.load.results import load
 from analysis.measures.efficiency import estimate
 from analysis.measures.table import render
+from analysis.report import page as report
 from analysis.workloads import accuracy
 from analysis.workloads.accuracy import times
 from tests.analysis import generate, observed

@@ -11,11 +11,12 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from analysis import report_rules, report_tables, report_words
 from analysis.figures import inference as plot_inference
 from analysis.figures import write
 from analysis.load.results import Results
 from analysis.load.trial import COLUMNS
+from analysis.report import captions, workloads
+from analysis.report import rules as report_rules
 from analysis.verdicts import claims, judges
 from analysis.workloads import inference
 
@@ -84,7 +85,7 @@ def test_what_else_varies_makes_rows_of_its_own(tmp_path: Path) -> None:
     console = Console(width=140, record=True)
     console.print(inference.render(inference.calls(found)))
     assert "precision bfloat16" in console.export_text()
-    assert "factors" in [column.name for column in report_tables.calls(inference.calls(found)).columns]
+    assert "factors" in [column.name for column in workloads.calls(inference.calls(found)).columns]
     write.write_all(found, tmp_path)
     assert "precision bfloat16" in (tmp_path / "inference.svg").read_text()
 
@@ -172,11 +173,12 @@ def test_the_figure_of_calls_shows_throughput_with_its_interval_and_milliseconds
 
 
 def test_the_report_of_calls_and_of_files_shows_them_and_no_empty_curves(tmp_path: Path) -> None:
-    from analysis import report_figures, report_study
     from analysis.measures.distribution import Distributions
     from analysis.measures.efficiency import estimate
     from analysis.measures.energy import energies
     from analysis.measures.roofline import roofline
+    from analysis.report import figures
+    from analysis.report import study as report_study
     from analysis.workloads import ingest
     from analysis.workloads.accuracy import times
 
@@ -189,11 +191,11 @@ def test_the_report_of_calls_and_of_files_shows_them_and_no_empty_curves(tmp_pat
         energies(found), roofline(found, estimate(found)), times(found), None,
     )  # fmt: skip
     assert not len(study.estimates)
-    pictures = report_figures.draw(study, tmp_path)
+    pictures = figures.draw(study, tmp_path)
     assert list(pictures) == ["inference"]
     assert "torch graph" in pictures["inference"].finding
     rules = report_rules.answers(found, study.estimates, study.calls.select("n_launches"), [], study.roofline)
     assert [rules[n - 1].status for n in (1, 5, 11)] == ["met", "met", "not met"]
     assert "Nothing is trained here" in rules[0].answer
     few = results("infer", seconds, repeats=3)
-    assert "fewer than 5 launches: all points" in report_words.cautions(few, estimate(few))
+    assert "fewer than 5 launches: all points" in captions.cautions(few, estimate(few))

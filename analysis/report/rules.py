@@ -12,11 +12,11 @@ from typing import Literal
 
 import polars as pl
 
-from analysis import report_facts as facts
 from analysis.laws.law import LawFit
 from analysis.load.results import Results
 from analysis.measures.efficiency import FEW_LAUNCHES, base_words
 from analysis.measures.roofline import Roofline
+from analysis.report import facts
 from analysis.stats.bootstrap import RESAMPLES
 
 Status = Literal["met", "partly met", "not met"]

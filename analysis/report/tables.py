@@ -5,22 +5,19 @@ A table of many rows shows the ones that matter and says how many are in the dat
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
 
 from analysis.figures.breakdown import PARTS
-from analysis.laws.law import LawFit, Parameter
 from analysis.load.results import Results, varied
 from analysis.measures.breakdown import parts
-from analysis.report_cells import Cell, Column, Table, number, text, whole
-from analysis.verdicts.claims import Verdict
-from analysis.workloads.ingest import SOURCES
+from analysis.report.cells import Cell, Column, Table, number, text, whole
 
 MOST_ROWS = 200
+
+
 WORST_RANKS = 12
 
 
@@ -192,114 +189,3 @@ def launches(results: Results) -> Table:
 
 def three(row: dict[str, Any], name: str) -> tuple[Any, Any, Any]:
     return row[name], row[name + "_low"], row[name + "_high"]
-
-
-def laws(fits: Sequence[LawFit], estimates: pl.DataFrame, results: Results) -> Table:
-    """Each parameter of each law that was fitted; why a law was not fitted is said beside the table."""
-    order = estimates["strategy"].unique(maintain_order=True).to_list()
-    factors = [name for name in results.factors if len({f.factors[name] for f in fits}) > 1]
-    columns = [Column("scaling"), Column("strategy"), *(Column(name) for name in factors), Column("law")]
-    columns += [Column("parameter"), Column("value", True), Column("ΔAICc", True, "0 is the better law")]
-    columns += [Column("what it says")]
-    rows = [
-        [
-            *(text(f.scaling), text(f.strategy), *(text(f.factors[name]) for name in factors)),
-            *(text(f.law), text(p.name), _parameter(p)),
-            Cell("–") if math.isnan(f.delta_aicc) else Cell(f"{f.delta_aicc:.1f}", f.delta_aicc),
-            text(p.words),
-        ]
-        for f in sorted(fits, key=lambda f: (f.scaling, order.index(f.strategy)))
-        for p in f.parameters
-    ]
-    return Table("laws", "Parameters of the fitted laws, 95% intervals", columns, rows, "laws")
-
-
-def comparisons(verdict: Verdict) -> Table:
-    """Every comparison behind a verdict; those that decide it are marked."""
-    columns = [
-        Column("comparison"),
-        Column("decides"),
-        Column("scaling"),
-        Column("N", True, "workers"),
-        Column("factors"),
-    ]
-    columns += [Column("of"), Column("over"), Column("ratio", True), Column("p", True, "two-sided, after Holm")]
-    columns += [Column("launches", True, "the fewest on either side"), Column("verdict")]
-    rows = []
-    for row in (comparison.row() for comparison in verdict.comparisons):
-        launches = min(row["launches_above"], row["launches_below"])
-        rows.append(
-            [
-                *(text(row["comparison"]), text("yes" if row["primary"] else ""), text(row["scaling"])),
-                *(whole(row["workers"]), text(row["factors"]), text(row["above"]), text(row["below"])),
-                number(row["ratio"], row["low"], row["high"]),
-                Cell("< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.2g}", row["p_holm"]),
-                *(whole(launches), text(row["verdict"])),
-            ]
-        )
-    empty = [i for i, column in enumerate(columns) if column.name == "factors" and all(not r[i].sort for r in rows)]
-    columns = [column for i, column in enumerate(columns) if i not in empty]
-    shown = [[cell for i, cell in enumerate(row) if i not in empty] for row in rows]
-    return Table(f"of-{verdict.claim.id}", "Comparisons", columns, shown, "claims")
-
-
-def _parameter(parameter: Parameter) -> Cell:
-    if not math.isfinite(parameter.value):
-        return Cell("none")
-    low, high = parameter.low, parameter.high
-    if parameter.name == "peak":
-        return Cell(f"N = {parameter.value:.0f}", parameter.value)
-    interval = "" if math.isnan(low) or math.isnan(high) else f"{100 * low:.2g} – {100 * high:.2g}"
-    return Cell(f"{100 * parameter.value:.3g}%", parameter.value, interval)
-
-
-def calls(frame: pl.DataFrame) -> Table:
-    """Inference: each way to call the model."""
-    apart = bool((frame["factors"] != "").any())
-    columns = [
-        *(Column("strategy"), *([Column("factors")] if apart else []), Column("execution")),
-        *(Column("batch", True, "images per call"), Column("launches", True)),
-        Column("images/s", True),
-        *(Column(f"{name}, ms", True, "of one call") for name in ("p50", "p95", "p99")),
-        Column("over eager", True, "throughput over eager execution's"),
-        Column("ready, s", True, "making the callable, and its first call"),
-        Column("pays after", True, "calls until that is earned back from eager execution, where any saving is shown"),
-        Column("difference", True, "largest, of the logits from eager execution's"),
-    ]
-    rows = []
-    for row in frame.iter_rows(named=True):
-        pays = row["break_even_calls"]
-        unshown = Cell("not shown" if row["over_eager"] is not None else "–")
-        rows.append([
-            *(text(row["strategy"]), *([text(row["factors"])] if apart else []), text(row["execution"])),
-            *(whole(row["batch"]), whole(row["n_launches"])),
-            number(*three(row, "throughput")),
-            *(number(row[name], unit="ms") for name in ("p50", "p95", "p99")),
-            number(*three(row, "over_eager")),
-            number(row["ready_seconds"]),
-            Cell("never", sys.float_info.max) if pays == math.inf else number(pays) if pays is not None else unshown,
-            Cell("–") if row["max_difference"] is None else Cell(f"{row['max_difference']:.0e}", row["max_difference"]),
-        ])  # fmt: skip
-    return Table("calls", "Inference: calls of the model", columns, rows, "inference")
-
-
-def files(frame: pl.DataFrame) -> Table:
-    """Ingest: each pipeline at each number of readers."""
-    columns = [
-        *(Column("framework"), Column("source", hint="where the samples come from"), Column("batch", True)),
-        *(Column("readers", True), Column("launches", True)),
-        *(Column("samples/s", True), Column("over one reader", True)),
-        Column("CPU ms/sample", True, "of all readers together"),
-        Column("memory, MB", True, "of all processes; what they share counts once"),
-    ]
-    rows = [
-        [
-            *(text(row["framework"]), text(SOURCES[row["source"]]), whole(row["batch"])),
-            *(whole(row["readers"]), whole(row["n_launches"])),
-            *(number(*three(row, "throughput")), number(*three(row, "over_one"))),
-            number(row["cpu_seconds"], unit="ms"),
-            number(None if row["memory_bytes"] is None else row["memory_bytes"] / 1e6),
-        ]
-        for row in frame.iter_rows(named=True)
-    ]
-    return Table("files", "Ingest: files to batches", columns, rows, "ingest")

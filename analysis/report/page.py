@@ -20,17 +20,17 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import report_facts as facts
-from analysis import report_rules as rules
-from analysis import report_tables as tables
-from analysis import report_why as why
-from analysis import report_words as words
+from analysis import wording
 from analysis.laws import law
 from analysis.load.results import Results, load
 from analysis.measures import energy
 from analysis.measures.efficiency import base_words
-from analysis.report_figures import Picture, draw
-from analysis.report_study import Study, relative, write_tables
+from analysis.report import captions as words
+from analysis.report import facts, rules, tables, why, workloads
+from analysis.report import why as report_why
+from analysis.report import workloads as report_workloads
+from analysis.report.figures import Picture, draw
+from analysis.report.study import Study, relative, write_tables
 from analysis.verdicts import claims
 
 
@@ -77,24 +77,24 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         base_words=base_words(estimates),
         cautions=words.cautions(results, estimates),
         verdicts=study.verdicts,
-        claims=[(v, tables.comparisons(v), _records(v)) for v in study.verdicts],
+        claims=[(v, report_why.comparisons(v), _records(v)) for v in study.verdicts],
         pictures=pictures,
         has=has,
         any_ok=has or bool(len(study.calls) or len(study.files)),
-        calls=tables.calls(study.calls),
-        files=tables.files(study.files),
+        calls=workloads.calls(study.calls),
+        files=workloads.files(study.files),
         scaling=tables.scaling(estimates, results),
         limits=why.limits(study.limits),
         energy=why.energy(study.energies, results),
         no_energy="" if len(study.energies) else energy.absent(results),
         roofline=why.roofline(study.roofline),
         no_roofline=study.roofline.note,
-        times=why.times(study.times, results),
+        times=report_workloads.times(study.times, results),
         breakdown=tables.breakdown(estimates, results),
         costs=tables.step_costs(estimates, results),
         steps=tables.steps(study.distributions.steps, results),
         ranks=tables.worst_ranks(study.distributions.ranks),
-        laws=tables.laws(study.fits, estimates, results),
+        laws=report_why.laws(study.fits, estimates, results),
         unfitted=_unfitted(study.fits),
         launches=tables.launches(results),
         lost=lost,
@@ -124,7 +124,7 @@ def _unfitted(fits: list[law.LawFit]) -> list[tuple[str, str]]:
     for fit in fits:
         if not fit.fitted:
             curves.setdefault((fit.note, fit.scaling), []).append(fit.strategy)
-    return [(note, f"{scaling} scaling of {facts.some(dict.fromkeys(n))}") for (note, scaling), n in curves.items()]
+    return [(note, f"{scaling} scaling of {wording.some(dict.fromkeys(n))}") for (note, scaling), n in curves.items()]
 
 
 def _period(results: Results) -> str:

@@ -13,7 +13,6 @@ import polars as pl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from analysis import report_words as words
 from analysis.figures import (
     accuracy,
     breakdown,
@@ -29,7 +28,8 @@ from analysis.figures import (
 from analysis.load.results import Results
 from analysis.measures import distribution as measures_distribution
 from analysis.measures.distribution import Distributions
-from analysis.report_study import Study
+from analysis.report import captions as words
+from analysis.report.study import Study
 
 
 @dataclass(frozen=True)

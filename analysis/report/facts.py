@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from analysis.load.results import Results
-from analysis.report_cells import digits
+from analysis.wording import digits
 
 MOST_MISSING = 60
+
+
 LOG_RANKS, LOG_LINES = 3, 12
 
 
@@ -175,9 +176,3 @@ def _readable(name: str, value: Any) -> str:
 
 def _seen(counters: dict[str, Counter[str]]) -> list[Seen]:
     return [Seen(name, counter.most_common(8)) for name, counter in counters.items()]
-
-
-def some(names: Iterable[str], most: int = 6) -> str:
-    """A few names and how many more."""
-    every = list(names)
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis import report
+from analysis.report import page as report
 from tests.analysis import generate, observed
 from tests.analysis.load.broken import BROKEN
 

@@ -13,13 +13,15 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from analysis import report, report_facts, report_rules, report_tables, report_words
 from analysis.load.results import NotResults, load
 from analysis.measures.distribution import distributions
 from analysis.measures.efficiency import estimate
 from analysis.measures.roofline import roofline
+from analysis.report import captions, facts, tables
+from analysis.report import page as report
+from analysis.report import rules as report_rules
 from tests.analysis import generate
-from tests.analysis.conftest import EVIL, EVIL_ERROR, edit_outcome
+from tests.analysis.report.conftest import EVIL, EVIL_ERROR, edit_outcome
 
 MORE_TABLES = ("limits", "energy", "roofline", "accuracy", "utilization")
 
@@ -88,7 +90,7 @@ def test_the_tables_are_the_estimates(hostile: Path, page: Path) -> None:
 def test_the_page_shows_the_estimates(hostile: Path, page: Path) -> None:
     results = load(hostile)
     estimates = estimate(results)
-    table = report_tables.scaling(estimates, results)
+    table = tables.scaling(estimates, results)
     efficiency = [column.name for column in table.columns].index("efficiency")
     assert [row[efficiency].sort for row in table.rows] == estimates["efficiency"].to_list()
     text = Parsed.page(page).text
@@ -100,8 +102,8 @@ def test_tables_are_in_the_unit_that_their_columns_say(hostile: Path) -> None:
     results = load(hostile)
     estimates, lower = estimate(results), distributions(results)
     for table, frame, names in (
-        (report_tables.steps(lower.steps, results), lower.steps, {"p5, ms": "p5", "longest, ms": "longest"}),
-        (report_tables.step_costs(estimates, results), estimates, {"median step, ms": "step_p50"}),
+        (tables.steps(lower.steps, results), lower.steps, {"p5, ms": "p5", "longest, ms": "longest"}),
+        (tables.step_costs(estimates, results), estimates, {"median step, ms": "step_p50"}),
     ):
         for heading, name in names.items():
             at = [column.name for column in table.columns].index(heading)
@@ -111,7 +113,7 @@ def test_tables_are_in_the_unit_that_their_columns_say(hostile: Path) -> None:
 
 def test_the_sentence_on_efficiency_names_the_best_first(hostile: Path) -> None:
     estimates = estimate(load(hostile))
-    for said, mode in zip(report_words.efficiency(estimates), ("strong", "weak"), strict=True):
+    for said, mode in zip(captions.efficiency(estimates), ("strong", "weak"), strict=True):
         at = estimates.filter(scaling=mode, workers=8).drop_nulls("efficiency").sort("efficiency")
         best, last = at.row(-1, named=True), at.row(0, named=True)
         assert f"{mode.capitalize()} scaling to 8 workers: {best['strategy']} keeps " in said
@@ -119,9 +121,9 @@ def test_the_sentence_on_efficiency_names_the_best_first(hostile: Path) -> None:
 
 
 def test_of_many_launches_those_that_failed_are_shown_first(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report_tables, "MOST_ROWS", 10)
+    monkeypatch.setattr(tables, "MOST_ROWS", 10)
     results = load(hostile)
-    table = report_tables.launches(results)
+    table = tables.launches(results)
     shown = [row[3].text for row in table.rows]
     assert (len(shown), table.left_out) == (10, len(results.trials) - 10)
     assert sum(status != "ok" for status in shown) == results.trials.filter(pl.col("status") != "ok").height
@@ -194,10 +196,10 @@ def test_the_factors_are_all_there(hostile: Path, page: Path) -> None:
 
 def test_a_cpu_is_never_called_a_gpu() -> None:
     hardware = {"cpu": "Chip", "gpu": "Fast GPU"}
-    assert report_facts.device({"hardware": hardware, "ranks": [{"device": "cpu"}]}) == "CPU (Chip)"
-    assert report_facts.device({"hardware": {"cpu": "Chip"}, "ranks": []}) == "CPU (Chip)"
-    assert report_facts.device({"hardware": hardware, "ranks": [{"device": "cuda:0"}]}) == "cuda:0 (Fast GPU)"
-    assert report_facts.device({"hardware": {"cpu": "Chip", "emulated": True}}) == "emulated CPU (Chip)"
+    assert facts.device({"hardware": hardware, "ranks": [{"device": "cpu"}]}) == "CPU (Chip)"
+    assert facts.device({"hardware": {"cpu": "Chip"}, "ranks": []}) == "CPU (Chip)"
+    assert facts.device({"hardware": hardware, "ranks": [{"device": "cuda:0"}]}) == "cuda:0 (Fast GPU)"
+    assert facts.device({"hardware": {"cpu": "Chip", "emulated": True}}) == "emulated CPU (Chip)"
 
 
 def test_emulated_results_say_so_first(tmp_path: Path) -> None:
@@ -234,11 +236,11 @@ def test_the_margin_was_fixed_where_a_study_file_says_so(hostile: Path) -> None:
 def test_a_drift_over_the_study_is_said(tmp_path: Path) -> None:
     folder = generate.study(tmp_path / "a", ways=generate.TWO_BY_TWO[:1], workers=(1,), repeats=12, measured=8)
     results = load(folder)
-    assert "No drift" in report_words.launch_order(results)
+    assert "No drift" in captions.launch_order(results)
     slower = pl.col("train_seconds") * (1 + 0.05 * pl.col("order"))
     trials = results.trials.with_columns(throughput=pl.col("samples") / slower)
     drifting = type(results)(folder, results.study, trials, [], {}, results.factors)
-    assert "became slower" in report_words.launch_order(drifting)
+    assert "became slower" in captions.launch_order(drifting)
 
 
 def everything_failed(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from analysis.measures.breakdown import parts
 from analysis.measures.efficiency import adds_launches, launch_warnings
 from analysis.measures.roofline import Roofline
 from analysis.measures.utilization import Series
-from analysis.report_cells import digits, percent
+from analysis.wording import digits, percent
 from analysis.workloads.ingest import SOURCES
 
 DRIFT_ALPHA = 0.01

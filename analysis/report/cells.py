@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.wording import digits, percent
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -60,17 +62,3 @@ def number(value: float | None, low: float | None = None, high: float | None = N
     # What is compared with itself has no interval to show.
     interval = f"{write(low)} – {write(high)}" if low is not None and high is not None and low < high else ""
     return Cell(write(value) + sign, value, interval)
-
-
-def percent(share: float) -> str:
-    return (f"{100 * share:.1f}" if abs(share) < 0.0995 else f"{100 * share:.0f}").replace("-", "−")
-
-
-def digits(value: float) -> str:
-    """Three significant digits without an exponent: 1,234 · 56.7 · 0.891."""
-    if value == 0:
-        return "0"
-    if not math.isfinite(value):
-        return "∞"
-    places = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(places, 6)}f}".replace("-", "−")

@@ -1,0 +1,26 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+
+def percent(share: float) -> str:
+    return (f"{100 * share:.1f}" if abs(share) < 0.0995 else f"{100 * share:.0f}").replace("-", "−")
+
+
+def digits(value: float) -> str:
+    """Three significant digits without an exponent: 1,234 · 56.7 · 0.891."""
+    if value == 0:
+        return "0"
+    if not math.isfinite(value):
+        return "∞"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(places, 6)}f}".replace("-", "−")
+
+
+def some(names: Iterable[str], most: int = 6) -> str:
+    """A few names and how many more."""
+    every = list(names)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
