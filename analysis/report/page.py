@@ -55,7 +55,7 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
     """The page as text."""
     results, estimates = study.results, study.estimates
     environment = Environment(
-        loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("analysis.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     loader = environment.loader

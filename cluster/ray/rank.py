@@ -187,7 +187,7 @@ def found_here() -> dict[str, Any]:
     """What must be equal on all nodes: the versions of what is measured, this project's files among them."""
     from jobs.machine.provenance import versions
 
-    project, digest = Path(__file__).resolve().parent.parent, hashlib.sha256()
+    project, digest = Path(__file__).resolve().parents[2], hashlib.sha256()
     for path in sorted([*project.glob("jobs/**/*.py"), *project.glob("cluster/ray/rank.py")]):
         digest.update(f"{path.relative_to(project)}\n".encode() + path.read_bytes())
     return {"versions": versions() | {"scaling's files": digest.hexdigest()[:12]}, "niceness": _settle()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from cluster.slurm.options import SlurmOptions
 from cluster.slurm.size import Size
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 TEMPLATES = PROJECT / "slurm"

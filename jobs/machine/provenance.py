@@ -42,7 +42,7 @@ FAMILIES = (
     "MALLOC_",
 )
 SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL", re.I)
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def versions() -> dict[str, str]:
