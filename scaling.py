@@ -27,21 +27,14 @@ if TYPE_CHECKING:
     from cluster.launcher import Launcher
     from cluster.study.schema import Study
 
-
 app = typer.Typer(
     help="Measure how distributed training scales, and test what is said about it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
 FILE_COLUMNS = 110  # of output that goes into a file
-
-
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file, such as studies/quick.yaml.")]
-
-
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A study's results folder.")]
 
 

@@ -28,11 +28,7 @@ from analysis.figures import style
 from analysis.load.results import Results, varied
 
 IDEAL = Line2D([], [], color=style.INK, ls=style.DOTS, lw=1.1, label="ideal")
-
-
 SPREAD = 0.3  # of the distance between two worker counts, taken by strategies side by side
-
-
 WIDE = 8  # from this ratio of worker counts on, rates have a logarithmic axis
 
 

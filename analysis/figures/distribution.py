@@ -22,11 +22,7 @@ from analysis.load.results import Results, varied
 from analysis.measures.distribution import order_residuals
 
 Floats = NDArray[np.float64]
-
-
 BOX = "#9db6c9"
-
-
 DOTS_PER_BOX = 64  # with more ranks than this only the furthest are drawn as dots, over the box of all
 
 

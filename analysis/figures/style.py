@@ -31,34 +31,20 @@ from analysis.measures.efficiency import base_words
 
 matplotlib.use("Agg", force=False)
 
-
 INK, QUIET = "#222222", "#6b6b6b"
-
-
 FRAMEWORKS = {"PyTorch": "#D55E00", "TensorFlow": "#08519C", "JAX": "#009E73"}
-
-
 OTHERS = ("#009E73", "#7B3294", "#8C6D31")  # frameworks that are neither
-
-
 # Per communication, for the first, second … strategy of a framework that has it: marker and dashes.
 SHAPES: dict[str, list[tuple[str, Any]]] = {
     "none": [("D", ":"), ("P", ":")],
     "native": [("o", "-"), ("^", (0, (6, 1.5, 1, 1.5))), ("v", (0, (1, 1)))],
     "horovod": [("s", (0, (4, 2))), ("p", (0, (2, 2)))],
 }
-
-
 # Replicas in one process: not the counterpart of another framework's native communication, so these do
 # not take its marker.
 ONE_PROCESS = ("tf-mirrored", "tf-tpu")
-
-
 DOTS: Any = (0, (1, 1.6))  # the ideal
-
-
 INPUT, COMPUTE, EXPOSED, WHOLE = "#b9b9b9", "#3f6f94", "#e0a030", "#d9d9d9"
-
 
 THEME: dict[Any, Any] = {
     "text.parse_math": False,

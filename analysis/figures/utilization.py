@@ -22,18 +22,12 @@ from analysis.load.telemetry import number
 from analysis.measures.utilization import Series, power_name, representative
 
 Line = tuple[str, str, str, str]  # its name, of what, which quantity, its colour
-
-
 PERCENT: tuple[Line, ...] = (
     ("workers' cores busy", "rank", "cpu_percent", "#3f6f94"),
     ("GPUs busy (SM)", "gpu", "sm_percent", "#009E73"),
     ("taken by others", "node", "taken_percent", "#a3262f"),
 )
-
-
 SHADES = {"warmup": "#f3e6c8", "measured": "#dcebdc", "after": "#e4e4ee"}
-
-
 SHADE_NAMES = {"warmup": "warm-up", "measured": "measured", "after": "evaluation, compute-only and end"}
 
 

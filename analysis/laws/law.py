@@ -31,8 +31,6 @@ from analysis.stats import least_squares
 from analysis.stats.bootstrap import Mean
 
 Floats = NDArray[np.float64]
-
-
 REACH = 4  # times the largest measured worker count: nothing is predicted beyond
 
 

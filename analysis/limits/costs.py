@@ -13,11 +13,7 @@ import polars as pl
 from analysis.stats import bootstrap
 
 THRESHOLD = 0.05  # of the worker time
-
-
 Values = dict[str, Any]  # per name a float (the mean over launches) or float64 [resamples]
-
-
 Share = tuple[float, float, float]
 
 

@@ -15,10 +15,7 @@ from analysis.load.telemetry import Node, Window, flat, total, window, worst_of
 # Cores of one node that others may take from its workers, their hypervisor's other guests among them, before
 # the launch is said to have had a noisy neighbour.
 NOISY_CORES = 0.1
-
-
 FEWEST_SAMPLES = 2  # within the measured window, for a summary
-
 
 # What `summarize` gives; null where no counter of the machine tells. Within the measured steps only.
 SUMMARY: dict[str, Any] = {
@@ -41,7 +38,6 @@ SUMMARY: dict[str, Any] = {
     "pcie_bytes_per_second": pl.Float64,  # sent and received, over all GPUs
     "nvlink_bytes_per_step": pl.Float64,  # sent, over all GPUs
 }
-
 
 Floats = NDArray[np.float64]
 

@@ -21,8 +21,6 @@ from analysis.load.results import Results
 from analysis.measures.efficiency import KEY, MODES, ORDER
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
-
-
 STEP_COLUMNS = {
     "launches": pl.Int64,
     "steps": pl.Int64,
@@ -32,8 +30,6 @@ STEP_COLUMNS = {
     **{f"within_p{p}": pl.Float64 for p in PERCENTILES},
     "within_longest": pl.Float64,
 }
-
-
 RANK_COLUMNS = {
     "trial_id": pl.String,
     "rank": pl.Int64,

@@ -30,24 +30,12 @@ from analysis.stats import bootstrap
 from analysis.stats.bootstrap import Mean
 
 MODES = ("strong", "weak")
-
-
 FEW_LAUNCHES = 5
-
-
 # Positive costs, whose intervals are made on a log scale, and what may be zero or negative.
 COSTS = ("step_p50", "step_p95", "step_p99", "startup_seconds", "first_step_seconds")
-
-
 PLAIN = ("compute_only_seconds", "exposed_seconds", "data_seconds", "straggler_seconds", "test_accuracy")
-
-
 RATIOS = ("speedup", "efficiency", "speedup_self", "efficiency_self")
-
-
 WITH_INTERVAL = ("throughput", *RATIOS, *COSTS, *PLAIN)
-
-
 # Base case first, then native, then Horovod.
 ORDER = (
     pl.col("scaling"),
@@ -56,8 +44,6 @@ ORDER = (
     pl.col("strategy"),
     pl.col("workers"),
 )
-
-
 KEY = ("scaling", "framework", "communication", "strategy", "workers", "global_batch")
 
 

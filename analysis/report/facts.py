@@ -12,8 +12,6 @@ from analysis.load.results import Results
 from analysis.wording import digits
 
 MOST_MISSING = 60
-
-
 LOG_RANKS, LOG_LINES = 3, 12
 
 

@@ -16,8 +16,6 @@ from analysis.measures.breakdown import parts
 from analysis.report.cells import Cell, Column, Table, number, text, whole
 
 MOST_ROWS = 200
-
-
 WORST_RANKS = 12
 
 

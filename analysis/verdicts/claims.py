@@ -27,7 +27,6 @@ from analysis.verdicts.judges import JUDGES
 if TYPE_CHECKING:
     from rich.console import Group
 
-
 MARGIN = 0.05  # where a study file names none
 
 

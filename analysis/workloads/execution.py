@@ -5,8 +5,6 @@ from __future__ import annotations
 import polars as pl
 
 PLAIN = {"PyTorch": "eager", "TensorFlow": "graph", "JAX": "xla"}
-
-
 CALLED = {
     ("PyTorch", "graph"): "torch.compile",
     ("TensorFlow", "graph"): "tf.function",

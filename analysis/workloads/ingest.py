@@ -16,13 +16,8 @@ from analysis.stats import bootstrap
 if TYPE_CHECKING:
     from rich.table import Table
 
-
 PIPELINE = {"PyTorch": "DataLoader", "TensorFlow": "tf.data"}
-
-
 SOURCES = {"png": "PNG files", "tfrecord": "TFRecord files", "cached": "cached"}
-
-
 SCHEMA = {
     "framework": pl.String,
     "strategy": pl.String,

@@ -22,10 +22,7 @@ from jobs.contract.outcome import Outcome, UnreadableOutcome, read_outcome
 from jobs.contract.trial import Trial
 
 POLL_SECONDS = 1.0
-
-
 RETRIES = 2  # of a launch whose node or job was lost: not the trial's fault
-
 
 # Point ─▶ relative half-width of the 95% interval of its throughput, from the results so far.
 Precision = Callable[[Path], dict[str, float]]

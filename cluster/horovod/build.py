@@ -31,7 +31,6 @@ from jobs.machine.cores import allowed_cores
 
 BYTES_PER_JOB = 2 << 30  # what one compiler takes for TensorFlow's headers
 
-
 # Said by Horovod itself, in a process of its own: proof that what was built also loads.
 ASK = """
 import json, horovod.tensorflow as t, horovod.torch as p

@@ -9,8 +9,6 @@ from importlib import metadata
 from pathlib import Path
 
 FRAMEWORKS = {"torch": ("torch",), "tensorflow": ("tensorflow", "tensorflow-cpu")}  # module ─▶ its packages
-
-
 AGAIN = "`make horovod` tries again"
 
 

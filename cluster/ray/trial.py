@@ -23,37 +23,19 @@ from jobs.contract.folder import read_trial
 from jobs.contract.outcome import now
 
 LEASE_SECONDS = 30.0  # after which a rank that nobody asks for is ended by its actor
-
-
 NEWS_SECONDS = 5.0  # between two questions to an actor; an end is told at once
-
-
 STEP_SECONDS = 0.5  # at most, until a cancelled trial notices
-
-
 ACTORS_SECONDS = 60.0  # that the actors have to be there once there is room for them
-
-
 END_SECONDS = 12.0  # that ranks have to end when asked; those that have not answered then are lost
-
-
 SPARE_SECONDS = 30.0  # past the trial's own limit, which each rank's keeper holds
-
-
 TELL_SECONDS = 2.0  # of waiting for room, before anything is said of it: it takes one even if there is room
-
-
 GONE_SECONDS = 30.0  # that a trial waits for nodes that are no more, before it is given up
-
 
 # One of them is where ranks meet: below those that a kernel gives out by itself, above those of Ray's workers.
 PORTS = range(20000, 30000)
 
-
 # A file that a rank leaves; nothing else is taken from a node.
 RANK_FILE = re.compile(r"rank-(\d{5,})\.(?:jsonl|json|log|alive|exit|keeper)")
-
-
 NODE_FILE = re.compile(r"telemetry-[A-Za-z0-9._-]+\.jsonl")
 
 

@@ -30,22 +30,14 @@ from jobs.contract.trial import Trial
 if TYPE_CHECKING:
     from cluster.study.schema import Study
 
-
 FILE = "machine.json"
-
 
 # A study may grow in these and still own what was measured before; anything else makes it another.
 MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "telemetry", "launcher")
-
-
 LOOK = ".look"  # put there for Ray's nodes to see
-
-
 # What may be there before the study's own file is: a launcher's scripts that were refused, or what a
 # command left that was killed in its first moments.
 OWN = (".lock", ".cancel", ".importing", LOOK, "machine.json", "slurm")
-
-
 # Factors multiply the grid, so a new value adds points; a trial's id keeps them apart.
 FACTORS = (
     "precision", "layout", "optimizer", "steps_per_call", "execution", "readers", "source",

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from importlib import metadata
 
 PATIENCE = 3.0  # seconds a program has to answer
-
-
 SETUP = "make setup"
 
 

@@ -15,14 +15,8 @@ from cluster.setup.lacking import why_not
 from jobs.contract.catalog import STRATEGIES
 
 COMPILER = "sudo apt-get install g++ make"
-
-
 COMPILERS = ("c++", "g++", "clang++")
-
-
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
 # What shows in Horovod's libraries that they were built with it: symbols of its own or of its interface.
 IN_LIBRARY = {"Gloo": b"_ZN4gloo", "MPI": b"MPI_Allreduce", "NCCL": b"ncclAllReduce"}
 

@@ -61,18 +61,13 @@ def utc(unix: float) -> str:
 
 SRUN_LOG = "srun.log"  # in a trial's folder: what srun said, and the ranks' keepers
 
-
 MEMORY = re.compile(r"oom[-_ ]?kill|out of memory|memory limit", re.I)
-
-
 # What no trial is to blame for: a node, the network or the controller is gone, or the job has ended meanwhile.
 NOT_ITS_FAULT = re.compile(
     r"node fail|communication|connect|timed? ?out|unable to contact|zero bytes|no route|not responding|\bdown\b|drain"
     r"|prolog|invalid job id|already complet",
     re.I,
 )
-
-
 # What srun says of its own doings, or of each task and the step once there is a reason.
 ASIDE = re.compile(
     r"lacks support for|Exited with exit code|: Terminated$|Job step aborted|forcing job termination|got SIGCONT"

@@ -36,13 +36,9 @@ from jobs.contract.trial import Trial
 from jobs.machine.tpu import TpuError
 
 POLL_SECONDS, POLL_AT_MOST = 1.0, 30.0  # between two calls of squeue: more and more while nothing changes
-
-
 # After a job has left the queue, until its files are believed to be all there is: network file systems
 # show another node's new files late.
 SETTLE_SECONDS = 10.0
-
-
 FULL_SECONDS = 30.0  # before a full queue is tried again
 
 

@@ -14,7 +14,6 @@ from jobs.contract.parts import Count, Part
 # As sbatch(1): minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
 
-
 # Options of sbatch that may be shortened, and must stay as the scripts have them: by its name a job is found
 # again, its output tells why it failed, and it is one job of this cluster, whose trials run once.
 OURS = ("array", "clusters", "job-name", "output", "test-only", "wait", "wrap")
@@ -72,8 +71,6 @@ def seconds_of(time: str | int) -> int:
 
 
 Word = Annotated[str, AfterValidator(_word)]
-
-
 OneLine = Annotated[str, AfterValidator(_image)]
 
 

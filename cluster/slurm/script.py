@@ -11,11 +11,7 @@ from cluster.slurm.options import SlurmOptions
 from cluster.slurm.size import Size
 
 PROJECT = Path(__file__).resolve().parents[2]
-
-
 TEMPLATES = PROJECT / "slurm"
-
-
 SIGNAL_SECONDS = 30  # before the time limit
 
 

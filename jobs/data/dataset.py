@@ -8,11 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Images = NDArray[np.uint8]
-
-
 Labels = NDArray[np.int32]
-
-
 Indices = NDArray[np.int32]
 
 

@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 from jobs.data.dataset import DataError, Dataset
 
 IMAGE_SHAPE = (28, 28)
-
-
 CLASSES = 10
-
 
 IDX_FILES = (
     "train-images-idx3-ubyte",

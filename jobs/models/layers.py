@@ -23,8 +23,6 @@ def load(name: str) -> Model:
 
 
 Array = NDArray[np.floating]
-
-
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 
 

@@ -8,8 +8,6 @@ import signal
 
 # A launcher that lives as long as the trial gives its own pid: the rank then dies with it.
 PARENT = "SCALING_PARENT_PID"
-
-
 PR_SET_PDEATHSIG = 1
 
 

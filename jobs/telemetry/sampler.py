@@ -25,7 +25,6 @@ from jobs.telemetry.plan import Plan, Sampled
 if TYPE_CHECKING:
     from jobs.telemetry.gpu import Gpus
 
-
 HUNG_SECONDS = 60.0  # in one sample, as in a driver that does not answer: then it ends itself
 
 

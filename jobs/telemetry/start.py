@@ -19,7 +19,6 @@ from jobs.telemetry.plan import Plan, Sampled, file_name
 if TYPE_CHECKING:
     from jobs.rank.rendezvous import Rendezvous
 
-
 END_SECONDS = 5.0  # that the worker waits for it; it has the lowest priority
 
 
