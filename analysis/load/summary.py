@@ -63,11 +63,11 @@ def summarize(
     subjects = {(s.node.host, uuid) for s in seen for uuid in s.subjects("gpus")}
     has_gpus, all_seen = bool(gpus or subjects), len(subjects) >= gpus
 
-    def total(values: Iterable[float | None]) -> float | None:
+    def of_all(values: Iterable[float | None]) -> float | None:
         return total(values) if all_seen else None
 
     joules_of_gpus, source = _gpu_energy(seen)
-    energy = total([joules_of_gpus])
+    energy = of_all([joules_of_gpus])
     cpu = total(s.counter("node", "cpu_energy_joules") for s in _hosts(seen))
     joules = energy if has_gpus else cpu
     return {
@@ -79,7 +79,7 @@ def summarize(
         "noisy_neighbour": None if worst is None else worst > NOISY_CORES,
         "gpu_sm_percent": _mean(v for s in seen for v in s.means("gpus", "sm_percent")),
         "gpu_memory_peak_bytes": worst_of(v for s in seen for v in s.peaks("gpus", "memory_bytes")),
-        "gpu_power_watts": total(v for s in seen for v in s.means("gpus", "power_watts")),
+        "gpu_power_watts": of_all(v for s in seen for v in s.means("gpus", "power_watts")),
         "gpu_energy_joules": energy,
         "cpu_energy_joules": cpu,
         "energy_joules": joules,
@@ -87,10 +87,10 @@ def summarize(
         "joules_per_sample": joules / samples if joules is not None and samples else None,
         "throttled_share": _mean(v for s in seen for v in s.means("gpus", "throttled")),
         "network_bytes_per_step": _per(total(s.counter("node", "sent_bytes") for s in _hosts(seen)), steps),
-        "pcie_bytes_per_second": total(
+        "pcie_bytes_per_second": of_all(
             v for s in seen for key in ("sent", "received") for v in s.means("gpus", f"pcie_{key}_bytes_per_second")
         ),
-        "nvlink_bytes_per_step": _per(total(v for s in seen for v in s.counters("gpus", "nvlink_sent_bytes")), steps),
+        "nvlink_bytes_per_step": _per(of_all(v for s in seen for v in s.counters("gpus", "nvlink_sent_bytes")), steps),
     }
 
 
