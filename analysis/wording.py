@@ -1,4 +1,4 @@
-"""TODO."""
+"""Numbers and names as text, the same in tables, sentences and figures."""
 
 from __future__ import annotations
 

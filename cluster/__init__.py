@@ -1,1 +1,2 @@
-"""Where trials run: the study, the launchers, and the driver that works through them."""
+"""Where trials run: a study becomes a plan, the driver works through it, and a launcher (local, slurm, ray) runs each
+trial."""

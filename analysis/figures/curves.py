@@ -1,6 +1,6 @@
-"""The figures: throughput, speedup, efficiency, and where the time of a step goes.
+"""Throughput, speedup and efficiency over the number of workers.
 
-    paths = write_all(load(folder), folder / "figures")     each as SVG and PNG
+    figure = efficiency(estimate(results), results)
 
 Columns are strong and weak scaling, rows the values of further factors where a study has them. Every
 launch is a dot, every interval a bar. Strategies stand side by side at each worker count, so the ideal

@@ -1,4 +1,7 @@
-"""Every figure of a results folder, as files."""
+"""Every figure of a results folder, as files.
+
+paths = write_all(load(folder), folder / "figures")     each as SVG and PNG
+"""
 
 from __future__ import annotations
 

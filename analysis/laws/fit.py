@@ -1,4 +1,4 @@
-"""TODO."""
+"""Laws fitted to the curves of a results folder: see law.py for what they are and how."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Scaling laws fitted to throughput: what share is serial, what contends, where adding workers ends.
 
     fits = fit(load(folder))        per strategy and scaling mode, each law or why it was not fitted
-    frame(fits)                     the same as a table
+    frame(fits)                     the same as a table (both are in fit.py)
     fits[0].predict([16, 32])       within 4 times the largest measured worker count, and said so
 
 With λ the rate of one worker of the strategy itself:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Costs of the points around one ─▶ the share of its worker time that each cause takes; limit.py has what they are."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Shares = dict[str, tuple[Callable[..., Any], list[Costs]]]  # cause ─▶ its s
 
 
 def shares(around: Around, known: bool) -> Shares:
-    """The causes of what the point of `around` loses; see the top of this file."""
+    """The causes of what the point of `around` loses; see the top of limit.py."""
     here, base, itself, same = around.here, around.base, around.itself, around.same_batch
     behind = "r" if here.values["r"] > here.values["s"] else "s"
     found: Shares = {"straggler": (lambda h: h[behind] / h["w"], [here])}

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Launches of a point ─▶ what a worker's time per sample goes to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What the samplers of a trial's nodes saw ─▶ one summary of the trial, within its measured steps."""
 
 from __future__ import annotations
 

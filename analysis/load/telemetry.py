@@ -1,4 +1,4 @@
-"""A trial's telemetry files ─▶ what each node's sampler saw, and the trial's summary of it.
+"""A trial's telemetry files ─▶ what each node's sampler saw.
 
 docs/results-format.md is the contract. A sampler may have been killed: a last line that was cut off is
 no fault. Any other line that is not what it should be is named, and the rest is used.

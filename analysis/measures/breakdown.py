@@ -1,4 +1,4 @@
-"""TODO."""
+"""The parts of worker time per sample: compute, exposed communication, input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""How busy the machine was over a trial: lines over time, and the launch that stands for its point."""
 
 from __future__ import annotations
 

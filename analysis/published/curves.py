@@ -1,7 +1,6 @@
 """Published scaling numbers: the two tables, their sources, and efficiency curves to lay beside one's own.
 
-    from analysis import published
-    published.curves(["pytorch_ddp_readme:resnet50", "mlperf_v1.0"])
+    curves(["pytorch_ddp_readme:resnet50", "mlperf_v1.0"])
 
 README.md here has every column, source and warning. Published and measured numbers are never pooled.
 """

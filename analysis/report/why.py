@@ -1,4 +1,4 @@
-"""Tables of the report on why a curve bends and what it costs: limits, energy, roofline, time to accuracy."""
+"""Tables of the report on why a curve bends and what it costs: claims, laws, limits, energy, roofline."""
 
 from __future__ import annotations
 

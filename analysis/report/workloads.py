@@ -1,4 +1,4 @@
-"""TODO."""
+"""Tables of the report on what is not steps of training: calls of the model, ingest, time to accuracy."""
 
 from __future__ import annotations
 

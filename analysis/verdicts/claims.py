@@ -2,7 +2,7 @@
 
     for verdict in judge(load(Path("results/quick"))): print(verdict.claim.id, verdict.verdict)
 
-A claim has one judge, a function of the results; `JUDGES` finds it. The rules of judging, and how often
+A claim has one judge, a function of the results (judges.py). The rules of judging, and how often
 they err, are in docs/claims.md.
 """
 
@@ -17,10 +17,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analysis.load.results import Results
-from analysis.verdicts.contrast import (
-    Comparison,
-    overall,
-)
+from analysis.verdicts.contrast import Comparison, overall
 from analysis.verdicts.evidence import PUBLISHED, Published
 from analysis.verdicts.judges import JUDGES
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What published numbers say of a claim."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.verdicts.contrast import (
-    overall,
-    word_for,
-)
+from analysis.verdicts.contrast import overall, word_for
 
 
 @dataclass(frozen=True)

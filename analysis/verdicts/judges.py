@@ -1,4 +1,4 @@
-"""TODO."""
+"""The judges, one for each claim: results ─▶ comparisons."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from analysis.load.results import Results
-from analysis.verdicts.contrast import (
-    Comparison,
-    Rates,
-    Side,
-    compared,
-    decided,
-    plain,
-    without_stand_ins,
-)
+from analysis.verdicts.contrast import Comparison, Rates, Side, compared, decided, plain, without_stand_ins
 from analysis.verdicts.over_eager import over_eager, scaling_over_eager
 from analysis.workloads.ingest import SOURCES, by_source, of
 

@@ -1,9 +1,4 @@
-"""Ways to execute the same program, compared: a graph over eager, within one strategy.
-
-A trial's `execution` is "default" for what its framework's users write first: eager PyTorch, and
-TensorFlow's tf.function. Here each is called by its own name, so that both frameworks' graphs are set
-against their own eager execution, never against the other framework's.
-"""
+"""Ways to execute the same program, compared: a graph over eager, within one strategy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""TODO."""
+"""Ways to execute a program, by their own names.
+
+A trial's `execution` is "default" for what its framework's users write first: eager PyTorch, and
+TensorFlow's tf.function. Here each is called by its own name, so that both frameworks' graphs are set
+against their own eager execution, never against the other framework's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What of a study can run on a launcher, found before anything is launched."""
 
 from __future__ import annotations
 

@@ -1,1 +1,2 @@
-"""TODO."""
+"""Horovod: its source is fetched, changed and built once for this environment; launchers ask only what is
+installed."""

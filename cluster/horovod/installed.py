@@ -1,4 +1,5 @@
-"""TODO."""
+"""What the Horovod of this environment can do, or why there is none; for launchers and the doctor, who build
+nothing."""
 
 from __future__ import annotations
 

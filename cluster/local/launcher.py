@@ -29,16 +29,7 @@ from jobs.contract.trial import Trial
 from jobs.machine import gpus, tpu
 from jobs.machine.cores import allowed_cores
 from jobs.machine.network import master_port
-from jobs.rank.keeper import (
-    LOOK_SECONDS,
-    Bounds,
-    end,
-    overstepped,
-    silence,
-    sleep_until_a_death,
-    start_worker,
-    stopped,
-)
+from jobs.rank.keeper import LOOK_SECONDS, Bounds, end, overstepped, silence, sleep_until_a_death, start_worker, stopped
 
 
 @dataclass

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-PARENT = "SCALING_PARENT_PID"  # as jobs/worker.py reads it
+PARENT = "SCALING_PARENT_PID"  # as jobs/rank/parent.py reads it
 NICENESS = "SCALING_NICENESS"  # the driver's, which a rank is to have too
 # What Ray sets for an actor to say which accelerators are its own; all else is the driver's environment.
 DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")

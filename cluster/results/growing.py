@@ -1,4 +1,4 @@
-"""TODO."""
+"""What is done to study.yaml and plan.json of a results folder that takes in another."""
 
 from __future__ import annotations
 

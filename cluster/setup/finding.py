@@ -1,4 +1,4 @@
-"""TODO."""
+"""What the doctor says of one thing, and how it asks programs and packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What the doctor finds of the machine: cores, memory, GPUs, TPUs."""
 
 from __future__ import annotations
 

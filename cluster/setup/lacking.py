@@ -1,4 +1,4 @@
-"""TODO."""
+"""What this environment lacks for a strategy, or for a trial of it; the one place that asks for Horovod's build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What the doctor finds of the environment: Python, frameworks and libraries, SLURM, compiler, browser."""
 
 from __future__ import annotations
 

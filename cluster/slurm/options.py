@@ -1,4 +1,4 @@
-"""The keys under `launcher:` for `kind: slurm`, the sizes that trials need, and the scripts made from both."""
+"""The keys under `launcher:` for `kind: slurm`."""
 
 from __future__ import annotations
 

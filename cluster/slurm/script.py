@@ -1,4 +1,4 @@
-"""TODO."""
+"""The templates of slurm/ ─▶ the text of a job's script."""
 
 from __future__ import annotations
 

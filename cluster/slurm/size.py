@@ -1,4 +1,4 @@
-"""TODO."""
+"""What trials take of a cluster: nodes, tasks, CPUs, GPUs, minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""TODO."""
+"""What every source of data gives, and the order in which all ranks see it.
+
+The order of samples is a function of (seed, epoch) alone: global batch k holds the same images
+whatever the strategy and the number of workers, and rank r takes its slice of it.
+"""
 
 from __future__ import annotations
 

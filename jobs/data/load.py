@@ -1,8 +1,4 @@
-"""The images, the global order of batches, and a rank's slice of it.
-
-The order of samples is a function of (seed, epoch) alone: global batch k holds the same images
-whatever the strategy and the number of workers, and rank r takes its slice of it.
-"""
+"""The data that a trial names ─▶ a Dataset: digits, noise, MNIST or a folder of images."""
 
 from __future__ import annotations
 

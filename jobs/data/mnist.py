@@ -1,4 +1,4 @@
-"""TODO."""
+"""MNIST as its owners give it (mnist.npz, the four IDX files), or from OpenML, checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The network interfaces of this machine, their addresses, and free ports."""
 
 from __future__ import annotations
 

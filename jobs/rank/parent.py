@@ -1,4 +1,4 @@
-"""TODO."""
+"""A process that dies with the one that started it: a rank, a sampler, what talks to Ray."""
 
 from __future__ import annotations
 

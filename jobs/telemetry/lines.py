@@ -1,4 +1,4 @@
-"""TODO."""
+"""The lines of a telemetry file."""
 
 from __future__ import annotations
 

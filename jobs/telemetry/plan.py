@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a sampler is told by the worker that starts it, and what its file is called."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The sampler of one node: what its cores, GPUs and network do while a trial runs, and who else uses them.
 
-    python -P -m jobs.telemetry.sampler PLAN        (the worker of local rank 0 starts it; see `sampling`)
+    python -P -m jobs.telemetry.sampler PLAN        (the worker of local rank 0 starts it; see start.py)
 
 A process of its own, on cores that no worker has where the node has such, at the lowest priority. It dies
 with that worker and writes `telemetry-<host>.jsonl` into the trial's folder, a line per sample, from memory

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The worker's side of the sampler: its plan, its start, and its end in good order."""
 
 from __future__ import annotations
 
