@@ -164,6 +164,24 @@ class Model:
         return 3 * 2 * self.forward_macs(side)
 
 
+@dataclass(frozen=True)
+class Work:
+    """Of one training step per sample: operations; and elements of parameters, activations and the image."""
+
+    flop: int
+    parameters: int
+    activations: int
+    image: int
+
+
+def work(model: str, side: int | None = None) -> Work:
+    """What a training step of `model` does on images with `side` pixels on a side, by default its own.
+    Raises KeyError."""
+    info = MODELS[model]
+    made, side = load(model), side or info.side
+    return Work(made.training_flop(side), made.parameters, made.activations(side), side**2 * info.channels)
+
+
 def _weighted(layers: tuple[Layer, ...]) -> Iterator[Conv | BatchNorm | Dense]:
     for layer in layers:
         match layer:
