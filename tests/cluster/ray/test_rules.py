@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from cluster.launcher import Launch, OptionsError, State
+from cluster.ray import rank
 from cluster.ray.capacity import Need, Node, places
 from cluster.ray.child import own_cluster
 from cluster.ray.connection import Cluster, in_a_line
@@ -29,11 +31,13 @@ from cluster.study.file import check
 from cluster.study.schema import StudyError
 from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.folder import write_trial
+from jobs.machine import provenance
 from jobs.machine.cores import claim
 from jobs.machine.network import master_port
 from tests.cluster.ray.trials import trial
 from tests.running import until
 
+ROOT = Path(__file__).parents[3]
 HERE = "h" * 56
 ALONE = {"RANK": "0", "MASTER_ADDR": LOOPBACK, "MASTER_PORT": "0"}
 
@@ -176,10 +180,10 @@ subprocess.run([sys.executable, "-c", *sys.argv[1:]], env=variables)
 """
 KEEPER = """
 import sys, time
-from cluster import ray_rank
-from jobs import guard
-guard.main = lambda folder, variables: (print("kept", flush=True), time.sleep(600))
-ray_rank.main(sys.argv[1:])
+from cluster.ray import rank
+from jobs.rank import keeper
+keeper.main = lambda folder, variables: (print("kept", flush=True), time.sleep(600))
+rank.main(sys.argv[1:])
 """
 
 
@@ -255,7 +259,7 @@ def test_nothing_but_a_ranks_files_is_taken_from_a_node(name: str) -> None:
 
 
 def test_what_a_node_lacks_is_said() -> None:
-    here, variables = str(Path(__file__).parents[2]), dict(os.environ)
+    here, variables = str(ROOT), dict(os.environ)
     command = [sys.executable, "-P", "-m", "cluster.ray.rank", "--look"]
     assert look(command, variables, here, None)["versions"] == found_here()["versions"]
     assert look(command, variables, here, __file__)["versions"] == found_here()["versions"]
@@ -266,6 +270,30 @@ def test_what_a_node_lacks_is_said() -> None:
     }
     absent = look([sys.executable, "-c", "import no_such_module"], variables, here, None)
     assert absent["fault"].endswith("cannot run this project: ModuleNotFoundError: No module named 'no_such_module'")
+
+
+def test_nodes_are_alike_only_if_all_files_are_that_a_rank_may_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file of jobs, in whatever room, and what an actor starts."""
+    for folder in ("jobs", "cluster"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    own = tmp_path / Path(rank.__file__).relative_to(ROOT)
+    monkeypatch.setattr(rank, "__file__", str(own))
+    monkeypatch.setattr(provenance, "versions", dict)  # takes as long as all the rest, for each file
+
+    def seen() -> str:
+        return str(found_here()["versions"]["scaling's files"])
+
+    before, files = seen(), [own, *tmp_path.glob("jobs/**/*.py")]
+    assert tmp_path / "jobs" / "strategies" / "torch" / "ddp.py" in files
+    for file in files:
+        content = file.read_bytes()
+        file.write_bytes(content + b"\n")
+        assert seen() != before, file
+        file.write_bytes(content)
+    (tmp_path / "cluster" / "driver" / "run.py").write_bytes(b"")  # of the driver's own
+    assert seen() == before
 
 
 def test_what_nodes_are_shown_of_the_results_folder_is_not_left_behind(tmp_path: Path) -> None:

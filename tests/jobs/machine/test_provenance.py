@@ -10,6 +10,8 @@ import pytest
 
 from jobs.machine import provenance
 
+ROOT = Path(__file__).parents[3]
+
 
 def test_variables_that_change_speed_are_kept_and_secrets_are_not() -> None:
     given = {
@@ -59,6 +61,11 @@ def test_the_commit_says_when_files_differ_from_it(tmp_path: Path) -> None:
     assert len(clean) == 40
     (tmp_path / "file").write_text("two")
     assert provenance.commit(tmp_path) == f"{clean}-dirty"
+
+
+def test_the_commit_is_looked_for_where_this_project_is() -> None:
+    assert provenance.PROJECT == ROOT
+    assert (provenance.commit() is not None) == (ROOT / ".git").exists()
 
 
 def test_a_node_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
