@@ -20,6 +20,7 @@ from matplotlib.text import Text
 from analysis.figures import breakdown, curves, laws, style, write
 from analysis.figures.laws import LOOKS
 from analysis.figures.style import looks
+from analysis.laws.fit import fit
 from analysis.load.results import Results, load
 from analysis.measures.breakdown import parts
 from analysis.measures.efficiency import estimate
@@ -211,8 +212,8 @@ def test_emulated_times_say_so_on_every_figure(tmp_path: Path) -> None:
     results, estimates = make(
         tmp_path / "s", hardware={"cpu": "x", "emulated": True}, ways=generate.TWO_BY_TWO[:2], workers=(1, 2, 4, 8)
     )
-    for draw in (*write.FIGURES.values(), laws.laws):
-        figure = draw(estimates, results)
+    drawn = [draw(estimates, results) for draw in write.FIGURES.values()]
+    for figure in (*drawn, laws.laws(estimates, results, fit(results))):
         assert figure is not None
         assert any("EMULATED" in text for text in texts(figure))
 
@@ -254,7 +255,7 @@ def test_curves_can_be_laid_behind(studied: tuple[Results, pl.DataFrame]) -> Non
 
 def test_what_a_law_says_beyond_the_measured_is_marked_extrapolated(tmp_path: Path) -> None:
     results, estimates = make(tmp_path / "s", workers=(1, 2, 4, 8, 16), ways=generate.TWO_BY_TWO[:2], batch_global=3200)
-    figure = laws.laws(estimates, results)
+    figure = laws.laws(estimates, results, fit(results))
     assert figure is not None
     assert "extrapolated" in texts(figure)
     reach = max(np.max(np.asarray(line.get_xdata(), dtype=float)) for ax in panels(figure) for line in ax.lines)
@@ -266,7 +267,7 @@ def test_the_legend_shows_each_law_as_it_is_drawn(tmp_path: Path) -> None:
     results, estimates = make(
         tmp_path / "s", workers=(1, 2, 4, 8, 16), scaling=("weak",), ways=generate.TWO_BY_TWO[:2], measured=8
     )
-    figure = laws.laws(estimates, results)
+    figure = laws.laws(estimates, results, fit(results))
     assert figure is not None
     said = {str(line.get_label()): line for line in figure.legends[0].get_lines()}
     assert set(said) == {"Gustafson", "USL", "base case (ideal)"}

@@ -129,7 +129,7 @@ def test_ranks_die_with_their_launcher_however_it_dies(tmp_path: Path) -> None:
         "results = Path(sys.argv[1]); made = LocalLauncher({'oversubscribe': True}, results)\n"
         "begin(made, endless(), results); print('begun', flush=True); time.sleep(600)"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=root) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"

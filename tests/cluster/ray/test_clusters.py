@@ -14,9 +14,10 @@ import yaml
 from cluster.ray.options import parse
 from cluster.study import file
 
-CLUSTER = Path(__file__).parents[2] / "cluster"
-STUDIES = CLUSTER.parent / "studies"
-LAUNCHER_FILES = ["ray-gpu.yaml", "ray-tpu.yaml"]
+ROOT = Path(__file__).parents[3]
+CLUSTERS = ROOT / "cluster" / "ray" / "clusters"
+STUDIES = ROOT / "studies"
+LAUNCHER_FILES = ["gpu.yaml", "tpu.yaml"]
 
 # What of a RayCluster is used here, strictly, but for its pods: written after KubeRay's API reference of
 # v1.6 (https://docs.ray.io/en/master/cluster/kubernetes/references/api.html), in which a missing or
@@ -73,7 +74,7 @@ RAY_CLUSTER = {
 
 
 def read(name: str) -> dict[str, Any]:
-    content = yaml.safe_load((CLUSTER / name).read_text(encoding="utf-8"))
+    content = yaml.safe_load((CLUSTERS / name).read_text(encoding="utf-8"))
     assert isinstance(content, dict)
     return content
 
@@ -110,7 +111,7 @@ def test_such_a_cluster_is_safe_and_measures_like_any_other(name: str) -> None:
 
 def test_the_tpu_nodes_have_the_chips_they_say() -> None:
     """What Ray's Google provider asks of a TPU node; its own check needs Google's client library."""
-    node = read("ray-tpu.yaml")["available_node_types"]["tpu"]
+    node = read("tpu.yaml")["available_node_types"]["tpu"]
     assert node["node_config"].keys() == {"acceleratorType", "runtimeVersion"}
     generation, _, cores = node["node_config"]["acceleratorType"].partition("-")
     assert generation in ("v2", "v3", "v4", "v5p")  # named by their TensorCores, two on each chip
@@ -118,7 +119,7 @@ def test_the_tpu_nodes_have_the_chips_they_say() -> None:
 
 
 def test_the_kubernetes_manifest_is_a_raycluster() -> None:
-    manifest = read("raycluster.yaml")
+    manifest = read("kubernetes.yaml")
     jsonschema.validate(manifest, RAY_CLUSTER)
     spec = manifest["spec"]
     assert spec["authOptions"]["mode"] == "token"
@@ -140,7 +141,7 @@ def test_the_kubernetes_manifest_is_a_raycluster() -> None:
 def test_the_manifest_is_for_the_ray_that_is_installed() -> None:
     from importlib.metadata import version
 
-    assert read("raycluster.yaml")["spec"]["rayVersion"] == version("ray")
+    assert read("kubernetes.yaml")["spec"]["rayVersion"] == version("ray")
 
 
 def test_the_study_for_ray_is_a_study() -> None:

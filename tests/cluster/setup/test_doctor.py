@@ -18,7 +18,7 @@ from cluster.setup import doctor, software
 from cluster.setup import finding as setup_finding
 from jobs.contract.catalog import STRATEGIES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SLURM = ("sinfo", "sbatch", "srun", "scontrol")
 
 
@@ -144,7 +144,7 @@ def test_an_environment_without_frameworks_says_make_setup(tmp_path: Path) -> No
     for package in ("rich", "psutil", "pygments", "markdown_it", "mdurl"):
         (tmp_path / package).symlink_to(site / package)
     code = (
-        "from rich.console import Console; from cluster import doctor\n"
+        "from rich.console import Console; from cluster.setup import doctor\n"
         "Console(width=100).print(doctor.render(doctor.examine()))"
     )
     done = subprocess.run(

@@ -18,7 +18,7 @@ import psutil
 from jobs.machine.network import master_port
 from tests.running import until
 
-PRACTICE = Path(__file__).parents[2] / "slurm" / "practice"
+PRACTICE = Path(__file__).parents[3] / "slurm" / "practice"
 NODES = ("n1", "n2", "n3", "n4")
 
 

@@ -515,9 +515,9 @@ def test_cancel_reaches_the_command_that_runs_the_study(tmp_path: Path) -> None:
 def test_a_job_that_is_gone_without_a_word_is_recorded_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launcher, folder = begin(endless(), tmp_path)
     job = launcher.running()[folder.name].job
-    for process in psutil.process_iter(["cmdline"]):
-        if "cluster.slurm.batch" in (process.info["cmdline"] or []) and str(tmp_path) in str(process.info["cmdline"]):
-            process.kill()
+    commands = [(process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    (batch,) = [process for process, c in commands if "cluster.slurm.batch" in c and str(tmp_path) in str(c)]
+    batch.kill()
     real = queue.jobs
     monkeypatch.setattr(queue, "jobs", lambda: {k: v for k, v in real().items() if k != job})
     outcome = end(launcher, folder, within=60)

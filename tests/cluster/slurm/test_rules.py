@@ -52,9 +52,9 @@ def outcome_of(job: JobFolder) -> Outcome:
 
 KEEPER = """
 import os, sys, time
-from cluster import slurm_rank
-slurm_rank.guard.main = lambda folder, variables: (print(*os.sched_getaffinity(0), flush=True), time.sleep(600))
-slurm_rank.main(sys.argv[1:])
+from cluster.slurm import rank
+rank.keeper.main = lambda folder, variables: (print(*os.sched_getaffinity(0), flush=True), time.sleep(600))
+rank.main(sys.argv[1:])
 """
 
 
@@ -206,9 +206,9 @@ def test_a_rank_that_failed_by_itself_is_believed_whatever_srun_says_of_memory(t
 
 BATCH = """
 import sys
-from cluster import slurm_batch
-slurm_batch.AWAY_SECONDS, slurm_batch.ASK_AGAIN_SECONDS = float(sys.argv[1]), 0.05
-slurm_batch.main(sys.argv[2:])
+from cluster.slurm import batch
+batch.AWAY_SECONDS, batch.ASK_AGAIN_SECONDS = float(sys.argv[1]), 0.05
+batch.main(sys.argv[2:])
 """
 AWAY = "echo 'slurm_load_node error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
 

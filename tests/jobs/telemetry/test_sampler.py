@@ -224,8 +224,9 @@ def test_lines_are_held_back_from_a_slow_file_system(tmp_path: Path) -> None:
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from jobs.rendezvous import RankEnvironment, Rendezvous
-from jobs.telemetry import sampling
+from jobs.contract.environment import RankEnvironment
+from jobs.rank.rendezvous import Rendezvous
+from jobs.telemetry.start import sampling
 with sampling(Path(sys.argv[1]), 10.0, os.sched_getaffinity(0), Rendezvous(RankEnvironment(), "x", 10.0)):
     time.sleep(60)
 """
@@ -245,9 +246,14 @@ def test_the_sampler_dies_with_its_worker_and_writes_what_it_holds(tmp_path: Pat
     assert len(read(file, "end")) == 1
 
 
+def samplers() -> list[psutil.Process]:
+    """Those that this process has started; tests that find one answer for those that find none."""
+    return [child for child in psutil.Process().children() if "jobs.telemetry.sampler" in child.cmdline()]
+
+
 def test_a_sampler_that_dies_is_a_note_and_no_more(tmp_path: Path) -> None:
     with sampling(tmp_path, 10.0, os.sched_getaffinity(0), Rendezvous(RankEnvironment(), "x", 10.0)):
-        child = until(lambda: [c for c in psutil.Process().children() if "jobs.telemetry.sampler" in c.cmdline()])[0]
+        child = until(samplers)[0]
         (file,) = until(lambda: list(tmp_path.glob("telemetry-*.jsonl")))
         child.kill()
         until(lambda: child.status() == psutil.STATUS_ZOMBIE)
@@ -257,7 +263,7 @@ def test_a_sampler_that_dies_is_a_note_and_no_more(tmp_path: Path) -> None:
 
 def test_a_sampler_that_cannot_write_costs_the_trial_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with sampling(tmp_path / "gone", 10.0, os.sched_getaffinity(0), Rendezvous(RankEnvironment(), "x", 10.0)):
-        child = until(lambda: [c for c in psutil.Process().children() if "jobs.telemetry.sampler" in c.cmdline()])[0]
+        child = until(samplers)[0]
         until(lambda: child.status() == psutil.STATUS_ZOMBIE)
     assert "telemetry: the sampler ended with exit code 1" in capfd.readouterr().out
 
@@ -265,10 +271,10 @@ def test_a_sampler_that_cannot_write_costs_the_trial_nothing(tmp_path: Path, cap
 def test_only_the_first_rank_of_a_node_starts_a_sampler_and_off_means_none(tmp_path: Path) -> None:
     rendezvous = Rendezvous(RankEnvironment(), "x", 10.0)
     with sampling(tmp_path, 0.0, {0}, rendezvous):
-        assert not any("jobs.telemetry.sampler" in c.cmdline() for c in psutil.Process().children())
+        assert not samplers()
     rendezvous.place = RankEnvironment(local_rank=1)
     with sampling(tmp_path, 2.0, {0}, rendezvous):
-        assert not any("jobs.telemetry.sampler" in c.cmdline() for c in psutil.Process().children())
+        assert not samplers()
 
 
 def test_a_sampler_is_told_the_ranks_of_its_own_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -331,7 +331,7 @@ def deadly(function):
 shutil.copytree, shutil.rmtree = deadly(shutil.copytree), deadly(shutil.rmtree)
 shutil.copyfile = deadly(shutil.copyfile)
 pathlib.Path.rename, pathlib.Path.replace = deadly(pathlib.Path.rename), deadly(pathlib.Path.replace)
-from cluster import importing
+from cluster.results import importing
 from scaling import examine
 importing.bring(pathlib.Path(source), pathlib.Path(target), examine)
 """

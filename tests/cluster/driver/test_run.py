@@ -38,7 +38,7 @@ STUDY: dict[str, Any] = {
     "repeats": {"min": 2},
     "launcher": {"kind": "local", "oversubscribe": True},
 }
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Silent:

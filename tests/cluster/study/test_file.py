@@ -21,7 +21,7 @@ GOOD: dict[str, Any] = {
     "strategies": ["torch", "torch-ddp"],
     "batch": {"global": 64, "per_worker": 64},
 }
-STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
+STUDIES = sorted((Path(__file__).parents[3] / "studies").glob("*.yaml"))
 
 
 def faults(change: dict[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from cluster.horovod import installed, nccl, source
 from cluster.setup import software
 from tests.running import until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BUILD = ["-m", "cluster.horovod.build"]
 CHANGED = (
     "CMakeLists.txt",
@@ -130,7 +130,7 @@ def test_without_a_compiler_set_up_goes_on_and_says_why_but_ci_fails(ci: str, co
     assert done.returncode == code
     assert done.stderr.count("\n") == 1
     assert "no C++ compiler was found; `sudo apt-get install g++ make`" in done.stderr
-    ask = "from cluster.horovod.build import why_not; print(why_not())"
+    ask = "from cluster.horovod.installed import why_not; print(why_not())"
     environment = {"PYTHONPATH": str(ROOT)}
     said = subprocess.run([python, "-c", ask], env=environment, capture_output=True, text=True, check=True)
     assert said.stdout.startswith("no C++ compiler was found")
@@ -256,7 +256,7 @@ def test_a_horovod_built_against_another_torch_is_not_used(tmp_path: Path) -> No
     """It would fail when it is loaded, or worse, later."""
     (tmp_path / "torch-2.99.0.dist-info").mkdir()
     (tmp_path / "torch-2.99.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.99.0\n")
-    ask = "from cluster.horovod.build import why_not; print(why_not())"
+    ask = "from cluster.horovod.installed import why_not; print(why_not())"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     said = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
     assert re.match(r"Horovod was built against torch [\d.]+, and 2\.99\.0 is installed; `make setup`", said.stdout)
