@@ -7,11 +7,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis.figures import curves as plots
 from analysis.figures import style
+from analysis.figures.curves import Curve, efficiency
 from analysis.load.results import Results
 from analysis.measures.efficiency import estimate
-from analysis.published import curves
+from analysis.published.curves import curves
 
 MOST_TICKS = 9
 
@@ -23,19 +23,19 @@ def write(results: Results, folder: Path, wanted: Sequence[str]) -> list[Path]:
     Published series keep the batch per worker, or let the global batch grow: they stand in the panel of
     weak scaling, and where a study has none, in its other panel with that said at the head of the label, whose
     end may be cut. Raises ValueError for a source that is not known or has no curves (see
-    `analysis.published.curves`).
+    `analysis.published.curves.curves`).
     """
-    series = curves.curves(wanted)
+    series = curves(wanted)
     estimates = estimate(results)
     if not len(estimates):
         return []
     weak = "weak" in estimates["scaling"]
     panel, remark = ("weak", "") if weak else (str(estimates["scaling"][0]), "weak scaling: ")
     behind = [
-        plots.Curve(f"{remark}{label}", panel, rows["workers"].to_list(), rows["efficiency"].to_list())
+        Curve(f"{remark}{label}", panel, rows["workers"].to_list(), rows["efficiency"].to_list())
         for (label,), rows in series.sort("workers").group_by("label", maintain_order=True)
     ]
-    figure = plots.efficiency(estimates, results, behind=behind)
+    figure = efficiency(estimates, results, behind=behind)
     _widen(figure, panel, [n for curve in behind for n in curve.workers])
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"efficiency-published.{ending}" for ending in ("svg", "png")]

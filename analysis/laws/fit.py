@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from analysis.laws import words as law_words
+from analysis.laws import words
 from analysis.laws.law import LAWS, REACH, Floats, Law, LawFit, Parameter
 from analysis.load.results import Results
 from analysis.stats import bootstrap, least_squares
@@ -62,7 +62,7 @@ def _points(curve: pl.DataFrame, workers: Sequence[int], resamples: int, seed: i
 def _fit(about: LawFit, law: Law, curve: pl.DataFrame, points: Sequence[Mean]) -> LawFit:
     wanted = len(law.parameters) + 1 + 2  # the rate of one worker is a parameter too
     if len(about.workers) < wanted:
-        return replace(about, note=law_words.too_few(law.name, len(about.workers), wanted))
+        return replace(about, note=words.too_few(law.name, len(about.workers), wanted))
     workers = np.array(about.workers, dtype=np.float64)
     counts = np.array([point.n for point in points], dtype=np.float64)
     design = law.design(workers)
@@ -95,7 +95,7 @@ def _fit(about: LawFit, law: Law, curve: pl.DataFrame, points: Sequence[Mean]) -
         _draws=draws,
         _points=tuple(points),
     )
-    said = [replace(p, words=law_words.of(law.name, p, max(about.workers), REACH)) for p in parameters]
+    said = [replace(p, words=words.of(law.name, p, max(about.workers), REACH)) for p in parameters]
     return replace(found, parameters=tuple(said))
 
 

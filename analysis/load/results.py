@@ -20,8 +20,8 @@ from typing import Any
 import polars as pl
 import yaml
 
-from analysis.load import steps as measure
 from analysis.load import trial
+from analysis.load.steps import LINE, read_steps
 from analysis.load.trial import COLUMNS, FORMAT, SetAside
 
 
@@ -78,13 +78,13 @@ class Results:
         ids = list(trial_ids)
         frames = []
         for trial_id in ids:
-            frame = measure.read_steps(self.folder / "trials" / trial_id)
+            frame = read_steps(self.folder / "trials" / trial_id)
             frames.append(
                 frame.with_columns(pl.col("warmup").fill_null(False), pl.col("phase").cast(pl.Categorical))
                 .insert_column(0, pl.lit(trial_id, dtype=pl.Enum(ids)).alias("trial_id"))
             )  # fmt: skip
         if not frames:
-            schema = {"trial_id": pl.String, "rank": pl.Int32, **measure.LINE}
+            schema = {"trial_id": pl.String, "rank": pl.Int32, **LINE}
             return pl.DataFrame(schema=schema)
         return pl.concat(frames)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import polars as pl
 
-from analysis.load import steps as measure
 from analysis.load import summary, telemetry
+from analysis.load.steps import MEASURED, BrokenSteps, measure, phases, read_steps
 
 FORMAT = 1  # the newest results format that is understood
 STATUSES = ("ok", "failed", "timeout", "cancelled", "lost", "unfinished", "broken")
@@ -58,7 +58,7 @@ COLUMNS: dict[str, Any] = {
     "max_difference": pl.Float64,  # of its logits from eager execution's
     "cpu_seconds_per_sample": pl.Float64,  # of an ingest trial, readers included
     "memory_bytes": pl.Float64,
-    **measure.MEASURED,
+    **MEASURED,
     **summary.SUMMARY,
 }
 
@@ -104,7 +104,7 @@ def read(home: Path, set_aside: list[SetAside], check_steady: bool) -> dict[str,
         if not fault and row["status"] == "ok":
             try:
                 row |= _measured(home, content, outcome, batch, check_steady)
-            except (measure.BrokenSteps, OSError) as error:
+            except (BrokenSteps, OSError) as error:
                 fault = str(error)
             else:
                 row |= _telemetry(home, outcome, row, set_aside) if check_steady else {}
@@ -121,8 +121,8 @@ def _measured(
     expected = range(len(reports)) if isinstance(reports, list) and reports else None
     steps = trial.get("steps")
     planned = _whole(steps.get("measured"), 1) if isinstance(steps, dict) else None
-    found = measure.phases(measure.read_steps(home), expected)
-    return measure.measure(found, batch, planned, check_steady=check_steady)
+    found = phases(read_steps(home), expected)
+    return measure(found, batch, planned, check_steady=check_steady)
 
 
 def _telemetry(home: Path, outcome: dict[str, Any], row: dict[str, Any], set_aside: list[SetAside]) -> dict[str, Any]:

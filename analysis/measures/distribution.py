@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from analysis.load import steps as measure
 from analysis.load.results import Results
+from analysis.load.steps import Steps, phases, read_steps
 from analysis.measures.efficiency import KEY, MODES, ORDER
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -56,7 +56,7 @@ def distributions(results: Results) -> Distributions:
     slowest: dict[str, list[NDArray[np.float64]]] = {}
     rank_frames = []
     for trial_id, point in ok.select("trial_id", "point").iter_rows():
-        found = measure.phases(measure.read_steps(results.folder / "trials" / trial_id), None)
+        found = phases(read_steps(results.folder / "trials" / trial_id), None)
         if "train" not in found:
             continue  # calls and files have their own section
         slowest.setdefault(point, []).append(found["train"].seconds.max(axis=0))
@@ -90,7 +90,7 @@ def _percentiles(launches: list[NDArray[np.float64]]) -> dict[str, Any]:
     }
 
 
-def _ranks(trial_id: str, found: dict[str, measure.Steps]) -> pl.DataFrame:
+def _ranks(trial_id: str, found: dict[str, Steps]) -> pl.DataFrame:
     train, alone = found["train"], found.get("compute_only")
     count = len(train.seconds)
     mean = train.seconds.mean(axis=1)

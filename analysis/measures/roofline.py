@@ -30,15 +30,16 @@ import polars as pl
 
 from analysis.load.results import Results, varied
 from analysis.load.trial import read_json
+from analysis.measures.work import Work, counted, reported
 from jobs.contract.catalog import MODELS
-from jobs.models.layers import load as load_model
+from jobs.models import layers
 
 NOT_MEASURED = (
     "Peak not measured: there is no machine.json with the peaks of this machine in the results folder. A local study "
     "writes it before its first trial; elsewhere run `python -m jobs.machine.peaks THREADS` on a node."
 )
 OTHER_MACHINE = "Peak not measured for these trials: machine.json is of {there}, the base cases ran on {here}."
-NO_COUNT = "No base case in float32 on CPU cores, whose operations and bytes could be counted."
+NO_COUNT = "No base case in float32 on CPU cores, whose operations and bytes could be done."
 
 
 @dataclass(frozen=True)
@@ -55,23 +56,6 @@ class Machine:
     def ridge(self) -> float:
         """The intensity in FLOP per byte from which on computing is the bound."""
         return self.flop_per_second / self.bytes_per_second
-
-
-@dataclass(frozen=True)
-class Work:
-    """Of one training step per sample: operations; and elements of parameters, activations and the image."""
-
-    flop: int
-    parameters: int
-    activations: int
-    image: int
-
-    def bytes_per_step(self, batch: int) -> int:
-        return 4 * (10 * self.parameters + batch * (5 * self.activations + 2 * self.image))
-
-    def intensity(self, batch: int) -> float:
-        """FLOP per byte."""
-        return self.flop * batch / self.bytes_per_step(batch)
 
 
 @dataclass(frozen=True)
@@ -124,11 +108,14 @@ def _positive(value: Any) -> float:
     return float(value)
 
 
-def work(model: str, side: int | None = None) -> Work:
-    """What a training step of `model` does on images with `side` pixels on a side, by default its own.
-    Raises KeyError."""
-    made, side = load_model(model), side or MODELS[model].side
-    return Work(made.training_flop(side), made.parameters, made.activations(side), side**2 * made.info.channels)
+def work(results: Results, row: dict[str, Any]) -> Work | None:
+    """What a training step of the point in `row` does: as its launches say, else as it was counted of its model."""
+    same = (pl.col(name).eq_missing(row[name]) for name in ("strategy", "workers", "global_batch", *results.factors))
+    for trial_id in results.trials.filter(*same, status="ok")["trial_id"]:
+        if said := reported(results.outcome(trial_id)):
+            return said
+    data = results.study.get("data")
+    return counted(row.get("model") or "cnn", data.get("side") if isinstance(data, dict) else None)
 
 
 def roofline(results: Results, estimates: pl.DataFrame) -> Roofline:
@@ -140,17 +127,15 @@ def roofline(results: Results, estimates: pl.DataFrame) -> Roofline:
     bases = estimates.filter(pl.col("strategy") == pl.col("base_case"), pl.col("workers") == 1)
     bases = bases.unique(["strategy", "global_batch", *results.factors], maintain_order=True)
     apart = varied(bases, results.factors)
-    side = (results.study.get("data") or {}).get("side")
     rows, elsewhere = [], set()
     for row in bases.iter_rows(named=True):
-        model = row.get("model") or "cnn"
-        if model not in MODELS or row.get("precision") != "float32" or row.get("gpus_per_worker"):
+        done = work(results, row)
+        if done is None or row.get("precision") != "float32" or row.get("gpus_per_worker"):
             continue
         if row["device"] != there.cpu or row.get("threads_per_worker") != there.threads:
             elsewhere.add(f"{row['device']} with {row.get('threads_per_worker')} threads")
             continue
-        counted = work(model, side)
-        rows.append(_point(row, counted, there, ", ".join(f"{name} {row[name]}" for name in apart)))
+        rows.append(_point(row, done, there, ", ".join(f"{name} {row[name]}" for name in apart)))
     if rows:
         return Roofline(there, pl.DataFrame(rows, schema=POINTS, orient="row"))
     of = f"{there.cpu} with {there.threads} threads"
@@ -158,14 +143,14 @@ def roofline(results: Results, estimates: pl.DataFrame) -> Roofline:
     return Roofline(there, nothing, note)
 
 
-def _point(row: dict[str, Any], counted: Work, there: Machine, setting: str) -> dict[str, Any]:
-    intensity = counted.intensity(row["global_batch"])
+def _point(row: dict[str, Any], done: Work, there: Machine, setting: str) -> dict[str, Any]:
+    intensity = done.intensity(row["global_batch"])
     roof = min(there.flop_per_second, intensity * there.bytes_per_second)
     rates = {
-        "flop_per_second" + end: None if row["throughput" + end] is None else row["throughput" + end] * counted.flop
+        "flop_per_second" + end: None if row["throughput" + end] is None else row["throughput" + end] * done.flop
         for end in ("", "_low", "_high")
     }
-    achieved = row["throughput"] * counted.flop
+    achieved = row["throughput"] * done.flop
     return {
         **{name: row[name] for name in ("strategy", "framework", "global_batch", "n_launches")},
         "setting": setting,

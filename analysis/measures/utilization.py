@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analysis.load import samples as telemetry
 from analysis.load.results import Results
+from analysis.load.samples import samples
 from analysis.measures.efficiency import some
 
 
@@ -32,8 +32,7 @@ def series(results: Results) -> Series | None:
     points = trials.filter(pl.col(mode))
     points = points.filter(pl.col("workers").is_in(some(sorted(points["workers"].unique().to_list()))))
     points = _first_setting(points, results.factors)
-    samples = telemetry.samples(results, points["trial_id"]).drop_nulls("seconds")
-    lines = _lines(samples, points)
+    lines = _lines(samples(results, points["trial_id"]).drop_nulls("seconds"), points)
     return Series(mode, points, lines, bool((lines["line"] == "watts").any())) if len(lines) else None
 
 

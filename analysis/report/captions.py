@@ -13,8 +13,8 @@ import polars as pl
 
 from analysis.laws.law import LawFit
 from analysis.load.results import Results
-from analysis.measures import distribution as measures_distribution
 from analysis.measures.breakdown import parts
+from analysis.measures.distribution import order_residuals
 from analysis.measures.efficiency import adds_launches, launch_warnings
 from analysis.measures.roofline import Roofline
 from analysis.measures.utilization import Series
@@ -105,7 +105,7 @@ def ranks(per_rank: pl.DataFrame) -> str:
 def launch_order(results: Results) -> str:
     from scipy import stats
 
-    rows = measures_distribution.order_residuals(results)
+    rows = order_residuals(results)
     if len(rows) < 8:
         return f"Too few launches ({len(rows)}) to tell a drift from chance."
     found = stats.kendalltau(rows["order"].to_numpy(), rows["residual"].to_numpy())

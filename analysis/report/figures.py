@@ -26,9 +26,8 @@ from analysis.figures import (
     utilization,
 )
 from analysis.load.results import Results
-from analysis.measures import distribution as measures_distribution
-from analysis.measures.distribution import Distributions
-from analysis.report import captions as words
+from analysis.measures.distribution import Distributions, order_residuals
+from analysis.report import captions
 from analysis.report.study import Study
 
 
@@ -50,15 +49,15 @@ def draw(study: Study, folder: Path) -> dict[str, Picture]:
     estimates, results, lower = study.estimates, study.results, study.distributions
     wanted: list[Wanted] = []
     if len(study.calls):
-        wanted.append(("inference", "Line charts of calls over images per call", words.calls(study.calls), "inference",
-                       lambda: inference.inference(study.calls, results)))  # fmt: skip
+        wanted.append(("inference", "Line charts of calls over images per call", captions.calls(study.calls),
+                       "inference", lambda: inference.inference(study.calls, results)))  # fmt: skip
     if len(study.files):
-        wanted.append(("ingest", "Line chart of samples per second over readers", words.files(study.files), "ingest",
+        wanted.append(("ingest", "Line chart of samples per second over readers", captions.files(study.files), "ingest",
                        lambda: ingest.ingest(study.files, results)))  # fmt: skip
     if len(estimates):
         wanted += _curves(study, estimates, results, lower)
     if len(study.times):
-        wanted.append(("accuracy", "Line charts of accuracy over seconds", words.times(study.times), "accuracy",
+        wanted.append(("accuracy", "Line charts of accuracy over seconds", captions.times(study.times), "accuracy",
                        lambda: accuracy.accuracy(study.times, estimates, results)))  # fmt: skip
     if not wanted:
         return {}
@@ -81,34 +80,35 @@ Wanted = tuple[str, str, str, str, Callable[[], Figure | None]]
 
 def _curves(study: Study, estimates: pl.DataFrame, results: Results, lower: Distributions) -> list[Wanted]:
     """The figures of training trials: name, kind, what it shows, its data, and how it is made."""
-    efficient = " ".join(words.efficiency(estimates))
+    efficient = " ".join(captions.efficiency(estimates))
     wanted: list[Wanted] = [
         ("efficiency", "Line chart of efficiency over workers", efficient, "estimates",
          lambda: curves.efficiency(estimates, results)),
-        ("speedup", "Line chart of speedup over workers", words.speedup(estimates), "estimates",
+        ("speedup", "Line chart of speedup over workers", captions.speedup(estimates), "estimates",
          lambda: curves.speedup(estimates, results)),
-        ("throughput", "Line chart of samples per second over workers", words.throughput(estimates), "estimates",
+        ("throughput", "Line chart of samples per second over workers", captions.throughput(estimates), "estimates",
          lambda: curves.throughput(estimates, results)),
-        ("breakdown", "Stacked bars of worker time per sample", words.breakdown(estimates), "breakdown",
+        ("breakdown", "Stacked bars of worker time per sample", captions.breakdown(estimates), "breakdown",
          lambda: breakdown.breakdown(estimates, results)),
-        ("steps", "Box plots of step times", words.steps(lower.steps), "steps",
+        ("steps", "Box plots of step times", captions.steps(lower.steps), "steps",
          lambda: distribution.steps(lower.steps, estimates, results)),
     ]  # fmt: skip
     if any(f.fitted for f in study.fits):
-        wanted.append(("laws", "Line charts of fitted laws over measured throughput per worker", words.laws(study.fits),
-                       "laws", lambda: laws.laws(estimates, results, study.fits)))  # fmt: skip
+        wanted.append(("laws", "Line charts of fitted laws over measured throughput per worker",
+                       captions.laws(study.fits), "laws",
+                       lambda: laws.laws(estimates, results, study.fits)))  # fmt: skip
     if study.utilization:
         drawn = study.utilization
-        wanted.append(("utilization", "Line charts of utilization over time", words.utilization(drawn), "utilization",
-                       lambda: utilization.utilization(drawn, estimates, results)))  # fmt: skip
+        wanted.append(("utilization", "Line charts of utilization over time", captions.utilization(drawn),
+                       "utilization", lambda: utilization.utilization(drawn, estimates, results)))  # fmt: skip
     if len(study.roofline.points):
-        wanted.append(("roofline", "Roofline chart of the base cases", words.roofline(study.roofline), "roofline",
+        wanted.append(("roofline", "Roofline chart of the base cases", captions.roofline(study.roofline), "roofline",
                        lambda: roofline.roofline(study.roofline, estimates, results)))  # fmt: skip
     if lower.ranks["trial_id"].is_duplicated().any():
-        wanted.append(("ranks", "Box plots of ranks against the median rank", words.ranks(lower.ranks), "ranks",
+        wanted.append(("ranks", "Box plots of ranks against the median rank", captions.ranks(lower.ranks), "ranks",
                        lambda: distribution.ranks(lower.ranks, estimates, results)))  # fmt: skip
-    if len(measures_distribution.order_residuals(results)) > 1:
-        wanted.append(("order", "Scatter plot of launches over their order", words.launch_order(results), "launches",
+    if len(order_residuals(results)) > 1:
+        wanted.append(("order", "Scatter plot of launches over their order", captions.launch_order(results), "launches",
                        lambda: distribution.launch_order(estimates, results)))  # fmt: skip
     return wanted
 

@@ -25,10 +25,7 @@ from analysis.laws import law
 from analysis.load.results import Results, load
 from analysis.measures import energy
 from analysis.measures.efficiency import base_words
-from analysis.report import captions as words
-from analysis.report import facts, rules, tables, why, workloads
-from analysis.report import why as report_why
-from analysis.report import workloads as report_workloads
+from analysis.report import captions, facts, rules, tables, why, workloads
 from analysis.report.figures import Picture, draw
 from analysis.report.study import Study, relative, write_tables
 from analysis.verdicts import claims
@@ -68,16 +65,16 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         name=results.name,
-        overview=words.overview(results, estimates),
+        overview=captions.overview(results, estimates),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         period=_period(results),
         setting=facts.setting(results),
         emulated=has and bool(estimates["emulated"].any()),
         bases=facts.base_cases(estimates),
         base_words=base_words(estimates),
-        cautions=words.cautions(results, estimates),
+        cautions=captions.cautions(results, estimates),
         verdicts=study.verdicts,
-        claims=[(v, report_why.comparisons(v), _records(v)) for v in study.verdicts],
+        claims=[(v, why.comparisons(v), _records(v)) for v in study.verdicts],
         pictures=pictures,
         has=has,
         any_ok=has or bool(len(study.calls) or len(study.files)),
@@ -89,12 +86,12 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         no_energy="" if len(study.energies) else energy.absent(results),
         roofline=why.roofline(study.roofline),
         no_roofline=study.roofline.note,
-        times=report_workloads.times(study.times, results),
+        times=workloads.times(study.times, results),
         breakdown=tables.breakdown(estimates, results),
         costs=tables.step_costs(estimates, results),
         steps=tables.steps(study.distributions.steps, results),
         ranks=tables.worst_ranks(study.distributions.ranks),
-        laws=report_why.laws(study.fits, estimates, results),
+        laws=why.laws(study.fits, estimates, results),
         unfitted=_unfitted(study.fits),
         launches=tables.launches(results),
         lost=lost,

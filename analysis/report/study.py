@@ -12,10 +12,10 @@ from analysis.limits import words
 from analysis.limits.limit import Limit, limits
 from analysis.load.results import Results
 from analysis.measures import energy, roofline
-from analysis.measures import utilization as measures_utilization
 from analysis.measures.breakdown import parts
 from analysis.measures.distribution import Distributions, distributions
 from analysis.measures.efficiency import estimate
+from analysis.measures.utilization import Series, series
 from analysis.verdicts import claims
 from analysis.workloads import accuracy, inference, ingest
 
@@ -35,7 +35,7 @@ class Study:
     energies: pl.DataFrame
     roofline: roofline.Roofline
     times: pl.DataFrame
-    utilization: measures_utilization.Series | None
+    utilization: Series | None
 
     @classmethod
     def of(cls, results: Results) -> Study:
@@ -52,7 +52,7 @@ class Study:
             energy.energies(results),
             roofline.roofline(results, estimates),
             accuracy.times(results),
-            measures_utilization.series(results),
+            series(results),
         )
 
 

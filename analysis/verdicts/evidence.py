@@ -58,10 +58,9 @@ def _told(rows: Sequence[dict[str, Any]]) -> str:
 
 def published_scaling(margin: float) -> Published:
     """What published scale-out series can say of the two frameworks: they were never run on the same system."""
-    from analysis.published import curves as published
+    from analysis.published.curves import curves
 
-    curves = published.curves()
-    frameworks = curves.with_columns(
+    frameworks = curves().with_columns(
         pl.when(pl.col("framework").str.contains("TensorFlow")).then(pl.lit("TensorFlow"))
         .when(pl.col("framework").str.to_lowercase().str.contains("pytorch")).then(pl.lit("PyTorch"))
         .alias("family")

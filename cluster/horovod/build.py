@@ -24,8 +24,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.horovod import nccl as horovod_nccl
+from cluster.horovod import nccl
 from cluster.horovod.installed import AGAIN, FRAMEWORKS, package, read_record, why_not, write_record
+from cluster.horovod.nccl import Nccl
 from cluster.horovod.source import RELEASE, VERSION, BuildError, last_line, patch, pip, pip_command, unpack
 from jobs.machine.cores import allowed_cores
 
@@ -45,7 +46,7 @@ class Tools:
 
     compiler: str
     cmake: str
-    nccl: horovod_nccl.Nccl | None
+    nccl: Nccl | None
 
 
 def main(arguments: list[str]) -> int:
@@ -217,7 +218,7 @@ def _tools() -> Tools:
     for module in FRAMEWORKS:
         if importlib.util.find_spec(module) is None:
             raise BuildError(f"{module} is not installed; `make setup` installs it")
-    return Tools(compiler, cmake, horovod_nccl.find())
+    return Tools(compiler, cmake, nccl.find())
 
 
 def _jobs() -> int:

@@ -16,11 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.horovod import installed
 from cluster.launcher import Launch, OptionsError, State
 from cluster.local import interpreters
-from cluster.setup.lacking import lacking
-from jobs.contract.catalog import STRATEGIES, missing
+from cluster.setup.lacking import lacking, why_not
 from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.exits import Status, verdict
 from jobs.contract.files import RankExit
@@ -88,9 +86,7 @@ class LocalLauncher:
     def unavailable(self, strategy: str) -> str | None:
         if strategy in self._python:
             return interpreters.missing(self._python[strategy], strategy)
-        if "horovod" in STRATEGIES[strategy].needs and (why := installed.why_not()):
-            return why
-        return missing(strategy)
+        return why_not(strategy)
 
     def refuse(self, points: Sequence[Trial]) -> list[str]:
         faults = _without_a_gpu(points)

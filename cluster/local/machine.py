@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster.results.folder import FILE
+from cluster.results.folder import MACHINE
 from jobs.contract.files import write_atomically
 
 PATIENCE = 60.0  # seconds
@@ -20,7 +20,7 @@ def describe(results: Path, threads: int) -> None:
     be measured there is no file, and the report says so.
     """
     trials = results / "trials"
-    if (results / FILE).exists() or (trials.is_dir() and any(trials.iterdir())):
+    if (results / MACHINE).exists() or (trials.is_dir() and any(trials.iterdir())):
         return
     command = [sys.executable, "-P", "-m", "jobs.machine.peaks", str(threads)]
     try:
@@ -28,4 +28,4 @@ def describe(results: Path, threads: int) -> None:
         measured = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return
-    write_atomically(results / FILE, json.dumps(measured, indent=1) + "\n")
+    write_atomically(results / MACHINE, json.dumps(measured, indent=1) + "\n")

@@ -18,15 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.horovod import installed
 from cluster.launcher import Launch, OptionsError, State
 from cluster.ray.capacity import Need, Node, what_there_is
 from cluster.ray.child import CLOSE_SECONDS, Child
 from cluster.ray.options import cores_of, head_address, parse
 from cluster.ray.rank import found_here
 from cluster.results.folder import LOOK
-from cluster.setup.lacking import lacking
-from jobs.contract.catalog import STRATEGIES, missing
+from cluster.setup.lacking import lacking, why_not
 from jobs.contract.exits import Status
 from jobs.contract.files import RankExit
 from jobs.contract.outcome import conclude, now
@@ -85,9 +83,7 @@ class RayLauncher:
         raise TpuError("this launcher has no TPUs; take launcher.kind local")
 
     def unavailable(self, strategy: str) -> str | None:
-        if "horovod" in STRATEGIES[strategy].needs and (why := installed.why_not()):
-            return why
-        return missing(strategy)
+        return why_not(strategy)
 
     def unfit(self, trial: Trial) -> str | None:
         each, nodes = trial.workers // trial.processes, self._nodes(trial.gpus_per_worker > 0)

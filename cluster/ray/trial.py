@@ -13,9 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cluster.ray import rank as ray_rank
 from cluster.ray.capacity import Need, places, what_there_is
 from cluster.ray.connection import Cluster, in_a_line
+from cluster.ray.rank import Rank
 from jobs.contract.environment import LOOPBACK, rank_variables
 from jobs.contract.exits import Status, read_exit, verdict
 from jobs.contract.files import TRIAL, RankExit
@@ -161,7 +161,7 @@ class TrialOnRay(threading.Thread):
         master = nodes[0].address if len(nodes) > 1 else LOOPBACK
         port = secrets.choice(PORTS) if len(ranks) > 1 else 0
         trial = None if self._shared else (self._folder / TRIAL).read_text(encoding="utf-8")
-        remote = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=4)(ray_rank.Rank)
+        remote = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=4)(Rank)
         begun = []
         for place, (index, node) in zip(places([n.id for _, n in ranks], master, port), ranks, strict=True):
             actor = remote.options(

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import yaml
 from pydantic import ValidationError
@@ -27,17 +27,13 @@ from jobs.contract.folder import read_trial, set_aside
 from jobs.contract.outcome import FORMAT, Outcome, UnreadableOutcome, read_outcome
 from jobs.contract.trial import Trial
 
-if TYPE_CHECKING:
-    from cluster.study.schema import Study
-
-FILE = "machine.json"
-
 # A study may grow in these and still own what was measured before; anything else makes it another.
 MAY_CHANGE = ("strategies", "workers", "scaling", "repeats", "limits", "telemetry", "launcher")
+MACHINE = "machine.json"  # what the machine can do at most, measured (jobs/machine/peaks.py)
 LOOK = ".look"  # put there for Ray's nodes to see
 # What may be there before the study's own file is: a launcher's scripts that were refused, or what a
 # command left that was killed in its first moments.
-OWN = (".lock", ".cancel", ".importing", LOOK, "machine.json", "slurm")
+OWN = (".lock", ".cancel", ".importing", LOOK, MACHINE, "slurm")
 # Factors multiply the grid, so a new value adds points; a trial's id keeps them apart.
 FACTORS = (
     "precision", "layout", "optimizer", "steps_per_call", "execution", "readers", "source",
@@ -243,7 +239,6 @@ CANCEL_SECONDS = 120.0  # that the command which runs a study has to end it
 
 def take_over(folder: ResultsFolder, study: Study) -> None:
     """Ask the driver of `folder` to stop, and take the folder over when it has."""
-
     folder.want_cancel()
     deadline = time.monotonic() + CANCEL_SECONDS
     while True:

@@ -19,8 +19,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cluster.results.archive import unpack
-from cluster.results.folder import FILE as PEAKS
-from cluster.results.folder import ResultsFolder
+from cluster.results.folder import MACHINE, ResultsFolder
 from cluster.results.growing import Plan, fault_of, grow, one_line, read_plan
 from cluster.study import file
 from cluster.study.schema import Study, StudyError
@@ -108,7 +107,7 @@ def _unpacked(archive: Path, scratch: Path) -> Path:
 
 def _only_plain_files(home: Path) -> None:
     """Raises StudyError on a link, device or pipe among what would be copied."""
-    for path in (home / "study.yaml", home / "plan.json", home / PEAKS, *sorted((home / "trials").rglob("*"))):
+    for path in (home / "study.yaml", home / "plan.json", home / MACHINE, *sorted((home / "trials").rglob("*"))):
         mode = path.lstat().st_mode if path.is_symlink() or path.exists() else stat.S_IFREG
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise StudyError([f"{path}: is a link, a device or a pipe; results are plain files"])
@@ -149,10 +148,10 @@ def _into(target: Path, home: Path, study: Study, arrivals: Sequence[Arrival], b
         new = _new(folder, arrivals, brought)
         for arrival in new:
             shutil.copytree(arrival.folder, staged / arrival.trial.id)
-        if not any(folder.trials.iterdir()) and (home / PEAKS).is_file():
+        if not any(folder.trials.iterdir()) and (home / MACHINE).is_file():
             staged.mkdir(exist_ok=True)
-            shutil.copyfile(home / PEAKS, staged / PEAKS)
-            (staged / PEAKS).replace(target / PEAKS)
+            shutil.copyfile(home / MACHINE, staged / MACHINE)
+            (staged / MACHINE).replace(target / MACHINE)
         grow(folder, study, plan)
         for arrival in new:
             _make_room(folder, arrival.trial)

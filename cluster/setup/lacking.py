@@ -8,7 +8,10 @@ from jobs.contract.trial import Trial
 
 
 def why_not(strategy: str) -> str | None:
-    return missing(strategy) or (installed.why_not() if "horovod" in STRATEGIES[strategy].needs else None)
+    """Why this environment cannot run the strategy, in one line; None if it can. Of Horovod its build knows best."""
+    if "horovod" in STRATEGIES[strategy].needs and (why := installed.why_not()):
+        return why
+    return missing(strategy)
 
 
 def lacking(trial: Trial) -> str | None:

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.horovod import installed
 from cluster.launcher import Launch, State
-from cluster.setup.lacking import lacking
+from cluster.setup.lacking import lacking, why_not
 from cluster.slurm import options as slurm_options
 from cluster.slurm import queue as slurm_queue
 from cluster.slurm import script as slurm_script
@@ -27,7 +26,6 @@ from cluster.slurm.queue import JobState
 from cluster.slurm.refusal import refused
 from cluster.slurm.size import size_of
 from cluster.study.schema import StudyError
-from jobs.contract.catalog import STRATEGIES, missing
 from jobs.contract.exits import Status, read_exits
 from jobs.contract.files import look_afresh
 from jobs.contract.folder import read_trial
@@ -69,9 +67,7 @@ class SlurmLauncher:
     def unavailable(self, strategy: str) -> str | None:
         if self._options.container_image or self._options.python:
             return None  # another environment than this one: the ranks will say what it lacks
-        if "horovod" in STRATEGIES[strategy].needs and (why := installed.why_not()):
-            return why
-        return missing(strategy)
+        return why_not(strategy)
 
     def unfit(self, trial: Trial) -> str | None:
         workers_each = trial.workers // trial.processes

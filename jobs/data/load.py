@@ -20,9 +20,9 @@ def load(data: Data, seed: int, model: str = "cnn") -> Dataset:
     if data.kind == "synthetic":
         return _synthetic(seed, data.side or MODELS[model].side, MODELS[model])
     if data.kind == "images":
-        from jobs.data import folder as image_folder
+        from jobs.data import folder
 
-        return image_folder.load(str(data.path), data.side or MODELS[model].side, MODELS[model])
+        return folder.load(str(data.path), data.side or MODELS[model].side, MODELS[model])
     return mnist(data.path)
 
 

@@ -30,12 +30,12 @@ HUNG_SECONDS = 60.0  # in one sample, as in a driver that does not answer: then 
 
 def run(plan: Plan) -> None:
     """Sample until SIGTERM, which must be blocked."""
-    from jobs.telemetry import cpu as telemetry_cpu
+    from jobs.telemetry import cpu
 
     lines = Lines(Path(plan.file))
-    cpus, shares = telemetry_cpu.settle(plan.mask, {cpu for rank in plan.ranks for cpu in rank.cpus})
+    cpus, shares = cpu.settle(plan.mask, {core for rank in plan.ranks for core in rank.cpus})
     gpus = _gpus(plan, lines)
-    node = telemetry_cpu.Node(plan, lines.note)
+    node = cpu.Node(plan, lines.note)
     lines.begin(
         host=plan.host,
         node_rank=plan.node_rank,
