@@ -16,20 +16,16 @@ from typing import Any
 
 from cluster.launcher import Launch, State
 from cluster.setup.lacking import lacking, why_not
-from cluster.slurm import options as slurm_options
-from cluster.slurm import queue as slurm_queue
-from cluster.slurm import script as slurm_script
-from cluster.slurm import size as slurm_size
-from cluster.slurm.ending import Job, concluded, last_line, span, step_verdict, utc
-from cluster.slurm.job import JobFolder, Planned, begun, beside_another
+from cluster.slurm import ending, queue
+from cluster.slurm.ending import Job, concluded
+from cluster.slurm.job import JobFolder, Planned, begun
+from cluster.slurm.options import parse
 from cluster.slurm.queue import JobState
 from cluster.slurm.refusal import refused
-from cluster.slurm.size import size_of
+from cluster.slurm.script import script
+from cluster.slurm.size import largest, size_of, time_limit
 from cluster.study.schema import StudyError
-from jobs.contract.exits import Status, read_exits
 from jobs.contract.files import look_afresh
-from jobs.contract.folder import read_trial
-from jobs.contract.outcome import conclude
 from jobs.contract.trial import Trial
 from jobs.machine.tpu import TpuError
 
@@ -47,7 +43,7 @@ class SlurmLauncher:
     stays = True
 
     def __init__(self, options: dict[str, Any], results: Path) -> None:
-        self._options = slurm_options.parse(options)
+        self._options = parse(options)
         self._jobs_folder = results.resolve() / "slurm"
         self._jobs: list[Job] = []
         self._next_poll = 0.0
@@ -79,29 +75,7 @@ class SlurmLauncher:
         return lacking(trial)
 
     def refuse(self, points: Sequence[Trial]) -> list[str]:
-        most = self._options.most_workers
-        faults = []
-        if "\\" in str(self._jobs_folder) or not str(self._jobs_folder).isprintable():
-            faults.append(
-                f"{self._jobs_folder!r}: SLURM takes no backslash in a path; name another place with --results"
-            )
-        if self._options.container_image and set(":,") & set(f"{slurm_script.PROJECT}{self._jobs_folder}"):
-            faults.append(
-                f"launcher.container_image: {slurm_script.PROJECT} and {self._jobs_folder.parent} are mounted, and "
-                "pyxis takes no colon and no comma in a path; use other folders"
-            )
-        if too_many := sorted({p.workers for p in points if p.workers > most}):
-            faults.append(
-                f"workers: {', '.join(map(str, too_many))} do not fit; launcher.nodes × launcher.tasks_per_node is "
-                f"{self._options.nodes} × {self._options.tasks_per_node}"
-            )
-        needed = max((p.limits.trial for p in points), default=0.0) + slurm_script.SIGNAL_SECONDS
-        if (minutes := self._options.time) is not None and (given := slurm_options.seconds_of(minutes)) < needed:
-            faults.append(
-                f"launcher.time: {minutes} is {given} s, and one trial may take limits.trial = "
-                f"{needed - slurm_script.SIGNAL_SECONDS:g} s; raise the one or lower the other"
-            )
-        return faults or refused(points, self._options, self._jobs_folder)
+        return refused(points, self._options, self._jobs_folder)
 
     # Submitting
 
@@ -118,11 +92,11 @@ class SlurmLauncher:
             folder = self._write(group)
             job = Job(folder, None, {p.trial: p for p in folder.launches})
             try:
-                job.job_id = slurm_queue.submit(folder.script)
-            except (slurm_queue.QueueFull, slurm_queue.ControllerAway) as error:
+                job.job_id = queue.submit(folder.script)
+            except (queue.QueueFull, queue.ControllerAway) as error:
                 # It may have been taken all the same: then it is in the queue under its name.
                 self._trouble = str(error)
-                if isinstance(error, slurm_queue.ControllerAway):
+                if isinstance(error, queue.ControllerAway):
                     self._jobs.append(job)
                     index += 1
                 else:
@@ -130,8 +104,8 @@ class SlurmLauncher:
                 self._handed_back += [launch.trial.id for rest in waiting[index:] for launch in rest]
                 self._full_until = time.monotonic() + FULL_SECONDS
                 break
-            except slurm_queue.SlurmError as error:
-                self._conclude_all(job, "failed", f"sbatch refused {folder.script}: {error}")
+            except queue.SlurmError as error:
+                ending.conclude_all(job, "failed", f"sbatch refused {folder.script}: {error}")
                 self._handed_back += job.pending
                 continue
             folder.submitted(job.job_id)
@@ -151,10 +125,9 @@ class SlurmLauncher:
             launched,
         )
         folder.write()
-        size = slurm_size.largest([p.size for p in launched], self._options)
-        minutes = slurm_size.time_limit(self._options, [x.trial for x in launches])
-        script = slurm_script.script(self._options, size, minutes, folder.path, folder.name)
-        folder.script.write_text(script, encoding="utf-8")
+        needed = largest([p.size for p in launched], self._options)
+        minutes = time_limit(self._options, [x.trial for x in launches])
+        folder.script.write_text(script(self._options, needed, minutes, folder.path, folder.name), encoding="utf-8")
         return folder
 
     def _discard(self, folder: JobFolder) -> None:
@@ -238,19 +211,19 @@ class SlurmLauncher:
         if not self._jobs:
             return []
         try:
-            queue = slurm_queue.jobs()
+            listed = queue.jobs()
             self._trouble = ""
-        except slurm_queue.SlurmError as error:
-            self._trouble, queue = str(error), None
-        by_name = {state.name: state for state in (queue or {}).values()}
+        except queue.SlurmError as error:
+            self._trouble, listed = str(error), None
+        by_name = {state.name: state for state in (listed or {}).values()}
         before = {job.folder.name: job.state for job in self._jobs}
         ended: list[str] = []
         for job in self._jobs:
             if job.state is None or job.state.state != "PENDING":
-                ended += self._take_concluded(job)
-            if queue is None or not job.pending:
+                ended += ending.take_concluded(job)
+            if listed is None or not job.pending:
                 continue
-            state = queue.get(job.job_id or "")
+            state = listed.get(job.job_id or "")
             # A controller that has lost its memory gives ids again, and another cluster gives its own.
             if state is None or state.name != job.folder.name:
                 state = by_name.get(job.folder.name)
@@ -273,17 +246,6 @@ class SlurmLauncher:
         self._next_poll = time.monotonic() + self._pause
         return ended
 
-    def _take_concluded(self, job: Job) -> list[str]:
-        """Trials that have an outcome now. Those of a running job are done in order: the first tells of all."""
-        done = []
-        for trial, p in list(job.pending.items()):
-            if concluded(job.folder.trial(p)):
-                done.append(trial)
-                del job.pending[trial]
-            elif job.state is not None and job.state.goes_on:
-                break
-        return done
-
     def _poll_soon(self) -> None:
         self._pause = POLL_SECONDS
         self._next_poll = time.monotonic() + self._pause
@@ -292,11 +254,11 @@ class SlurmLauncher:
         """The job has ended and left trials without an outcome: they get one, or are handed back."""
         for p in job.pending.values():
             look_afresh(job.folder.trial(p))
-        ended = self._take_concluded(job)
-        if job.job_id is not None and (state is None or state.state not in slurm_queue.ENDED):
-            state = slurm_queue.last_word(job.job_id)
+        ended = ending.take_concluded(job)
+        if job.job_id is not None and (state is None or state.state not in queue.ENDED):
+            state = queue.last_word(job.job_id)
             state = state if state is not None and state.name == job.folder.name else None
-        status, why = self._fate(job, state)
+        status, why = ending.fate(job, state)
         if job.folder.end is None:
             job.folder.ended("gone")  # or other jobs would take it for one that runs beside them
         anything = any(begun(job.folder.trial(p)) for p in job.folder.launches)
@@ -306,62 +268,10 @@ class SlurmLauncher:
             hand_back = status in ("lost", "timeout") and not begun(job.folder.trial(p))
             if job.job_id is None or (hand_back and anything) or not job.folder.trial(p).exists():
                 continue
-            self._conclude(job, p, status, why)
+            ending.conclude_one(job, p, status, why)
         ended += job.pending
         job.pending.clear()
         return ended
-
-    def _fate(self, job: Job, state: JobState | None) -> tuple[Status, str]:
-        """What the end of a job means for a trial of it that has no outcome."""
-        name = f"job {job.job_id}"
-        if state is None:
-            if job.folder.end == "signal":
-                return "lost", f"{name} was ended by SLURM, which keeps no record of why"
-            return "lost", f"{name} is gone from the queue and left no record"
-        said = f"{name} ended as {state.state}" + (f" on {state.nodes}" if state.nodes else "")
-        meaning = slurm_queue.ENDED[state.state]
-        if meaning == "timeout" and job.folder.allocation == "packed":
-            return "lost", f"{said} (launcher.time)"
-        if meaning == "timeout":
-            return "timeout", f"{said} (launcher.time)"
-        if meaning == "cancelled":
-            return "cancelled", said
-        if meaning == "lost":
-            return "lost", said
-        if job.folder.end == "time":
-            return "lost", f"the time of {name} was up"
-        if job.folder.end == "away":
-            return "lost", f"SLURM did not answer {name} before it could begin: {last_line(job.folder.output)}"
-        if not job.folder.output.exists():
-            return "failed", f"{said} and could not write {job.folder.output}; is that a folder which the nodes see?"
-        code = slurm_queue.exit_code(job.job_id or "")
-        last = last_line(job.folder.output)
-        return "failed", said + (f" with exit code {code}" if code else "") + (f": {last}" if last else "")
-
-    def _conclude(self, job: Job, planned: Planned, status: Status, why: str) -> None:
-        folder = job.folder.trial(planned)
-        trial = read_trial(folder)
-        exits = read_exits(folder, trial.processes)
-        told = step_verdict(folder, exits, trial.processes)
-        if told and (told[0] == "ok" or status == "failed"):
-            status, why = told
-        began, ended = span(folder, exits)
-        conclude(
-            folder,
-            status=status,
-            error=why,
-            launcher=self.kind,
-            job=job.job_id,
-            order=planned.order,
-            started=utc(began),
-            ended=utc(ended),
-            exits=exits,
-            concurrent=beside_another(job.folder, began, ended),
-        )
-
-    def _conclude_all(self, job: Job, status: Status, why: str) -> None:
-        for planned in job.pending.values():
-            self._conclude(job, planned, status, why)
 
     # Ending
 
@@ -374,8 +284,8 @@ class SlurmLauncher:
             # Only what the queue has just shown under our name: an id alone may be another job's by now.
             ids = {job.job_id for job in self._jobs if job.job_id and job.state and job.gone_since is None} - asked
             try:
-                slurm_queue.cancel(sorted(ids))
-            except slurm_queue.SlurmError as error:
+                queue.cancel(sorted(ids))
+            except queue.SlurmError as error:
                 raise StudyError([f"not cancelled: {error}"]) from None
             asked |= ids
             time.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""What SLURM would never start: asked by `sbatch --test-only` before anything is submitted."""
+"""What cannot be submitted: by the options alone, and by SLURM's own word (`sbatch --test-only`)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,41 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cluster.slurm import queue
-from cluster.slurm import script as slurm_script
-from cluster.slurm import size as slurm_size
-from cluster.slurm.options import SlurmOptions
-from cluster.slurm.size import Size, size_of
+from cluster.slurm import queue, script
+from cluster.slurm.options import SlurmOptions, seconds_of
+from cluster.slurm.size import Size, largest, size_of, time_limit
 from jobs.contract.trial import Trial
 
 
 def refused(points: Sequence[Trial], options: SlurmOptions, jobs_folder: Path) -> list[str]:
+    """Why `points` cannot be submitted, one line each; SLURM is asked only if nothing else is wrong."""
+    return _by_options(points, options, jobs_folder) or _by_slurm(points, options, jobs_folder)
+
+
+def _by_options(points: Sequence[Trial], options: SlurmOptions, jobs_folder: Path) -> list[str]:
+    faults = []
+    if "\\" in str(jobs_folder) or not str(jobs_folder).isprintable():
+        faults.append(f"{jobs_folder!r}: SLURM takes no backslash in a path; name another place with --results")
+    if options.container_image and set(":,") & set(f"{script.PROJECT}{jobs_folder}"):
+        faults.append(
+            f"launcher.container_image: {script.PROJECT} and {jobs_folder.parent} are mounted, and "
+            "pyxis takes no colon and no comma in a path; use other folders"
+        )
+    if too_many := sorted({p.workers for p in points if p.workers > options.most_workers}):
+        faults.append(
+            f"workers: {', '.join(map(str, too_many))} do not fit; launcher.nodes × launcher.tasks_per_node is "
+            f"{options.nodes} × {options.tasks_per_node}"
+        )
+    needed = max((p.limits.trial for p in points), default=0.0) + script.SIGNAL_SECONDS
+    if (minutes := options.time) is not None and (given := seconds_of(minutes)) < needed:
+        faults.append(
+            f"launcher.time: {minutes} is {given} s, and one trial may take limits.trial = "
+            f"{needed - script.SIGNAL_SECONDS:g} s; raise the one or lower the other"
+        )
+    return faults
+
+
+def _by_slurm(points: Sequence[Trial], options: SlurmOptions, jobs_folder: Path) -> list[str]:
     """What SLURM would never start of `points`, in its own words, one line for each size.
 
     The scripts of these stay in `refused/` below `jobs_folder`; if there are none, no folder is left behind.
@@ -29,18 +55,18 @@ def refused(points: Sequence[Trial], options: SlurmOptions, jobs_folder: Path) -
     except OSError as error:
         return [f"{folder}: cannot be written to ({error.strerror}); use --results"]
     for group in [points] if options.allocation == "packed" else _by_size(points, options):
-        size = slurm_size.largest([size_of(point, options) for point in group], options)
-        script = folder / f"{size.nodes}-nodes-{size.tasks}-tasks.sbatch"
-        minutes = slurm_size.time_limit(options, group)
-        script.write_text(slurm_script.script(options, size, minutes, folder, "scaling-test-only"), encoding="utf-8")
+        size = largest([size_of(point, options) for point in group], options)
+        path = folder / f"{size.nodes}-nodes-{size.tasks}-tasks.sbatch"
+        text = script.script(options, size, time_limit(options, group), folder, "scaling-test-only")
+        path.write_text(text, encoding="utf-8")
         try:
-            said = queue.refusal(script, size.nodes, options.partition)
+            said = queue.refusal(path, size.nodes, options.partition)
         except queue.SlurmError as error:
             said = str(error)
         if said:
-            faults.append(f"SLURM refuses {script}: {said}")
+            faults.append(f"SLURM refuses {path}: {said}")
         else:
-            script.unlink()
+            path.unlink()
     for path in [] if faults else new:
         with suppress(OSError):  # another command may have begun to use it
             path.rmdir()

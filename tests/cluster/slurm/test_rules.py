@@ -291,8 +291,8 @@ def test_a_job_to_which_slurm_does_not_answer_costs_no_trial(command: str, tmp_p
     assert done.stderr == "slurm_load_node error: Unable to contact slurm controller (connect failure)\n"
     assert read_outcome(job.trial(job.launches[0])) is None
     job.output.write_text(done.stderr)
-    launcher, watched = SlurmLauncher({}, tmp_path), ending.Job(job, "17", {})
-    status, why = launcher._fate(watched, JobState("17", "job", "FAILED", "NonZeroExitCode", "n1"))
+    watched = ending.Job(job, "17", {})
+    status, why = ending.fate(watched, JobState("17", "job", "FAILED", "NonZeroExitCode", "n1"))
     assert (status, "Unable to contact slurm controller" in why) == ("lost", True)
 
 

@@ -342,10 +342,9 @@ def test_each_end_of_a_job_has_its_meaning(
 
 
 def test_a_job_that_could_not_write_its_output_says_where_the_nodes_do_not_look(tmp_path: Path) -> None:
-    launcher = SlurmLauncher({}, tmp_path)
     folder = JobFolder(tmp_path / "slurm" / "job", "job", "per-trial", None, ())
     state, job = JobState("17", "job", "FAILED", "JobLaunchFailure", "n1"), ending.Job(folder, "17", {})
-    assert launcher._fate(job, state) == (
+    assert ending.fate(job, state) == (
         "failed",
         f"job 17 ended as FAILED on n1 and could not write {folder.output}; is that a folder which the nodes see?",
     )
