@@ -31,15 +31,13 @@ import polars as pl
 from analysis.load.results import Results, varied
 from analysis.load.trial import read_json
 from analysis.measures.work import Work, counted, reported
-from jobs.contract.catalog import MODELS
-from jobs.models import layers
 
 NOT_MEASURED = (
     "Peak not measured: there is no machine.json with the peaks of this machine in the results folder. A local study "
     "writes it before its first trial; elsewhere run `python -m jobs.machine.peaks THREADS` on a node."
 )
 OTHER_MACHINE = "Peak not measured for these trials: machine.json is of {there}, the base cases ran on {here}."
-NO_COUNT = "No base case in float32 on CPU cores, whose operations and bytes could be done."
+NO_COUNT = "No base case in float32 on CPU cores, whose operations and bytes could be counted."
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,9 @@ def roofline(results: Results, estimates: pl.DataFrame) -> Roofline:
     apart = varied(bases, results.factors)
     rows, elsewhere = [], set()
     for row in bases.iter_rows(named=True):
-        done = work(results, row)
-        if done is None or row.get("precision") != "float32" or row.get("gpus_per_worker"):
+        on_cores_in_float32 = row.get("precision") == "float32" and not row.get("gpus_per_worker")
+        done = work(results, row) if on_cores_in_float32 else None
+        if done is None:
             continue
         if row["device"] != there.cpu or row.get("threads_per_worker") != there.threads:
             elsewhere.add(f"{row['device']} with {row.get('threads_per_worker')} threads")

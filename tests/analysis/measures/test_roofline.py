@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from analysis.figures import roofline as plot_roofline
 from analysis.load.results import load
 from analysis.measures.efficiency import estimate
-from analysis.measures.roofline import Roofline, roofline, work
+from analysis.measures.roofline import Roofline, roofline
+from analysis.measures.work import Work, counted
 from analysis.report import page as report
 from analysis.report import rules
 from tests.analysis import generate, observed
@@ -34,14 +36,15 @@ def found(folder: Path) -> Roofline:
 
 
 def test_operations_and_bytes_of_a_step_are_those_counted_by_hand() -> None:
-    counted = work("cnn")
+    cnn = counted("cnn")
+    assert cnn is not None
     # Conv(1→32, 3×3) on 26², Conv(32→64, 3×3) on 24², Dense(36,864→10): multiply-adds, two operations, three passes.
-    assert counted.flop == 6 * (26**2 * 9 * 32 + 24**2 * 9 * 32 * 64 + 36864 * 10)
-    assert counted.parameters == 9 * 32 + 32 + 9 * 32 * 64 + 64 + 36864 * 10 + 10
-    assert counted.activations == 26**2 * 32 + 24**2 * 64 + 10
-    assert counted.bytes_per_step(64) == 4 * (10 * 387_466 + 64 * (5 * 58_506 + 2 * 784))
-    assert counted.intensity(64) == pytest.approx(47.5, abs=0.5)
-    assert counted.intensity(1) < 5 < counted.intensity(4096) < counted.flop / (4 * 5 * 58_506)
+    assert cnn.flop == 6 * (26**2 * 9 * 32 + 24**2 * 9 * 32 * 64 + 36864 * 10)
+    assert cnn.parameters == 9 * 32 + 32 + 9 * 32 * 64 + 64 + 36864 * 10 + 10
+    assert cnn.activations == 26**2 * 32 + 24**2 * 64 + 10
+    assert cnn.bytes_per_step(64) == 4 * (10 * 387_466 + 64 * (5 * 58_506 + 2 * 784))
+    assert cnn.intensity(64) == pytest.approx(47.5, abs=0.5)
+    assert cnn.intensity(1) < 5 < cnn.intensity(4096) < cnn.flop / (4 * 5 * 58_506)
 
 
 def test_a_study_of_another_model_has_its_own_operations_and_bytes(tmp_path: Path) -> None:
@@ -55,11 +58,25 @@ def test_a_study_of_another_model_has_its_own_operations_and_bytes(tmp_path: Pat
         factors=tuple(dict.fromkeys((*study.factors, "model"))),
     )
     row = roofline(other, estimate(other)).points.row(0, named=True)
-    counted = work("resnet50", 64)
-    assert counted.image == 3 * 64 * 64
-    assert row["flop_per_second"] == pytest.approx(RATE * counted.flop, rel=0.05)
-    assert row["intensity"] == pytest.approx(counted.intensity(64))
-    assert work("resnet50").flop == pytest.approx(6 * 4.09e9, rel=0.005)  # at its own 224 pixels
+    resnet, own = counted("resnet50", 64), counted("resnet50")
+    assert resnet is not None
+    assert own is not None
+    assert resnet.image == 3 * 64 * 64
+    assert row["flop_per_second"] == pytest.approx(RATE * resnet.flop, rel=0.05)
+    assert row["intensity"] == pytest.approx(resnet.intensity(64))
+    assert own.flop == pytest.approx(6 * 4.09e9, rel=0.005)  # at its own 224 pixels
+
+
+def test_a_model_nobody_here_knows_stands_where_its_ranks_say(tmp_path: Path) -> None:
+    folder = made(tmp_path / "s", {}, factors={"model": "mlp"})
+    assert found(folder).note.startswith("No base case in float32")
+    for home in observed.homes(folder):
+        ranks = json.loads((home / "outcome.json").read_text())["ranks"]
+        said = {"flop": 3_000_000, "parameters": 500_000, "activations": 2_000, "image": 784}
+        observed.edit(home / "outcome.json", ranks=[report | {"work": said} for report in ranks])
+    row = found(folder).points.row(0, named=True)
+    assert row["flop_per_second"] == pytest.approx(RATE * 3e6, rel=0.05)
+    assert row["intensity"] == Work(3_000_000, 500_000, 2_000, 784).intensity(64)
 
 
 def test_a_base_case_stands_under_the_roof_of_its_machine(tmp_path: Path) -> None:
