@@ -28,6 +28,7 @@ from jobs.contract.parts import Limits
 from jobs.contract.trial import Trial
 from jobs.machine import cores
 
+KEPT = Path(__file__).parents[2] / "kept" / "results" / "slurm" / "slurm"
 TRIAL = Trial(strategy="torch-ddp", workers=2, global_batch=2)
 NODE_FAILED = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-26T10:00:00 DUE TO NODE FAILURE, SEE LOG ***"
 
@@ -215,13 +216,18 @@ AWAY = "echo 'slurm_load_node error: Unable to contact slurm controller (connect
 
 def run_batch(job: JobFolder, programs: Path, patience: float, **commands: str) -> subprocess.CompletedProcess[str]:
     """Run the script's program, and `commands`, each some lines of shell, as what it calls."""
+    command = [sys.executable, "-c", BATCH, str(patience), str(job.path), sys.executable, "--", "srun"]
+    return run_in_a_job(command, programs, **commands)
+
+
+def run_in_a_job(command: list[str], programs: Path, **commands: str) -> subprocess.CompletedProcess[str]:
     programs.mkdir()
     for name, lines in ({"scontrol": "echo n1 NodeAddr=127.0.0.1", "squeue": "echo 10:00"} | commands).items():
         (programs / name).write_text(f"#!/bin/sh\n{lines}\n")
         (programs / name).chmod(0o755)
     variables = {"SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "n1", "SLURMD_NODENAME": "n1"}
     return subprocess.run(
-        [sys.executable, "-c", BATCH, str(patience), str(job.path), sys.executable, "--", "srun"],
+        command,
         env=os.environ | variables | {"PATH": f"{programs}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
@@ -245,6 +251,28 @@ def test_a_job_that_begins_asks_a_controller_that_is_away_again(tmp_path: Path) 
     outcome = outcome_of(job)
     assert (outcome.status, outcome.job, job.end, job.nodes) == ("failed", "17", "done", {"n1"})
     assert outcome.error.startswith("srun could not start the ranks: srun: error: Unable to create step for job 17")
+
+
+def test_a_script_that_waits_since_the_version_before_runs(tmp_path: Path) -> None:
+    """Its last line as it was written then, but for the folder and the interpreter."""
+    job, (kept,) = submitted(tmp_path, "job"), KEPT.glob("*/job.sbatch")
+    line = kept.read_text(encoding="utf-8").splitlines()[-1]
+    assert " -m cluster.slurm_batch /home/user/study/slurm/" in line
+    line = line.replace(f"/home/user/study/slurm/{kept.parent.name}", str(job.path))
+    line = line.replace("/home/user/scaling/.venv/bin/python", sys.executable)
+    srun = f'echo "$@" >{tmp_path}/asked; echo "srun: error: Invalid partition" >&2; exit 1'
+    command = ["bash", "-c", f"flags=(--mpi=none)\n{line}"]
+    done = run_in_a_job(command, tmp_path / "programs", squeue="echo RUNNING", srun=srun)
+    assert (done.returncode, done.stderr, job.end) == (1, "", "done")
+    assert outcome_of(job).error == "srun could not start the ranks: srun: error: Invalid partition"
+    asked = (tmp_path / "asked").read_text()
+    assert asked.startswith("--mpi=none --nodes=")
+    assert asked.endswith(f" {sys.executable} -P -m cluster.slurm.rank {job.trial(job.launches[0])}\n")
+
+
+def test_a_job_that_the_version_before_began_finds_what_starts_the_ranks_of_its_next_trial() -> None:
+    done = subprocess.run([sys.executable, "-P", "-m", "cluster.slurm_rank"], capture_output=True, text=True)
+    assert done.stderr.startswith("usage: srun … python -m cluster.slurm.rank TRIAL_DIR")
 
 
 @pytest.mark.parametrize("limit", [20.0, 90.0, 900.0])
