@@ -62,9 +62,11 @@ def test_data_that_lies_beside_the_code_is_installed_with_it() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     packages = PYPROJECT["tool"]["setuptools"]["package-data"]
     for name in tracked:
-        package, _, rest = name.partition("/")
-        if package in ("jobs", "cluster", "analysis") and not name.endswith(".py"):
-            assert any(PurePath(rest).match(pattern) for pattern in packages.get(package, [])), name
+        if name.startswith(("jobs/", "cluster/", "analysis/")) and not name.endswith(".py"):
+            # The package is the nearest folder that is one: templates/ and the like are a part of it.
+            package = next(folder for folder in PurePath(name).parents if Path(ROOT, folder, "__init__.py").exists())
+            patterns = packages.get(".".join(package.parts), [])
+            assert any(PurePath(name).relative_to(package).match(pattern) for pattern in patterns), name
 
 
 @pytest.mark.horovod
@@ -137,6 +139,37 @@ def test_make_leaves_an_environment_alone_that_another_set_up_is_at_work_on(tmp_
     assert done.returncode
     assert f"another set-up of {tmp_path} is running (process {os.getpid()})" in done.stderr
     assert list(tmp_path.iterdir()) == [tmp_path / ".installing"]
+
+
+@pytest.mark.parametrize(
+    ("part", "files"),
+    [
+        ("", ""),
+        ("kept", "tests/kept"),
+        ("cluster/local", "tests/cluster/local"),
+        ("local", "tests/cluster/local"),
+        ("laws lanes", "tests/analysis/laws tests/test_lanes.py"),
+        ("ray", "tests/cluster/ray tests/cluster/slurm/test_ray.py"),
+        ("efficiency", "tests/analysis/measures/test_efficiency.py"),
+    ],
+)
+def test_make_runs_the_tests_that_are_called_as_the_part(part: str, files: str, tmp_path: Path) -> None:
+    (command,) = [
+        line for line in make(tmp_path, "--dry-run", "test", f"PART={part}").stdout.splitlines() if "-m pytest" in line
+    ]
+    asked = command.partition("--durations=20")[2].split()
+    assert asked == files.split()
+    assert all((ROOT / path).exists() for path in asked)
+
+
+@pytest.mark.parametrize("part", ["nowhere", "cluster/laws", "slurm nowhere", "golden", "benchmarks"])
+def test_make_says_which_parts_there_are_where_one_is_not_there(part: str, tmp_path: Path) -> None:
+    said = make(tmp_path, "--dry-run", "test", f"PART={part}").stdout
+    (refused,) = [line for line in said.splitlines() if line.endswith("exit 2")]
+    there = refused.partition("there are ")[2].partition('"')[0].split()
+    assert refused.startswith(f'echo "PART={part}: ')
+    assert {"analysis", "cluster/slurm", "slurm", "launcher", "notebook"} <= set(there)
+    assert not {"nowhere", "tests", "golden", "faults"} & set(there)
 
 
 @pytest.mark.parametrize(
