@@ -55,9 +55,12 @@ horovod: $(READY)
 study: setup
 	@$(BIN)/scaling run studies/quick.yaml
 
-# PART is a folder of tests, or what comes after test_ in a file's name, or several of them.
-PARTS := $(sort $(patsubst tests/%/,%,$(dir $(wildcard tests/*/test_*.py))) $(patsubst test_%.py,%,$(notdir $(wildcard tests/test_*.py tests/*/test_*.py))))
-FILES := $(foreach part,$(PART),$(or $(wildcard tests/$(part)),$(wildcard tests/test_$(part).py tests/*/test_$(part).py)))
+# PART is a folder of tests, by its path below tests or its name, or what comes after test_ in a file's name, or
+# several of them; all that are called so.
+TESTS = $(shell find tests -name 'test_*.py')
+FOLDERS = $(shell find tests -name 'test_*.py' | sed -n -e ':up' -e 's|/[^/]*$$||' -e '/\//!b' -e p -e 'b up' | sort -u)
+PARTS = $(sort $(patsubst tests/%,%,$(FOLDERS)) $(notdir $(FOLDERS)) $(patsubst test_%.py,%,$(notdir $(TESTS))))
+FILES = $(filter $(foreach part,$(PART),%/$(part) %/test_$(part).py),$(FOLDERS) $(TESTS))
 
 test: setup
 	@$(if $(filter-out $(PARTS),$(PART)),echo "PART=$(PART): there are $(PARTS)" >&2; exit 2)
