@@ -22,11 +22,13 @@ from xdist.scheduler import LoadScopeScheduling
 LANES = {
     "launchers": (
         "tests/cluster/slurm/test_launcher.py",
+        "tests/cluster/slurm/test_ends.py",
         "tests/cluster/slurm/test_ray.py",
         "tests/cluster/slurm/test_accounting.py",
         "tests/cluster/ray/test_launcher.py",
+        "tests/cluster/ray/test_ends.py",
         "tests/cluster/local/test_launcher.py",
-        "tests/cluster/test_driver.py",
+        "tests/cluster/driver/test_run.py",
         "tests/jobs/telemetry/test_sampler.py",
     ),
     "parity": ("tests/jobs/strategies/test_parity.py",),

@@ -1,6 +1,6 @@
-"""The Ray launcher against a real cluster of three nodes: the same training, and whatever may die.
+"""The Ray launcher against a real cluster of three nodes: the same training, and what is refused.
 
-Where it is asked what is trained, ranks are warm; where it is asked what becomes of them, they are bare (tests/warm).
+Where it is asked what is trained, ranks are warm; elsewhere they are bare (tests/warm).
 """
 
 from __future__ import annotations
@@ -8,21 +8,16 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import signal
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
 import psutil
 import pytest
-import yaml
 
 from cluster.driver.plan import plan
 from cluster.ray import launcher as ray_cluster
@@ -34,113 +29,16 @@ from jobs.contract.catalog import STRATEGIES
 from jobs.contract.outcome import Outcome, read_outcome
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
-from tests.cluster.ray.nodes import OF_THE_NODES, Cluster, kill, of_session, short_folder, started
-from tests.cluster.ray.trials import begin, drivers, end, endless, goes_on, keepers_of, start, trial
+from tests.cluster.ray.conftest import Make
+from tests.cluster.ray.nodes import OF_THE_NODES, Cluster, kill
+from tests.cluster.ray.trials import begin, drivers, end, endless, keepers_of, start, study, trial
 from tests.running import DISTRIBUTED, Done, launch, ranks_of, until
 from tests.sampler import read
-from tests.warm.forges import bare, lead, warm
+from tests.warm.forges import lead, warm
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("bare_ranks")]
 
-ROOT = Path(__file__).parents[3]
-SCALING = Path(sys.executable).with_name("scaling")
-Make = Callable[..., RayLauncher]
 BASES = [name for name, info in STRATEGIES.items() if info.is_base_case]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Three nodes with two CPUs each. Whatever a test does to it, the next one finds three nodes."""
-    with short_folder() as folder:
-        made = started(Path(folder), 3)
-        yield made
-        sessions = [node.pid for node in made.nodes]
-        made.close()
-        assert not [p for session in sessions for p in of_session(session)]
-
-
-@pytest.fixture
-def reachable(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    for variable in [v for v in os.environ if v.startswith("RAY_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(cluster.token))
-    return cluster
-
-
-@pytest.fixture(scope="module")
-def connected(cluster: Cluster, forge_folder: Path) -> Iterator[dict[str, RayLauncher]]:
-    """A launcher for each placement and kind of rank, which many tests share: connecting takes some seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN_PATH", str(cluster.token))
-        patch.setenv("OMP_NUM_THREADS", "64")  # must not reach a rank
-        others = drivers()
-        unused = cluster.folder / "results"
-        made: dict[str, RayLauncher] = {}
-        for kind, variables in (("", bare()), ("warm ", warm(forge_folder))):
-            with pytest.MonkeyPatch.context() as ranks:
-                lead(ranks, variables)
-                for placement in ("pack", "spread"):
-                    launcher = RayLauncher({"address": cluster.address, "placement": placement}, unused)
-                    assert launcher.refuse([trial("torch", 1)]) == []  # connects, and takes the environment
-                    made[kind + placement] = launcher
-        yield made
-        for launcher in made.values():
-            launcher.close()
-        assert drivers() == others
-
-
-@pytest.fixture
-def pack(connected: dict[str, RayLauncher], reachable: Cluster, tmp_path: Path) -> Iterator[RayLauncher]:
-    yield from idle_again(connected["pack"], reachable, tmp_path)
-
-
-@pytest.fixture
-def spread(connected: dict[str, RayLauncher], reachable: Cluster, tmp_path: Path) -> Iterator[RayLauncher]:
-    yield from idle_again(connected["spread"], reachable, tmp_path)
-
-
-@pytest.fixture
-def warm_one(
-    request: pytest.FixtureRequest, connected: dict[str, RayLauncher], reachable: Cluster, tmp_path: Path
-) -> Iterator[RayLauncher]:
-    """A launcher whose ranks are warm, with the placement that the test is parametrized with."""
-    yield from idle_again(connected[f"warm {request.param}"], reachable, tmp_path)
-
-
-def idle_again(launcher: RayLauncher, cluster: Cluster, results: Path) -> Iterator[RayLauncher]:
-    """A launcher that others have used and will use; after the test nothing of its trials is left."""
-    try:
-        yield launcher
-    finally:
-        if launcher.running():  # the test has failed
-            launcher.close()
-    until(lambda: not left_of(results, cluster), 5)
-
-
-@pytest.fixture
-def make(reachable: Cluster, tmp_path: Path) -> Iterator[Make]:
-    """Launchers on the cluster, closed at the end; then no process of theirs is left."""
-    launchers: list[RayLauncher] = []
-    others = drivers()
-
-    def made(**options: Any) -> RayLauncher:
-        launchers.append(RayLauncher(options, tmp_path))
-        return launchers[-1]
-
-    yield made
-    for launcher in launchers:
-        launcher.close()
-    assert drivers() == others
-    until(lambda: not left_of(tmp_path, reachable), 5)
-
-
-def left_of(results: Path, cluster: Cluster) -> list[psutil.Process]:
-    """Ranks, keepers and actors that live; no test leaves a trial running for the next."""
-    return ranks_of(results) + keepers_of(results) + cluster.actors()
-
-
-# The same training
 
 
 @pytest.fixture(scope="module")
@@ -305,149 +203,7 @@ def test_a_second_study_on_the_cluster_disturbs_none(
     assert end(pack, first, within=10).status == "failed"
 
 
-# What may die
-
-
-@pytest.mark.parametrize("victim", ["rank", "keeper"])
-def test_a_dead_rank_ends_the_trial(victim: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of ranks as they are: bare ones die of each other sooner than anybody can see who was first."""
-    monkeypatch.delenv("SCALING_TEST_BARE")
-    spread = make(placement="spread")
-    folder, ranks = begin(spread, endless(), tmp_path)
-    kill({"rank": ranks, "keeper": keepers_of(tmp_path)}[victim][1])
-    outcome = end(spread, folder, within=10)
-    assert outcome.status == "failed"
-    assert "SIGKILL" in outcome.error
-    assert len(outcome.exits) == 2
-    assert not ranks_of(tmp_path)
-
-
-def test_a_stopped_rank_is_noticed(pack: RayLauncher, tmp_path: Path) -> None:
-    folder, (rank,) = begin(pack, endless(1, "torch", hang=3.0), tmp_path)
-    os.kill(rank.pid, signal.SIGSTOP)
-    outcome = end(pack, folder, within=20)
-    assert (outcome.status, "no sign of life" in outcome.error) == ("timeout", True)
-
-
-def test_a_dead_actor_takes_its_rank_with_it(spread: RayLauncher, reachable: Cluster, tmp_path: Path) -> None:
-    folder, ranks = begin(spread, endless(), tmp_path)
-    kill(reachable.actors()[0])
-    until(lambda: len(ranks_of(tmp_path)) < len(ranks), 3)
-    outcome = end(spread, folder, within=20)
-    assert outcome.status == "lost"
-    assert "ActorDiedError" in outcome.error
-    goes_on(spread, tmp_path)
-
-
-def test_a_rank_alone_dies_with_its_actor(pack: RayLauncher, reachable: Cluster, tmp_path: Path) -> None:
-    """No other rank fails for its sake, and nobody is left to ask it to end."""
-    folder, (rank,) = begin(pack, endless(1, "torch"), tmp_path)
-    kill(reachable.actors()[0])
-    until(lambda: not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE, 3)
-    assert end(pack, folder, within=20).status == "lost"
-
-
-def test_a_dead_node_costs_the_trial_and_not_the_study(spread: RayLauncher, reachable: Cluster, tmp_path: Path) -> None:
-    folder, _ = begin(spread, endless(3), tmp_path)
-    try:
-        kill(reachable.raylet(2))
-        outcome = end(spread, folder, within=20)
-        assert outcome.status == "lost", outcome.error
-        assert "rank" in outcome.error
-        until(lambda: not ranks_of(tmp_path), 5)
-        goes_on(spread, tmp_path)
-    finally:
-        reachable.end(2)
-        reachable.add()
-
-
-def test_a_node_that_hangs_is_noticed_in_seconds(spread: RayLauncher, reachable: Cluster, tmp_path: Path) -> None:
-    folder, _ = begin(spread, endless(3), tmp_path)
-    raylet = reachable.raylet(2)
-    try:
-        raylet.suspend()
-        outcome = end(spread, folder, within=12)  # six, if the machine is quiet
-        assert outcome.status == "lost", outcome.error
-    finally:
-        raylet.resume()
-        reachable.end(2)
-        reachable.add()
-    until(lambda: not ranks_of(tmp_path), 40)
-
-
-def test_the_study_outlives_the_process_that_talks_to_ray(pack: RayLauncher, tmp_path: Path) -> None:
-    folder, _ = begin(pack, endless(), tmp_path)
-    kill(psutil.Process(pack._child._process.pid))  # type: ignore[union-attr]
-    outcome = end(pack, folder, within=10)
-    assert (outcome.status, "the process that talks to Ray ended" in outcome.error) == ("lost", True)
-    until(lambda: not ranks_of(tmp_path), 5)
-    goes_on(pack, tmp_path)
-
-
-KILLED = """
-import sys, time
-from pathlib import Path
-from tests.cluster.ray.test_launcher import *
-results = Path(sys.argv[1]); launcher = RayLauncher({}, results)
-begin(launcher, endless(), results)
-(driver,) = drivers()
-print(driver.pid, launcher._child.folder, flush=True)
-time.sleep(600)
-"""
-
-
-@pytest.mark.parametrize("own", [False, True], ids=["existing cluster", "own cluster"])
-def test_a_killed_study_leaves_nothing(
-    own: bool, reachable: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if own:
-        monkeypatch.delenv("RAY_ADDRESS")
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
-        assert process.stdout is not None
-        session, folder = process.stdout.readline().split()
-        assert len(ranks_of(tmp_path)) == 2
-        if own:
-            assert (Path(folder) / "token").stat().st_mode & 0o777 == 0o600
-            assert len(of_session(int(session))) > 5
-        process.kill()
-    until(lambda: not ranks_of(tmp_path) and not keepers_of(tmp_path), 5)
-    until(lambda: not of_session(int(session)), 5)
-    if own:
-        until(lambda: not Path(folder).exists(), 5)
-
-
-def test_a_cluster_of_our_own_is_replaced_when_its_head_dies(
-    reachable: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS")
-    launcher, before = RayLauncher({}, tmp_path), drivers()
-    try:
-        folder, _ = begin(launcher, endless(), tmp_path)
-        (driver,) = [d for d in drivers() if d not in before]
-        (raylet,) = [p for p in driver.children() if p.name() == "raylet"]
-        kill(raylet)
-        assert end(launcher, folder, within=30).status == "lost"
-        assert not of_session(driver.pid)
-        goes_on(launcher, tmp_path)
-    finally:
-        launcher.close()
-    assert not ranks_of(tmp_path)
-    assert drivers() == before
-
-
 # What does not fit, and what is not as it should be
-
-
-def study() -> dict[str, Any]:
-    return {
-        "name": "tiny",
-        "strategies": ["torch", "torch-ddp"],
-        "workers": [1, 2],
-        "scaling": ["strong"],
-        "batch": {"global": 64},
-        "launcher": {"kind": "ray"},
-    }
 
 
 def test_more_than_there_is_is_refused_at_once(make: Make) -> None:
@@ -583,46 +339,3 @@ def test_a_results_folder_that_nodes_do_not_see_is_refused_at_once(make: Make, m
             ": does not see /nowhere/results; set launcher.shared_results: false, or use a folder that all nodes share"
         )
     assert make(shared_results=False).refuse([trial("torch", 1)]) == []
-
-
-def test_a_rank_that_cannot_be_started_fails_and_is_not_lost(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    working = tmp_path / "working"
-    working.mkdir()
-    monkeypatch.chdir(working)
-    launcher = make()
-    assert launcher.refuse([trial("torch", 1)]) == []
-    working.rmdir()
-    outcome = end(launcher, start(launcher, trial("torch", 1), tmp_path), within=30)
-    assert outcome.status == "failed"
-    assert f" in {working}: " in outcome.error
-
-
-def scaling(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([SCALING, *map(str, arguments)], capture_output=True, text=True, timeout=120)
-
-
-def test_a_study_is_cancelled_resumed_and_goes_on_after_a_loss(reachable: Cluster, tmp_path: Path) -> None:
-    file, results = tmp_path / "study.yaml", tmp_path / "results"
-    launcher = {"kind": "ray", "placement": "spread"}
-    steps = {"warmup": 1, "measured": 2500, "compute_only": 0}
-    only = {"strategies": ["torch-ddp"], "workers": [2], "repeats": {"min": 2}, "steps": steps}
-    file.write_text(yaml.safe_dump(study() | only | {"batch": {"global": 8}, "launcher": launcher}))
-    command = [SCALING, "run", file, "--results", results]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        until(lambda: len(ranks_of(results)) == 2)
-        assert "0 of 2 planned launches are done" in scaling("status", results).stdout
-        ended = scaling("cancel", results)
-        assert (ended.returncode, running.wait(60)) == (0, 130), ended.stderr
-    until(lambda: not left_of(results, reachable), 5)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        until(lambda: len(ranks_of(results)) == 2)
-        kill(reachable.actors()[0])
-        said, _ = running.communicate(timeout=120)
-    assert running.returncode == 0, said
-    outcomes = [read_outcome(folder) for folder in (results / "trials").iterdir()]
-    assert [outcome.status for outcome in outcomes if outcome] == ["ok", "ok"]
-    assert "was not finished" in said  # what was cancelled
-    assert "was lost: " in said
-    until(lambda: not left_of(results, reachable), 5)

@@ -46,6 +46,17 @@ def endless(workers: int = 2, strategy: str = "torch-ddp", **limits: float) -> T
     return trial(strategy, workers, LONG, limits=Limits(**({"hang": 20.0} | limits)))
 
 
+def study() -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "strategies": ["torch", "torch-ddp"],
+        "workers": [1, 2],
+        "scaling": ["strong"],
+        "batch": {"global": 64},
+        "launcher": {"kind": "ray"},
+    }
+
+
 def start(launcher: RayLauncher, what: Trial, results: Path) -> Path:
     folder = results / "trials" / what.id
     write_trial(folder, what)

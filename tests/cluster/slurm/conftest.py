@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.slurm import launcher
 from tests.cluster.slurm import practice
 
 
@@ -27,3 +28,10 @@ def slurm_cluster(slurm_folder: Path) -> Iterator[Path]:
     practice.empty()
     yield slurm_folder
     practice.empty()
+
+
+@pytest.fixture
+def settles_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One machine sees its own files at once, and its controller may be asked more often than others'."""
+    monkeypatch.setattr(launcher, "SETTLE_SECONDS", 2.0)
+    monkeypatch.setattr(launcher, "POLL_SECONDS", 0.3)
