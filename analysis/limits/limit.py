@@ -19,7 +19,7 @@ wait, and what efficiency E lacks to 1 is how much of w the base case does not n
 
 The parts add up to 1 - E exactly. A part is named as a cause if it takes at least THRESHOLD of the worker
 time and its interval lies above zero; nothing is named where the curve itself is not shown to bend, by the
-same rule. tests/analysis/test_limits.py holds how often a cause is named that is none.
+same rule. tests/analysis/limits/test_limit.py holds how often a cause is named that is none.
 """
 
 from __future__ import annotations
