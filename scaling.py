@@ -18,13 +18,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.results.folder import take_over
-
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cluster.driver.plan import Plan
-    from cluster.launcher import Launcher
     from cluster.study.schema import Study
 
 app = typer.Typer(
@@ -47,8 +43,9 @@ def run(
     detach: Annotated[bool, typer.Option("--detach", help="Submit to the queue, and leave.")] = False,
 ) -> None:
     """Measure what is missing of a study, then show the table and draw the figures."""
+    from cluster.driver.plan import launcher_of
     from cluster.driver.plan import plan as make_plan
-    from cluster.driver.progress import TerminalDisplay
+    from cluster.driver.progress import TerminalDisplay, show_plan
     from cluster.driver.run import Cancelled
     from cluster.driver.run import run as drive
     from cluster.local import machine
@@ -109,6 +106,7 @@ def run(
 def status(results: Results) -> None:
     """How far a study has come, and what its launches wait for."""
     from cluster.driver import status as state
+    from cluster.driver.plan import launcher_of
     from cluster.study import file
 
     with _clean_errors():
@@ -122,7 +120,8 @@ def status(results: Results) -> None:
 @app.command()
 def cancel(results: Results) -> None:
     """End what runs or waits of a study; what is finished is kept."""
-    from cluster.results.folder import InUse, ResultsFolder
+    from cluster.driver.plan import launcher_of
+    from cluster.results.folder import InUse, ResultsFolder, take_over
     from cluster.study import file
 
     with _clean_errors():
@@ -155,17 +154,17 @@ def plot(
     ] = None,
 ) -> None:
     """Draw the figures of a results folder (SVG and PNG)."""
-    from analysis.figures import published as plot_published
-    from analysis.figures import write
-    from analysis.load import results as load
+    from analysis.figures.published import write as write_published
+    from analysis.figures.write import write_all
+    from analysis.load.results import load
 
     to = to or results / "figures"
     with _clean_errors():
-        loaded = load.load(results)
-        written = write.write_all(loaded, to)
+        loaded = load(results)
+        written = write_all(loaded, to)
         if published:
             try:
-                written += plot_published.write(loaded, to, published)
+                written += write_published(loaded, to, published)
             except ValueError as error:
                 print(f"--published: {error}", file=sys.stderr)
                 raise typer.Exit(2) from None
@@ -196,10 +195,10 @@ def report(
     to: Annotated[Path | None, typer.Option(help="Default: RESULTS/report.")] = None,
 ) -> None:
     """Write one self-contained HTML page, with its figures and tables beside it."""
-    from analysis.report import page as writing
+    from analysis.report import page
 
     with _clean_errors():
-        print(writing.write(results, to))
+        print(page.write(results, to))
 
 
 @app.command()
@@ -302,38 +301,25 @@ def _clean_errors() -> Iterator[None]:
     raise typer.Exit(2)
 
 
-def launcher_of(study: Study, results: Path) -> Launcher:
-    from cluster.launcher import LAUNCHERS, OptionsError, load
-    from cluster.study.schema import StudyError
-
-    kind = study.launcher.kind
-    if kind not in LAUNCHERS:
-        raise StudyError([f"launcher.kind: {kind!r} is not a launcher; known: {', '.join(LAUNCHERS)}"])
-    try:
-        return load(kind)(study.launcher.options, results)
-    except OptionsError as error:
-        raise StudyError([f"launcher.{fault}" for fault in error.faults]) from None
-
-
 def _check_data(study: Study) -> None:
     """Read the data once before anything is launched: a wrong file is found here, not by each rank."""
     from cluster.study.schema import StudyError
-    from jobs.data import dataset
-    from jobs.data import load as data
+    from jobs.data.dataset import DataError
+    from jobs.data.load import load
 
     try:
         for model in study.model if isinstance(study.model, list) else [study.model]:
-            data.load(study.data, study.seed, model)
-    except dataset.DataError as error:
+            load(study.data, study.seed, model)
+    except DataError as error:
         raise StudyError([str(error)]) from None
 
 
 def examine(trial: Path) -> tuple[str, str]:
     """The status that the analysis gives the launch in folder `trial`, and why."""
-    from analysis.load import trial as trial_folder
+    from analysis.load.trial import SetAside, read
 
-    faults: list[trial_folder.SetAside] = []
-    row = trial_folder.read(trial, faults, check_steady=False)
+    faults: list[SetAside] = []
+    row = read(trial, faults, check_steady=False)
     return (row["status"], row["error"]) if row else ("broken", faults[0].reason)
 
 
@@ -342,15 +328,6 @@ def precision(results: Path) -> dict[str, float]:
     from analysis.measures import efficiency
 
     return efficiency.precision(results)
-
-
-def show_plan(console: Console, plan: Plan) -> None:
-    from cluster.driver.progress import describe
-
-    for point in plan.grid.points:
-        console.print(f"{describe(point).rpartition(',')[0]}  {point.point}", markup=False, highlight=False)
-    least = len(plan.grid.points) * plan.study.repeats.min
-    console.print(f"{len(plan.grid.points)} points, at least {least} launches")
 
 
 def show_results(console: Console, results: Path) -> None:

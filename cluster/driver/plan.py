@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from cluster.launcher import Launcher
-from cluster.study.grid import Grid
+from cluster.launcher import LAUNCHERS, Launcher, OptionsError, load
+from cluster.study.grid import Grid, grid
 from cluster.study.schema import Study, StudyError
 from jobs.contract.trial import Trial
 from jobs.machine.tpu import TpuError
@@ -22,6 +23,17 @@ class Plan:
     def notes(self) -> list[str]:
         """What is left out of the study and why, one line each."""
         return [f"{name}: not available: {why}" for name, why in self.not_available.items()] + self.grid.left_out
+
+
+def launcher_of(study: Study, results: Path) -> Launcher:
+    """The launcher that `study` names, for its `results`. Raises StudyError, as its keys stand in the study."""
+    kind = study.launcher.kind
+    if kind not in LAUNCHERS:
+        raise StudyError([f"launcher.kind: {kind!r} is not a launcher; known: {', '.join(LAUNCHERS)}"])
+    try:
+        return load(kind)(study.launcher.options, results)
+    except OptionsError as error:
+        raise StudyError([f"launcher.{fault}" for fault in error.faults]) from None
 
 
 def plan(study: Study, launcher: Launcher) -> Plan:
@@ -66,6 +78,4 @@ def _tpu_cores(launcher: Launcher) -> int:
 
 
 def study_grid(study: Study, strategies: list[str], largest: int) -> Grid:
-    from cluster.study.grid import grid
-
     return grid(study.model_copy(update={"strategies": strategies}), largest)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from cluster.driver.plan import Plan
 from cluster.launcher import State
 from jobs.contract.outcome import Outcome
 from jobs.contract.trial import Trial
@@ -38,6 +39,14 @@ def in_a_line(running: dict[str, State]) -> str:
     """Many trials in a few words: how many are in which state, and the scheduler's reason."""
     counts = Counter((state.text, state.reason) for state in running.values())
     return ", ".join(f"{n} {text}" + (f" ({reason})" if reason else "") for (text, reason), n in counts.items())
+
+
+def show_plan(console: Console, plan: Plan) -> None:
+    """Every point that would be measured, and how many launches that is at least."""
+    for point in plan.grid.points:
+        console.print(f"{describe(point).rpartition(',')[0]}  {point.point}", markup=False, highlight=False)
+    least = len(plan.grid.points) * plan.study.repeats.min
+    console.print(f"{len(plan.grid.points)} points, at least {least} launches")
 
 
 class TerminalDisplay:

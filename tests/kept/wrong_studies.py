@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import scaling
+from cluster.driver.plan import launcher_of
 from cluster.study import file
 from cluster.study.grid import grid
 from cluster.study.schema import StudyError
@@ -22,7 +22,7 @@ def said(study: Path) -> list[str]:
     """A line for each fault, as `scaling run` writes them to stderr; none if nothing is wrong."""
     try:
         parsed = file.parse(study)
-        scaling.launcher_of(parsed, Path("results"))
+        launcher_of(parsed, Path("results"))
         grid(parsed, CORES)
     except StudyError as error:
         return [line.replace(str(study), study.name) for fault in error.faults for line in fault.split("\n")]
