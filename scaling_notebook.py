@@ -88,16 +88,16 @@ def find_tpu() -> Tpu:
 
 def find_tensorflow(tpu: Tpu) -> Path | None:
     """An interpreter whose TensorFlow drives these devices, and what to do where there is none."""
-    from cluster.setup import tpu as tpu_setup
+    from cluster.setup.tpu import MENU, tensorflow, tensorflow_on_cpus
 
-    find = tpu_setup.tensorflow_on_cpus if tpu.emulated else tpu_setup.tensorflow
+    find = tensorflow_on_cpus if tpu.emulated else tensorflow
     python, reasons = find(ENVIRONMENTS)
     if python is not None:
         print(f"TensorFlow works with {python}.")
         return python
     print("No TensorFlow works here:", *reasons, sep="\n  ")
     if not tpu.emulated:
-        print(tpu_setup.MENU)
+        print(MENU)
     print("Without it the study goes on, and the claim about TensorFlow stays untested.")
     return None
 
@@ -231,10 +231,10 @@ def show_curves(results: Path) -> None:
     """Draw throughput, speedup, efficiency and where the time goes, into the notebook."""
     from IPython.display import Image, display
 
-    from analysis.figures import write
-    from analysis.load import results as load
+    from analysis.figures.write import write_all
+    from analysis.load.results import load
 
-    for path in write.write_all(load.load(results), results / "figures"):
+    for path in write_all(load(results), results / "figures"):
         if path.suffix == ".png":
             display(Image(path.read_bytes(), width=900))
 
@@ -244,10 +244,10 @@ def show_verdicts(results: Path) -> None:
     import pandas as pd
     from IPython.display import HTML, display
 
-    from analysis.load import results as load
+    from analysis.load.results import load
     from analysis.verdicts import claims
 
-    loaded = load.load(results)
+    loaded = load(results)
     rows = [
         {
             "claim": verdict.claim.statement,
