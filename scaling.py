@@ -331,38 +331,10 @@ def precision(results: Path) -> dict[str, float]:
 
 
 def show_results(console: Console, results: Path) -> None:
-    from analysis.figures import write
-    from analysis.limits import words
-    from analysis.limits.limit import limits
-    from analysis.load import results as load
-    from analysis.measures import table
-    from analysis.measures.distribution import distributions
-    from analysis.measures.efficiency import estimate
-    from analysis.report import page as report
-    from analysis.verdicts import claims
-    from analysis.workloads import accuracy, inference, ingest
+    from analysis.report import terminal
 
     with _clean_errors():
-        loaded = load.load(results)
-        if not (loaded.trials["status"] == "ok").any():
-            console.print("no launch has succeeded; there is nothing to show")
-            return
-        estimates = estimate(loaded)
-        if len(estimates):
-            console.print(table.render(estimates))
-            console.print(words.render(limits(loaded, estimates, distributions(loaded).ranks)))
-        if len(of_training := accuracy.times(loaded)):
-            console.print(accuracy.render(of_training))
-        if len(of_calls := inference.calls(loaded)):
-            console.print(inference.render(of_calls))
-        if len(of_files := ingest.readings(loaded)):
-            console.print(ingest.render(of_files))
-        console.print()
-        console.print(claims.render(claims.judge(loaded)))
-        figures = write.write_all(loaded, results / "figures", estimates)
-        page = report.write(results)
-    console.print(f"figures: {figures[0].parent}", soft_wrap=True, highlight=False)
-    console.print(f"report:  {page}", soft_wrap=True, highlight=False)
+        terminal.show_results(console, results)
 
 
 def main() -> None:

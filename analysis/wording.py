@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 
 def percent(share: float) -> str:
@@ -24,3 +25,9 @@ def some(names: Iterable[str], most: int = 6) -> str:
     """A few names and how many more."""
     every = list(names)
     return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
+def within(row: dict[str, Any], name: str) -> str:
+    """The interval of a quantity, as it follows its value; nothing where there is none."""
+    low, high = row[name + "_low"], row[name + "_high"]
+    return "" if low is None else f" ({digits(low)}–{digits(high)})"

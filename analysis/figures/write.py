@@ -5,6 +5,7 @@ paths = write_all(load(folder), folder / "figures")     each as SVG and PNG
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,16 +15,13 @@ from matplotlib.figure import Figure
 from analysis.figures.accuracy import accuracy
 from analysis.figures.breakdown import breakdown
 from analysis.figures.curves import efficiency, speedup, throughput
-from analysis.figures.inference import inference
-from analysis.figures.ingest import ingest
 from analysis.figures.laws import laws
 from analysis.figures.style import save
 from analysis.laws.fit import fit
 from analysis.load.results import Results
 from analysis.measures.efficiency import estimate
 from analysis.workloads.accuracy import times
-from analysis.workloads.inference import calls
-from analysis.workloads.ingest import readings
+from analysis.workloads.interface import Shown, shown
 
 FIGURES: dict[str, Callable[[pl.DataFrame, Results], Figure]] = {
     "throughput": throughput,
@@ -39,10 +37,8 @@ def write_all(results: Results, folder: Path, estimates: pl.DataFrame | None = N
     figures = {name: draw(estimates, results) for name, draw in FIGURES.items()} if len(estimates) else {}
     if len(of_training := times(results)):
         figures["accuracy"] = accuracy(of_training, estimates, results)
-    if len(of_calls := calls(results)):
-        figures["inference"] = inference(of_calls, results)
-    if len(of_files := readings(results)):
-        figures["ingest"] = ingest(of_files, results)
+    for each in shown(results):
+        figures.setdefault(each.workload.file, draw_workload(each, results))
     if not figures:
         return []
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,3 +50,10 @@ def write_all(results: Results, folder: Path, estimates: pl.DataFrame | None = N
             save(figure, path)
             written.append(path)
     return written
+
+
+def draw_workload(each: Shown, results: Results) -> Figure:
+    """The figure that is named by the workload."""
+    module, _, function = each.workload.figure.partition(":")
+    drawn: Figure = getattr(importlib.import_module(module), function)(each.frame, results)
+    return drawn

@@ -175,13 +175,18 @@ def _checked(
 
 
 def measure(
-    found: dict[str, Steps], global_batch: int, planned_steps: int | None, *, check_steady: bool = True
+    found: dict[str, Steps],
+    global_batch: int,
+    planned_steps: int | None,
+    *,
+    workload: str = "train",
+    check_steady: bool = True,
 ) -> dict[str, Any]:
-    """The columns MEASURED of one trial. Raises BrokenSteps.
+    """The columns MEASURED of one trial, from the phase that is called as its workload. Raises BrokenSteps.
 
     Times in seconds; percentiles are over the measured steps of this launch.
     """
-    train = next((found[name] for name in ("train", "infer", "ingest") if name in found), None)
+    train = found.get(workload)
     if train is None or not train.seconds.size:
         raise BrokenSteps("no measured training steps")
     if planned_steps is not None and train.seconds.shape[1] != planned_steps:

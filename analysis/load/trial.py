@@ -122,7 +122,8 @@ def _measured(
     steps = trial.get("steps")
     planned = _whole(steps.get("measured"), 1) if isinstance(steps, dict) else None
     found = phases(read_steps(home), expected)
-    return measure(found, batch, planned, check_steady=check_steady)
+    workload = str(trial.get("workload") or "train")
+    return measure(found, batch, planned, workload=workload, check_steady=check_steady)
 
 
 def _telemetry(home: Path, outcome: dict[str, Any], row: dict[str, Any], set_aside: list[SetAside]) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from analysis.measures.distribution import order_residuals
 from analysis.measures.efficiency import adds_launches, launch_warnings
 from analysis.measures.roofline import Roofline
 from analysis.measures.utilization import Series
-from analysis.wording import digits, percent
-from analysis.workloads.ingest import SOURCES
+from analysis.wording import digits, percent, within
+from analysis.workloads.interface import beside, untold
 
 DRIFT_ALPHA = 0.01
 SUSPICIOUS = 1.1  # efficiency that wrapping one process and adding workers cannot explain
@@ -48,7 +48,7 @@ def speedup(estimates: pl.DataFrame) -> str:
         return "No speedup can be given, since no base case was measured."
     row = rows[0]
     return (
-        f"The largest speedup over the base case is {digits(row['speedup'])}{_range(row, 'speedup')}: "
+        f"The largest speedup over the base case is {digits(row['speedup'])}{within(row, 'speedup')}: "
         f"{row['strategy']} at {_workers(row['workers'])}, {row['scaling']} scaling."
     )
 
@@ -56,7 +56,7 @@ def speedup(estimates: pl.DataFrame) -> str:
 def throughput(estimates: pl.DataFrame) -> str:
     row = estimates.sort("throughput", descending=True).row(0, named=True)
     return (
-        f"The highest throughput is {digits(row['throughput'])} samples/s{_range(row, 'throughput')}: "
+        f"The highest throughput is {digits(row['throughput'])} samples/s{within(row, 'throughput')}: "
         f"{row['strategy']} at {_workers(row['workers'])}, {row['scaling']} scaling."
     )
 
@@ -150,6 +150,7 @@ def cautions(results: Results, estimates: pl.DataFrame) -> list[str]:
         found.append(
             f"efficiency above {SUSPICIOUS:.0%}: {above} of {len(estimates)} points; the base case deserves a look"
         )
+    found += [f"{line}; they are in the list of launches" for line in untold(results)]
     lost = len(results.trials) - int((results.trials["status"] == "ok").sum())
     if lost:
         found.append(f"{lost} of {len(results.trials)} launches did not succeed; see Missing")
@@ -160,8 +161,7 @@ def cautions(results: Results, estimates: pl.DataFrame) -> list[str]:
 
 def _beside_training(results: Results) -> list[list[str]]:
     """The warnings of each point that is no training: calls of the model, files that are read."""
-    trials = results.trials
-    others = trials.filter(pl.col("workload") != "train") if "workload" in trials.columns else trials.clear()
+    others = beside(results)
     added = adds_launches(results)
     points = others.partition_by("point", maintain_order=True) if len(others) else []
     return [launch_warnings(point, added) for point in points if (point["status"] == "ok").any()]
@@ -183,11 +183,6 @@ def _share(row: dict[str, Any]) -> str:
     return said if low is None else f"{said} ({percent(low)}–{percent(high)}%)"
 
 
-def _range(row: dict[str, Any], name: str) -> str:
-    low, high = row[name + "_low"], row[name + "_high"]
-    return "" if low is None else f" ({digits(low)}–{digits(high)})"
-
-
 def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"{count:,} workers"
 
@@ -205,30 +200,6 @@ def laws(fits: Sequence[LawFit]) -> str:
                 f"and largest with {most}, {percent(high)}%."
             )
     return "Only the Universal Scalability Law could be fitted."
-
-
-def calls(frame: pl.DataFrame) -> str:
-    """What the figure of inference shows."""
-    faster = frame.drop_nulls("over_eager").sort("over_eager", descending=True)
-    if not len(faster):
-        return "There is no eager execution to compare with."
-    said = []
-    for word, at in (("fastest", 0), ("slowest", -1)):
-        row = faster.row(at, named=True)
-        also = f" ({row['factors']})" if row["factors"] else ""
-        way = f"{row['strategy']} {row['execution']}{also} at {row['batch']} images per call"
-        ratio = f"{digits(row['over_eager'])} times{_range(row, 'over_eager')}"
-        said.append(f"{word} against eager execution is {way}, {ratio}")
-    return f"The {'; the '.join(said)}."
-
-
-def files(frame: pl.DataFrame) -> str:
-    """What the figure of ingest shows."""
-    best = frame.sort("throughput", descending=True).row(0, named=True)
-    readers = f"{best['readers']} reader{'s' if best['readers'] > 1 else ''}"
-    rate = f"{digits(best['throughput'])} samples/s{_range(best, 'throughput')}"
-    where = f"{readers}, {SOURCES[best['source']]}, batch {best['batch']}"
-    return f"The highest rate is {rate}: {best['framework']} with {where}."
 
 
 def utilization(drawn: Series) -> str:
@@ -270,6 +241,6 @@ def times(frame: pl.DataFrame) -> str:
     best = ranked[0]
     return (
         f"The fastest to {best['until_accuracy']:.1%} is {best['strategy']} at {_workers(best['workers'])}, "
-        f"{best['scaling']} scaling: {digits(best['seconds'])} s{_range(best, 'seconds')} of training in "
+        f"{best['scaling']} scaling: {digits(best['seconds'])} s{within(best, 'seconds')} of training in "
         f"{best['steps']:.0f} steps.{gave_up}"
     )

@@ -18,17 +18,17 @@ from analysis.figures import (
     breakdown,
     curves,
     distribution,
-    inference,
-    ingest,
     laws,
     roofline,
     style,
     utilization,
 )
+from analysis.figures.write import draw_workload
 from analysis.load.results import Results
 from analysis.measures.distribution import Distributions, order_residuals
 from analysis.report import captions
 from analysis.report.study import Study
+from analysis.workloads.interface import Shown
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,7 @@ class Picture:
 def draw(study: Study, folder: Path) -> dict[str, Picture]:
     """Draw what there is data for, as SVG and PNG into `folder`, and take the SVGs for the page."""
     estimates, results, lower = study.estimates, study.results, study.distributions
-    wanted: list[Wanted] = []
-    if len(study.calls):
-        wanted.append(("inference", "Line charts of calls over images per call", captions.calls(study.calls),
-                       "inference", lambda: inference.inference(study.calls, results)))  # fmt: skip
-    if len(study.files):
-        wanted.append(("ingest", "Line chart of samples per second over readers", captions.files(study.files), "ingest",
-                       lambda: ingest.ingest(study.files, results)))  # fmt: skip
+    wanted = [_of_workload(each, results) for each in study.workloads]
     if len(estimates):
         wanted += _curves(study, estimates, results, lower)
     if len(study.times):
@@ -76,6 +70,12 @@ def draw(study: Study, folder: Path) -> dict[str, Picture]:
 
 
 Wanted = tuple[str, str, str, str, Callable[[], Figure | None]]
+
+
+def _of_workload(each: Shown, results: Results) -> Wanted:
+    workload = each.workload
+    found = workload.finding(each.frame)
+    return workload.file, workload.picture, found, workload.file, lambda: draw_workload(each, results)
 
 
 def _curves(study: Study, estimates: pl.DataFrame, results: Results, lower: Distributions) -> list[Wanted]:

@@ -15,7 +15,6 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-import polars as pl
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -29,6 +28,7 @@ from analysis.report import captions, facts, rules, tables, why, workloads
 from analysis.report.figures import Picture, draw
 from analysis.report.study import Study, relative, write_tables
 from analysis.verdicts import claims
+from analysis.workloads.interface import beside
 
 
 def write(results_folder: Path, to: Path | None = None) -> Path:
@@ -77,16 +77,15 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         claims=[(v, why.comparisons(v), _records(v)) for v in study.verdicts],
         pictures=pictures,
         has=has,
-        any_ok=has or bool(len(study.calls) or len(study.files)),
-        calls=workloads.calls(study.calls),
-        files=workloads.files(study.files),
+        any_ok=has or bool((beside(results)["status"] == "ok").any()),
+        sections=workloads.sections(study.workloads),
         scaling=tables.scaling(estimates, results),
         limits=why.limits(study.limits),
         energy=why.energy(study.energies, results),
         no_energy="" if len(study.energies) else energy.absent(results),
         roofline=why.roofline(study.roofline),
         no_roofline=study.roofline.note,
-        times=workloads.times(study.times, results),
+        times=why.times(study.times, results),
         breakdown=tables.breakdown(estimates, results),
         costs=tables.step_costs(estimates, results),
         steps=tables.steps(study.distributions.steps, results),
@@ -101,13 +100,8 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         constant=facts.constant_factors(results),
         varied=facts.varied_factors(results),
         study_file=_study_file(results),
-        rules=rules.answers(results, estimates, _untrained(study), study.fits, study.roofline),
+        rules=rules.answers(results, estimates, workloads.points(study.workloads, results), study.fits, study.roofline),
     )
-
-
-def _untrained(study: Study) -> pl.DataFrame:
-    """How many launches each point has that is no training."""
-    return pl.concat([study.calls.select("n_launches"), study.files.select("n_launches")])
 
 
 def _records(verdict: claims.Verdict) -> list[str]:

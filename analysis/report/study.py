@@ -17,7 +17,8 @@ from analysis.measures.distribution import Distributions, distributions
 from analysis.measures.efficiency import estimate
 from analysis.measures.utilization import Series, series
 from analysis.verdicts import claims
-from analysis.workloads import accuracy, inference, ingest
+from analysis.workloads import accuracy
+from analysis.workloads.interface import Shown, shown
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class Study:
     distributions: Distributions
     fits: list[law.LawFit]
     verdicts: list[claims.Verdict]
-    calls: pl.DataFrame
-    files: pl.DataFrame
+    workloads: list[Shown]
     limits: list[Limit]
     energies: pl.DataFrame
     roofline: roofline.Roofline
@@ -46,8 +46,7 @@ class Study:
             lower,
             fit.fit(results),
             claims.judge(results),
-            inference.calls(results),
-            ingest.readings(results),
+            shown(results),
             limits(results, estimates, lower.ranks),
             energy.energies(results),
             roofline.roofline(results, estimates),
@@ -60,7 +59,7 @@ def write_tables(study: Study, folder: Path) -> None:
     """Each table as CSV for people and other tools, and as Parquet with its types."""
     results = study.results
     folder.mkdir(parents=True, exist_ok=True)
-    frames = {
+    frames = {each.workload.file: each.frame for each in study.workloads} | {
         "estimates": study.estimates,
         "launches": results.trials,
         "breakdown": parts(study.estimates),
@@ -73,8 +72,6 @@ def write_tables(study: Study, folder: Path) -> None:
         **({"roofline": study.roofline.points} if len(study.roofline.points) else {}),
         **({"accuracy": study.times} if len(study.times) else {}),
         **({"utilization": study.utilization.lines} if study.utilization else {}),
-        **({"inference": study.calls} if len(study.calls) else {}),
-        **({"ingest": study.files} if len(study.files) else {}),
         "set-aside": pl.DataFrame(
             [(relative(results, s.path), s.reason) for s in results.set_aside],
             schema={"path": pl.String, "reason": pl.String},

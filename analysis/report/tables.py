@@ -10,10 +10,11 @@ from typing import Any
 
 import polars as pl
 
+from analysis.cells import Cell, Column, Table, number, text, three, whole
 from analysis.figures.breakdown import PARTS
 from analysis.load.results import Results, varied
 from analysis.measures.breakdown import parts
-from analysis.report.cells import Cell, Column, Table, number, text, whole
+from analysis.workloads.interface import unknown
 
 MOST_ROWS = 200
 WORST_RANKS = 12
@@ -171,6 +172,8 @@ def launches(results: Results) -> Table:
         *(Column("order", True), Column("started, UTC"), Column("launch"), Column("status")),
         *(Column("samples/s", True), Column("start\u2011up, s", True), Column("steady"), Column("neighbours")),
     ]
+    said = bool(unknown(results))
+    columns += [Column("workload")] if said else []
     rows = []
     for row in shown.iter_rows(named=True):
         noise = {True: "noisy", False: "quiet"}.get(row["noisy_neighbour"], "")
@@ -180,10 +183,7 @@ def launches(results: Results) -> Table:
             [
                 *(whole(row["order"]), text(started), text(row["trial_id"]), text(row["status"])),
                 *(number(row["throughput"]), number(row["startup_seconds"]), text(steady), text(noise)),
+                *([text(row["workload"])] if said else []),
             ]
         )
     return Table("launches", "Launches in their order", columns, rows, "launches", len(trials) - len(shown))
-
-
-def three(row: dict[str, Any], name: str) -> tuple[Any, Any, Any]:
-    return row[name], row[name + "_low"], row[name + "_high"]

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from analysis.cells import Cell, Column, Table, number, text, three, whole
 from analysis.laws.law import LawFit, Parameter
 from analysis.limits.costs import THRESHOLD
 from analysis.limits.limit import Limit
 from analysis.limits.words import says, varied_settings
 from analysis.load.results import Results, varied
 from analysis.measures.roofline import Roofline
-from analysis.report.cells import Cell, Column, Table, number, text, whole
-from analysis.report.tables import point_cells, point_columns, three
+from analysis.report.tables import point_cells, point_columns
 from analysis.verdicts.claims import Verdict
+from analysis.workloads.accuracy import RULE
 
 
 def laws(fits: Sequence[LawFit], estimates: pl.DataFrame, results: Results) -> Table:
@@ -141,3 +142,33 @@ def roofline(found: Roofline) -> Table:
         for row in points.iter_rows(named=True)
     ]
     return Table("roofline", "The base cases under the roof", columns, rows, "roofline")
+
+
+def times(frame: pl.DataFrame, results: Results) -> Table:
+    """Time to accuracy; the goal and the learning rate's rule are shown even where they do not vary."""
+    factors = list(
+        dict.fromkeys([*(n for n in ("until_accuracy", *RULE[:1]) if n in frame), *varied(frame, results.factors)])
+    )
+    columns = [
+        *point_columns(factors),
+        Column("reached", True, "launches that came to the accuracy, of all"),
+        Column("seconds", True, "of training until then; launches that gave up count"),
+        Column("speedup in time", True, "seconds of the base case over these"),
+        *(Column("steps", True), Column("samples", True)),
+        Column("J", True, "energy per sample times the samples"),
+        Column("best accuracy", True, "of any launch"),
+        Column("samples/s", True, "throughput of the measured steps"),
+    ]
+    rows = [
+        [
+            *point_cells(row, factors),
+            Cell(f"{row['n_reached']} of {row['n_launches']}", row["n_reached"] / row["n_launches"]),
+            number(*three(row, "seconds")) if row["n_reached"] else Cell("not reached"),
+            Cell("base case", 1.0) if row["strategy"] == row["base_case"] else number(*three(row, "speedup")),
+            *(number(*three(row, "steps")), number(row["samples"])),
+            number(*three(row, "joules")),
+            *(number(row["best"], unit="%"), number(row["throughput"])),
+        ]
+        for row in frame.iter_rows(named=True)
+    ]
+    return Table("accuracy", "Time to accuracy, 95% intervals", columns, rows, "accuracy")

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from analysis.cells import Column, Table, number, text, three, whole
 from analysis.load.results import Results
 from analysis.stats import bootstrap
+from analysis.wording import digits, within
+from analysis.workloads.interface import Workload
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 PIPELINE = {"PyTorch": "DataLoader", "TensorFlow": "tf.data"}
 SOURCES = {"png": "PNG files", "tfrecord": "TFRecord files", "cached": "cached"}
@@ -73,17 +76,17 @@ def by_source() -> pl.Expr:
     return pl.col("source").cast(pl.Enum(list(SOURCES)))
 
 
-def render(frame: pl.DataFrame) -> Table:
+def render(frame: pl.DataFrame) -> RenderableType:
     """For a terminal."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Table as Lines
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left")
-    table.add_column("pipeline", no_wrap=True)
-    table.add_column("source", no_wrap=True)
+    lines = Lines(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left")
+    lines.add_column("pipeline", no_wrap=True)
+    lines.add_column("source", no_wrap=True)
     for name in ("batch", "readers", "n", "samples/s", "over one reader", "CPU ms/sample", "memory MB"):
-        table.add_column(name, justify="right", no_wrap=True)
+        lines.add_column(name, justify="right", no_wrap=True)
     for row in frame.iter_rows(named=True):
         low, high = row["throughput_low"], row["throughput_high"]
         spread = "[?]" if low is None or high is None else f"[{low:,.0f}, {high:,.0f}]"
@@ -97,10 +100,55 @@ def render(frame: pl.DataFrame) -> Table:
             "–" if row["cpu_seconds"] is None else f"{1e3 * row['cpu_seconds']:.2f}",
             "–" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 1e6:,.0f}",
         ]
-        table.add_row(*map(Text, cells))
-    table.caption = Text(
+        lines.add_row(*map(Text, cells))
+    lines.caption = Text(
         "n launches; [95% interval over launches]. Readers are processes of DataLoader and threads of tf.data; "
         "the files are in the page cache.",
         style="not italic dim",
     )
-    return table
+    return lines
+
+
+def table(frame: pl.DataFrame) -> Table:
+    """For the page: each pipeline at each number of readers."""
+    columns = [
+        *(Column("framework"), Column("source", hint="where the samples come from"), Column("batch", True)),
+        *(Column("readers", True), Column("launches", True)),
+        *(Column("samples/s", True), Column("over one reader", True)),
+        Column("CPU ms/sample", True, "of all readers together"),
+        Column("memory, MB", True, "of all processes; what they share counts once"),
+    ]
+    rows = [
+        [
+            *(text(row["framework"]), text(SOURCES[row["source"]]), whole(row["batch"])),
+            *(whole(row["readers"]), whole(row["n_launches"])),
+            *(number(*three(row, "throughput")), number(*three(row, "over_one"))),
+            number(row["cpu_seconds"], unit="ms"),
+            number(None if row["memory_bytes"] is None else row["memory_bytes"] / 1e6),
+        ]
+        for row in frame.iter_rows(named=True)
+    ]
+    return Table("files", "Ingest: files to batches", columns, rows, "ingest")
+
+
+def finding(frame: pl.DataFrame) -> str:
+    """What the figure shows: the highest rate."""
+    best = frame.sort("throughput", descending=True).row(0, named=True)
+    readers = f"{best['readers']} reader{'s' if best['readers'] > 1 else ''}"
+    rate = f"{digits(best['throughput'])} samples/s{within(best, 'throughput')}"
+    where = f"{readers}, {SOURCES[best['source']]}, batch {best['batch']}"
+    return f"The highest rate is {rate}: {best['framework']} with {where}."
+
+
+WORKLOAD = Workload(
+    numbers=readings,
+    render=render,
+    section="Calls and files",
+    about="Both pipelines read the same files in the same order, decode, resize and flip alike. Readers are processes "
+    "of DataLoader and threads of tf.data; the files are in the page cache.",
+    table=table,
+    figure="analysis.figures.ingest:ingest",
+    picture="Line chart of samples per second over readers",
+    finding=finding,
+    file="ingest",
+)

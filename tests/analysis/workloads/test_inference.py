@@ -11,14 +11,15 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from analysis.figures import inference as plot_inference
+from analysis.figures import infer as plot_infer
 from analysis.figures import write
 from analysis.load.results import Results
 from analysis.load.trial import COLUMNS
 from analysis.report import captions, workloads
 from analysis.report import rules as report_rules
 from analysis.verdicts import claims, judges
-from analysis.workloads import inference
+from analysis.workloads import infer
+from analysis.workloads.interface import shown
 
 FRAMEWORKS = {"torch": "PyTorch", "tf": "TensorFlow"}
 
@@ -58,7 +59,7 @@ def verdict(found: Results, claim: str) -> claims.Verdict:
 
 
 def test_the_numbers_of_calls() -> None:
-    frame = inference.calls(results("infer", FASTER, noise=0.0))
+    frame = infer.calls(results("infer", FASTER, noise=0.0))
     graph = frame.row(by_predicate=(pl.col("strategy") == "torch") & (pl.col("execution") == "graph"), named=True)
     assert graph["throughput"] == pytest.approx(200.0)
     assert (graph["p50"], graph["p99"]) == (pytest.approx(0.005), pytest.approx(0.015))
@@ -77,36 +78,36 @@ def test_what_else_varies_makes_rows_of_its_own(tmp_path: Path) -> None:
         for name, factor in (("float32", 1.0), ("bfloat16", 3.0))
     ]
     found = replace(single, trials=pl.concat(both), factors=(*single.factors, "precision"))
-    frame = inference.calls(found).filter(strategy="torch", execution="graph").sort("factors")
+    frame = infer.calls(found).filter(strategy="torch", execution="graph").sort("factors")
     assert frame["factors"].to_list() == ["precision bfloat16", "precision float32"]
     assert frame["throughput"].to_list() == [pytest.approx(200.0 / 3), pytest.approx(200.0)]
     assert frame["over_eager"].to_list() == [pytest.approx(2.0)] * 2
     assert frame["n_launches"].to_list() == [5, 5]
     console = Console(width=140, record=True)
-    console.print(inference.render(inference.calls(found)))
+    console.print(infer.render(infer.calls(found)))
     assert "precision bfloat16" in console.export_text()
-    assert "factors" in [column.name for column in workloads.calls(inference.calls(found)).columns]
+    assert "factors" in [column.name for column in infer.table(infer.calls(found)).columns]
     write.write_all(found, tmp_path)
     assert "precision bfloat16" in (tmp_path / "inference.svg").read_text()
 
 
 def test_a_saving_that_is_not_shown_has_no_number_of_calls() -> None:
     close = {("torch", "default", 1): 0.0101, ("torch", "graph", 1): 0.0100}
-    frame = inference.calls(results("infer", close, repeats=3, noise=0.2))
+    frame = infer.calls(results("infer", close, repeats=3, noise=0.2))
     graph = frame.row(1, named=True)
     assert graph["over_eager_low"] < 1 < graph["over_eager_high"]
     assert graph["break_even_calls"] in (None, float("inf"))
     console = Console(width=110, record=True)
-    console.print(inference.render(frame.with_columns(break_even_calls=pl.lit(None, pl.Float64))))
+    console.print(infer.render(frame.with_columns(break_even_calls=pl.lit(None, pl.Float64))))
     assert "not shown" in console.export_text()
 
 
 def test_a_way_that_is_slower_never_pays() -> None:
     slower = {("torch", "default", 1): 0.005, ("torch", "graph", 1): 0.006}
-    frame = inference.calls(results("infer", slower))
+    frame = infer.calls(results("infer", slower))
     assert frame["break_even_calls"].to_list() == [None, float("inf")]
     console = Console(width=110, record=True)
-    console.print(inference.render(frame))
+    console.print(infer.render(frame))
     assert "never" in console.export_text()
 
 
@@ -162,8 +163,8 @@ def test_a_study_of_calls_only_has_its_figure_and_no_curves(tmp_path: Path) -> N
 
 def test_the_figure_of_calls_shows_throughput_with_its_interval_and_milliseconds_below() -> None:
     found = results("infer", {("torch", e, b): 0.01 * b for e in ("default", "graph") for b in (1, 16)})
-    frame = inference.calls(found).sort("batch")
-    rates, latencies = plot_inference.inference(frame, found).axes
+    frame = infer.calls(found).sort("batch")
+    rates, latencies = plot_infer.infer(frame, found).axes
     for ax, name, unit in ((rates, "throughput", 1.0), (latencies, "p99", 1e3)):
         curves = [list(line.get_ydata()) for line in ax.lines]
         for way in ("eager", "graph"):
@@ -179,7 +180,6 @@ def test_the_report_of_calls_and_of_files_shows_them_and_no_empty_curves(tmp_pat
     from analysis.measures.roofline import roofline
     from analysis.report import figures
     from analysis.report import study as report_study
-    from analysis.workloads import ingest
     from analysis.workloads.accuracy import times
 
     seconds = {("torch", e, b): 0.01 * b for e in ("default", "graph") for b in (1, 16)}
@@ -187,14 +187,14 @@ def test_the_report_of_calls_and_of_files_shows_them_and_no_empty_curves(tmp_pat
     none = pl.DataFrame()
     lower = Distributions(pl.DataFrame(schema={"trial_id": pl.String}), none)
     study = report_study.Study(
-        found, estimate(found), lower, [], claims.judge(found), inference.calls(found), ingest.readings(found), [],
+        found, estimate(found), lower, [], claims.judge(found), shown(found), [],
         energies(found), roofline(found, estimate(found)), times(found), None,
     )  # fmt: skip
     assert not len(study.estimates)
     pictures = figures.draw(study, tmp_path)
     assert list(pictures) == ["inference"]
     assert "torch graph" in pictures["inference"].finding
-    rules = report_rules.answers(found, study.estimates, study.calls.select("n_launches"), [], study.roofline)
+    rules = report_rules.answers(found, study.estimates, workloads.points(study.workloads, found), [], study.roofline)
     assert [rules[n - 1].status for n in (1, 5, 11)] == ["met", "met", "not met"]
     assert "Nothing is trained here" in rules[0].answer
     few = results("infer", seconds, repeats=3)

@@ -13,7 +13,6 @@ from rich.console import Console
 from analysis.figures import write
 from analysis.load.results import Results
 from analysis.load.trial import COLUMNS
-from analysis.report import captions, workloads
 from analysis.verdicts import claims
 from analysis.workloads import ingest
 
@@ -95,9 +94,9 @@ def test_table_words_and_figure_name_the_source(tmp_path: Path) -> None:
     console.print(ingest.render(frame))
     text = console.export_text()
     assert all(name in text for name in ("PNG files", "TFRecord files", "cached", "tf.data", "DataLoader"))
-    table = workloads.files(frame)
+    table = ingest.table(frame)
     assert [row[1].text for row in table.rows][:1] == ["PNG files"]
-    assert "TensorFlow with 2 readers, cached, batch 10" in captions.files(frame)
+    assert "TensorFlow with 2 readers, cached, batch 10" in ingest.finding(frame)
     written = write.write_all(found, tmp_path)
     assert [path.name for path in written] == ["ingest.svg", "ingest.png"]
     assert all(path.stat().st_size > 10_000 for path in written)

@@ -21,8 +21,8 @@ WAYS = {"eager": ("o", style.INK), "graph": ("s", "#D55E00"), "xla": ("^", "#009
         "onnxruntime": ("X", "#CC79A7"), "savedmodel": ("v", "#8C6D31"), "tflite": ("P", "#08519C")}  # fmt: skip
 
 
-def inference(frame: pl.DataFrame, results: Results) -> Figure:
-    """`frame` is that of analysis.workloads.inference.calls, with at least one row."""
+def infer(frame: pl.DataFrame, results: Results) -> Figure:
+    """`frame` is that of analysis.workloads.infer.calls, with at least one row."""
     panels = frame.select("framework", "factors").unique(maintain_order=True).rows()
     ways = [way for way in WAYS if way in frame["execution"].to_list()]
     study, device = str(results.study.get("name", results.folder.name)), results.trials["device"].drop_nulls()

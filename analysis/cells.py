@@ -1,4 +1,4 @@
-"""Cells of the report's tables: the text that is read, and beside it the number that is sorted by.
+"""Cells of a page's tables: the text that is read, and beside it the number that is sorted by.
 
 So "70%" with its interval sorts as 0.7, and a missing value sorts last.
 """
@@ -62,3 +62,8 @@ def number(value: float | None, low: float | None = None, high: float | None = N
     # What is compared with itself has no interval to show.
     interval = f"{write(low)} – {write(high)}" if low is not None and high is not None and low < high else ""
     return Cell(write(value) + sign, value, interval)
+
+
+def three(row: dict[str, Any], name: str) -> tuple[Any, Any, Any]:
+    """A quantity with both ends of its interval."""
+    return row[name], row[name + "_low"], row[name + "_high"]

@@ -10,16 +10,20 @@ saves per call. That is said only where it is shown to save anything.
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from analysis.cells import Cell, Column, Table, number, text, three, whole
 from analysis.load.results import Results, varied
 from analysis.stats import bootstrap
+from analysis.wording import digits, within
 from analysis.workloads.execution import named
+from analysis.workloads.interface import Workload
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 QUANTITIES = ("step_p50", "step_p95", "step_p99", "ready_seconds", "max_difference")
 SCHEMA = {
@@ -95,32 +99,32 @@ def _row(
     return [*key, cost.n, *(None if math.isnan(value) else value for value in found)]
 
 
-def render(frame: pl.DataFrame) -> Table:
+def render(frame: pl.DataFrame) -> RenderableType:
     """For a terminal: one line per way to call and images per call."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Table as Lines
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left")
+    lines = Lines(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left")
     apart = ("factors",) if (frame["factors"] != "").any() else ()
     for name in ("strategy", *apart, "execution"):
-        table.add_column(name, no_wrap=True)
+        lines.add_column(name, no_wrap=True)
     for name in ("batch", "n", "images/s", "p50 ms", "p99 ms", "over eager", "ready s", "pays after"):
-        table.add_column(name, justify="right", no_wrap=True)
+        lines.add_column(name, justify="right", no_wrap=True)
     last = None
     for row in frame.iter_rows(named=True):
         here = row["strategy"], row["factors"], row["batch"]
         if last is not None and here != last:
-            table.add_section()
+            lines.add_section()
         last, cells = here, _cells(row)
         cells[1:1] = [row[name] for name in apart]
-        table.add_row(*map(Text, cells), style="bold" if row["execution"] == "eager" else "")
-    table.caption = Text(
+        lines.add_row(*map(Text, cells), style="bold" if row["execution"] == "eager" else "")
+    lines.caption = Text(
         "n launches; [95% interval over launches]. ready: making the callable, and its first call. pays after: "
         "calls until that is earned back from eager execution, where any saving is shown.",
         style="not italic dim",
     )
-    return table
+    return lines
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -136,3 +140,62 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['ready_seconds']:.2f}",
         ("" if ratio is None else "not shown") if calls is None else "never" if math.isinf(calls) else f"{calls:,.0f}",
     ]
+
+
+def table(frame: pl.DataFrame) -> Table:
+    """For the page: each way to call the model."""
+    apart = bool((frame["factors"] != "").any())
+    columns = [
+        *(Column("strategy"), *([Column("factors")] if apart else []), Column("execution")),
+        *(Column("batch", True, "images per call"), Column("launches", True)),
+        Column("images/s", True),
+        *(Column(f"{name}, ms", True, "of one call") for name in ("p50", "p95", "p99")),
+        Column("over eager", True, "throughput over eager execution's"),
+        Column("ready, s", True, "making the callable, and its first call"),
+        Column("pays after", True, "calls until that is earned back from eager execution, where any saving is shown"),
+        Column("difference", True, "largest, of the logits from eager execution's"),
+    ]
+    rows = []
+    for row in frame.iter_rows(named=True):
+        pays = row["break_even_calls"]
+        unshown = Cell("not shown" if row["over_eager"] is not None else "–")
+        rows.append([
+            *(text(row["strategy"]), *([text(row["factors"])] if apart else []), text(row["execution"])),
+            *(whole(row["batch"]), whole(row["n_launches"])),
+            number(*three(row, "throughput")),
+            *(number(row[name], unit="ms") for name in ("p50", "p95", "p99")),
+            number(*three(row, "over_eager")),
+            number(row["ready_seconds"]),
+            Cell("never", sys.float_info.max) if pays == math.inf else number(pays) if pays is not None else unshown,
+            Cell("–") if row["max_difference"] is None else Cell(f"{row['max_difference']:.0e}", row["max_difference"]),
+        ])  # fmt: skip
+    return Table("calls", "Inference: calls of the model", columns, rows, "inference")
+
+
+def finding(frame: pl.DataFrame) -> str:
+    """What the figure shows: the fastest and the slowest way against eager execution."""
+    faster = frame.drop_nulls("over_eager").sort("over_eager", descending=True)
+    if not len(faster):
+        return "There is no eager execution to compare with."
+    said = []
+    for word, at in (("fastest", 0), ("slowest", -1)):
+        row = faster.row(at, named=True)
+        also = f" ({row['factors']})" if row["factors"] else ""
+        way = f"{row['strategy']} {row['execution']}{also} at {row['batch']} images per call"
+        ratio = f"{digits(row['over_eager'])} times{within(row, 'over_eager')}"
+        said.append(f"{word} against eager execution is {way}, {ratio}")
+    return f"The {'; the '.join(said)}."
+
+
+WORKLOAD = Workload(
+    numbers=calls,
+    render=render,
+    section="Calls and files",
+    about="The model is called and its answer waited for, again and again, in one process. Each way to execute is set "
+    "against eager execution in the same framework; what it takes to make it is told apart and not part of its speed.",
+    table=table,
+    figure="analysis.figures.infer:infer",
+    picture="Line charts of calls over images per call",
+    finding=finding,
+    file="inference",
+)
