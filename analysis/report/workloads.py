@@ -42,5 +42,5 @@ def points(shown: Sequence[Shown], results: Results) -> pl.DataFrame:
     """How many launches each point has that is no training, in the column `n_launches`."""
     counts = [count for each in shown for count in each.frame["n_launches"]]
     for launches in unknown(results).values():
-        counts += launches.filter(status="ok")["point"].value_counts()["count"]
+        counts.extend(launches.filter(status="ok")["point"].value_counts()["count"])
     return pl.DataFrame({"n_launches": counts}, schema={"n_launches": pl.Int64})
