@@ -33,6 +33,7 @@ WORKLOADS = {"infer": "analysis.workloads.infer", "ingest": "analysis.workloads.
 @dataclass(frozen=True)
 class Workload:
     """`numbers` has a row per point, its launches in the column `n_launches`; no row if none of its launches is ok.
+    What the steps of its phase tell is in the launches' frame; what else its ranks report, in `results.outcome(…)`.
 
     All others take these numbers, with at least one row. `figure` is "module:function" of the numbers and the results,
     which is imported only to draw.
