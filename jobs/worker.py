@@ -8,122 +8,61 @@ lines and its report in the trial's folder. What it prints belongs in the rank's
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
-import time
 import traceback
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.rank.parent import die_with_parent
-from jobs.workloads.infer import infer
-from jobs.workloads.ingest import ingest
-from jobs.workloads.reporting import Laps, rank_report
-from jobs.workloads.train import meters
 
 if TYPE_CHECKING:
     from jobs.contract.environment import RankEnvironment
-    from jobs.contract.trial import Trial
 
 
 def run(folder: Path, ends: ExitStack) -> None:
     """All of a rank's life but its end; raises what went wrong. `ends` is left after all is done."""
-    from jobs.contract import folder as contract_folder
-    from jobs.contract import report as contract_report
     from jobs.contract.environment import RankEnvironment, RendezvousError
-    from jobs.contract.files import rank_file
-    from jobs.telemetry import start
+    from jobs.contract.files import TRIAL, rank_file
 
-    trial = contract_folder.read_trial(folder)
     place = RankEnvironment.from_variables(os.environ)
-    if place.world_size != trial.processes:
-        raise RendezvousError(f"WORLD_SIZE is {place.world_size}; trial {trial.id} has {trial.processes} processes")
     visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
     mask = os.sched_getaffinity(0)
-    settle(trial, place)
+    # Before the trial is checked, for which its strategy's file is imported, and NumPy with it.
+    settle(json.loads((folder / TRIAL).read_text(encoding="utf-8")), place)
 
-    from jobs.data import load
-    from jobs.machine.network import interface_of
-    from jobs.rank.rendezvous import Rendezvous
+    from jobs.contract.catalog import STRATEGIES
+    from jobs.contract.folder import read_trial
+    from jobs.contract.trial import WORKLOADS
     from jobs.rank.watchdog import Watchdog
-    from jobs.strategies import interface
-    from jobs.strategies.interface import Context
+    from jobs.workloads.startup import Rank
 
+    trial = read_trial(folder)
+    if place.world_size != trial.processes:
+        raise RendezvousError(f"WORLD_SIZE is {place.world_size}; trial {trial.id} has {trial.processes} processes")
+    # A strategy whose ranks do not live as those of the workload brings its own `run`.
+    live = getattr(STRATEGIES.module(trial.strategy), "run", None) or WORKLOADS.constant(trial.workload, "run")
     watchdog = Watchdog(rank_file(folder, place.rank, "alive"), trial.limits.startup)
-    laps = Laps()
-    dataset = load.load(trial.data, trial.seed, trial.model)
-    if trial.workload == "train":
-        train, compute_only = meters(trial, place, len(dataset.train_labels))
-    laps.lap("data_load")
-    rendezvous = Rendezvous(place, trial.id, trial.limits.startup)
-    if trial.gpus_per_worker:  # where NCCL's ranks meet, under every strategy; on no other interface does it listen
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface_of(rendezvous.address)}")
-    ends.enter_context(start.sampling(folder, trial.telemetry.hertz, mask, rendezvous))
-    laps.lap("rendezvous")
-    strategy = interface.load(trial.strategy)(Context(trial, dataset, rendezvous))
-    strategy.prepare()
-    gc.freeze()  # what imports have made stays
-    gc.enable()
-    laps.lap("import")
-    strategy.build()
-    laps.lap("build")
-    if trial.gpus_per_worker and not (device := strategy.facts().device).startswith("gpu "):
-        raise RuntimeError(f"{trial.strategy} computes on {device}, and the trial asks for a GPU for each worker")
-
-    if trial.workload == "ingest":
-        ingest(folder, trial, rendezvous, strategy, laps, watchdog)
-        return
-    if trial.workload == "infer":
-        infer(folder, trial, rendezvous, strategy, laps, watchdog)
-        return
-
-    hang = trial.limits.hang
-    reached, curve = None, None
-    more_rows: list[dict[str, object]] = []
-    try:
-        rendezvous.barrier()
-        started = time.time()
-        train.run(strategy.train, watchdog, hang, strategy.clock)
-        ended = time.time()
-        watchdog.allow(trial.limits.startup)
-        accuracy = strategy.evaluate() if place.rank == 0 else None
-        if trial.steps.compute_only:
-            strategy.copy_state()
-            rendezvous.barrier()
-            compute_only.run(strategy.compute_only, watchdog, hang, strategy.clock)
-        if trial.until_accuracy is not None:
-            from jobs.workloads.accuracy import train_until
-
-            reached, curve = train_until(trial, strategy, rendezvous, watchdog, more_rows)
-        watchdog.allow(trial.limits.startup)
-        rendezvous.barrier()
-    finally:
-        contract_folder.append_steps(folder, place.rank, train.rows() + compute_only.rows() + more_rows)
-
-    report = rank_report(trial, rendezvous, strategy, laps, train, started, ended, accuracy)
-    update: dict[str, object] = {"visible_devices": visible_devices}
-    if place.rank == 0:
-        update |= {"accuracy_reached": reached, "accuracy_curve": curve}
-    report = report.model_copy(update=update)
-    contract_report.write_rank_report(folder, report)
-    rendezvous.barrier()
-    strategy.close()
-    rendezvous.close()
-    watchdog.stop()
+    live(Rank(folder, trial, place, watchdog, mask, visible_devices, ends))
 
 
-def settle(trial: Trial, place: RankEnvironment) -> None:
+def settle(trial: Mapping[str, Any], place: RankEnvironment) -> None:
     """Pin this process to its cores and settle what libraries read at import: the same for every
-    launcher, and no GPU but its own, of which it has none in a run that is called a CPU run."""
+    launcher, and no GPU but its own, of which it has none in a run that is called a CPU run.
+
+    `trial` is the trial as its JSON has it.
+    """
     from jobs.machine import cores, gpus
 
-    threads = cores.needed(trial.model_dump(), trial.processes)
+    threads = cores.needed(trial, place.world_size)
     cores.pin(cores.share(cores.allowed_cores(), place.local_rank, place.local_world_size, threads))
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         os.environ[variable] = str(threads)
     mine: list[str] = []
-    if wanted := trial.gpus_per_process:
+    if wanted := trial.get("gpus_per_worker", 0) * (trial["workers"] // place.world_size):
         mine = gpus.share(gpus.visible(os.environ), place.local_rank, place.local_world_size, wanted)
     os.environ[gpus.VISIBLE] = ",".join(mine)
     os.environ.pop("TF_CONFIG", None)

@@ -33,7 +33,7 @@ def test_a_warm_rank_does_what_one_does_that_was_started(
     strategy: str, forge_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_SCHEDULE", "static")  # a launcher's own rule takes it out
-    trial = Trial(strategy=strategy, workers=2, global_batch=8, steps=STEPS, precision="float64")
+    trial = Trial.of(strategy=strategy, workers=2, global_batch=8, steps=STEPS, precision="float64")
     cold = launch(trial, tmp_path / "cold")
     lead(monkeypatch, warm(forge_folder))
     other = launch(trial, tmp_path / "warm")
@@ -62,7 +62,7 @@ def test_a_rank_that_is_killed_leaves_nothing(
     """A warm rank is two processes: the one that the launcher knows, and the fork that does its work."""
     request.getfixturevalue(ranks)
     steps = Steps(warmup=1, measured=100_000, compute_only=0)
-    trial = Trial(strategy="torch-ddp", workers=2, global_batch=4, steps=steps, limits=Limits(hang=30.0))
+    trial = Trial.of(strategy="torch-ddp", workers=2, global_batch=4, steps=steps, limits=Limits(hang=30.0))
     launcher, folder = LocalLauncher({"oversubscribe": True}, tmp_path), tmp_path / "trials" / trial.id
     write_trial(folder, trial)
     launcher.start([Launch(trial, folder, 0)])

@@ -23,11 +23,11 @@ TOLD = ("model", "execution", "precision", "layout", "optimizer", "learning_rate
 def describe(trial: Trial) -> str:
     """A trial in a few words."""
     workers = f"{trial.workers} worker{'s' if trial.workers > 1 else ''}"
-    fields = Trial.model_fields
-    others = [str(getattr(trial, name)) for name in TOLD if getattr(trial, name) != fields[name].default]
+    fields = type(trial).model_fields
+    told = [name for name in TOLD if name in fields]
+    others = [str(getattr(trial, name)) for name in told if getattr(trial, name) != fields[name].default]
     how = f" ({', '.join(others)})" if others else ""
-    readers = f"{trial.readers} reader{'s' if trial.readers > 1 else ''}"
-    what = {"train": "", "infer": ", inference", "ingest": f", {trial.source}, {readers}"}[trial.workload]
+    what = f", {trial.words}" if trial.words else ""
     return f"{trial.strategy}{how}{what}, {workers}, batch {trial.global_batch}, launch {trial.repeat + 1}"
 
 

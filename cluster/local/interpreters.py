@@ -14,7 +14,7 @@ from typing import Any
 from jobs.contract.catalog import STRATEGIES
 
 PATIENCE = 60.0  # seconds for an interpreter to look for a module, on a slow file system
-ASK = "import sys; from jobs.strategies import missing; print(missing(sys.argv[1]) or '')"
+ASK = "import sys; from jobs.contract.catalog import missing; print(missing(sys.argv[1]) or '')"
 
 
 def read(given: Any) -> tuple[dict[str, str], list[str]]:

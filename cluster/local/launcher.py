@@ -93,15 +93,15 @@ class LocalLauncher:
         if self._oversubscribe:
             return faults  # cores can be shared, GPUs cannot
         cores = len(allowed_cores())
-        if too_many := sorted({p.readers for p in points if p.readers > cores}):
-            faults.append(
-                f"readers: {', '.join(map(str, too_many))} are more than the {cores} physical cores there are"
-            )
+        wanted = {p.cores for p in points if p.cores[0] > cores and p.cores[1] != "threads"}
+        for what in sorted({what for _, what in wanted}):
+            too_many = ", ".join(str(n) for n, of in sorted(wanted) if of == what)
+            faults.append(f"{what}: {too_many} are more than the {cores} physical cores there are")
         for threads in sorted({p.threads_per_worker for p in points}):
             sizes = {p.workers for p in points if p.threads_per_worker == threads}
-            if too_many := sorted(n for n in sizes if n * threads > cores):
+            if more := sorted(n for n in sizes if n * threads > cores):
                 faults.append(
-                    f"workers: {', '.join(map(str, too_many))} × {threads} threads do not fit on the {cores} physical "
+                    f"workers: {', '.join(map(str, more))} × {threads} threads do not fit on the {cores} physical "
                     "cores there are; use fewer, or set launcher.oversubscribe: true"
                 )
         return faults

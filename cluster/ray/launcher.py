@@ -105,8 +105,8 @@ class RayLauncher:
         given = self._options.cpus_per_worker
         for p in points if given else ():
             if self._options.need(p).cpus < cores_of(p):
-                most = max((p.threads_per_worker, "threads"), (p.readers, "readers"))
-                faults.append(f"launcher.cpus_per_worker: {given} is less than {most[0]} {most[1]}")
+                most, what = p.cores
+                faults.append(f"launcher.cpus_per_worker: {given} is less than {most} {what}")
         faults = list(dict.fromkeys(faults))
         never = [(p.workers, n) for p in points if (n := self._options.need(p)).most(nodes) < n.count]
         for need in dict.fromkeys(Need(1, n.cpus, n.gpus, n.spread) for _, n in never):

@@ -19,10 +19,8 @@ def lacking(trial: Trial) -> str | None:
     plugin for them, what another way to execute or to read asks for; None if nothing."""
     if trial.gpus_per_worker and "horovod" in STRATEGIES[trial.strategy].needs:
         return installed.why_not_on_gpus()
-    if trial.gpus_per_worker and STRATEGIES[trial.strategy].framework == "JAX":
-        return absent(("jax_cuda13_plugin",), "`make setup EXTRA=gpu` installs it")
-    if trial.source == "tfrecord":
-        return absent(("tfrecord",), "`make setup` installs it")
-    if trial.execution == "onnxruntime":
-        return absent(("onnxruntime", "onnxscript"), "`make setup` installs it")
-    return None
+    if trial.gpus_per_worker and (
+        why := absent(STRATEGIES[trial.strategy].gpu_needs, "`make setup EXTRA=gpu` installs it")
+    ):
+        return why
+    return absent(trial.needs, "`make setup` installs it")

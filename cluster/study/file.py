@@ -12,9 +12,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cluster.study.schema import LauncherOptions, Study, StudyError
+from cluster.study.schema import LauncherOptions, Study, StudyError, study_of
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.outcome import FORMAT
+from jobs.contract.registry import RegistryError
 
 LARGEST_FILE = 1 << 20
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -96,13 +97,18 @@ def check(content: dict[Any, Any]) -> Study:
     faults: list[str] = []
     study = None
     try:
-        study = Study.model_validate(content)
+        study = study_of(content.get("workload")).model_validate(content)
     except ValidationError as error:
         faults += [_fault(e) for e in _without_other_branches(error.errors(include_url=False))]
     names = content.get("strategies")
     for index, name in enumerate(names if isinstance(names, list) else []):
         if isinstance(name, str) and name not in STRATEGIES:
             faults.append(f"strategies.{index}: {name!r} is not a strategy; {_instead(name, STRATEGIES)}")
+        elif isinstance(name, str):
+            try:
+                STRATEGIES.module(name)
+            except RegistryError as error:
+                faults.append(f"strategies.{index}: {error}")
     if study is None or faults:
         raise StudyError(list(dict.fromkeys(faults)))
     return study

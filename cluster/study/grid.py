@@ -1,4 +1,4 @@
-"""TODO."""
+"""A study ─▶ the points of its grid, and what of the grid cannot be."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from cluster.study.schema import Study, StudyError, listed
-from jobs.contract.catalog import STRATEGIES, base_case
-from jobs.contract.possible import NO_XLA, executions, impossible, named_execution
-from jobs.contract.trial import Trial
+from jobs.contract.catalog import STRATEGIES
+from jobs.contract.possible import executions, impossible, lacks, named_execution
+from jobs.contract.trial import Trial, foreign
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Grid:
 
 def worker_counts(study: Study, largest: int) -> list[int]:
     """The numbers of workers; "auto" is 1, 2, 4, … and `largest`, as far as they divide the batch."""
-    if study.workload != "train":
+    if not study.kind.scales:
         return [1]
     if study.workers != "auto":
         return sorted(set(study.workers))
@@ -43,7 +43,7 @@ def grid(study: Study, largest: int) -> Grid:
     """
     faults, left_out = [], []
     counts = worker_counts(study, largest)
-    if study.workload == "train" and "strong" in study.scaling and study.batch.global_ is not None:
+    if study.kind.scales and "strong" in study.scaling and study.batch.global_ is not None:
         for n in counts:
             if study.batch.global_ % n:
                 faults.append(f"batch.global: {study.batch.global_} is not divisible by {n} workers")
@@ -51,22 +51,25 @@ def grid(study: Study, largest: int) -> Grid:
         raise StudyError(faults)
     named = dict.fromkeys(study.strategies)
     for name in named:
-        base = base_case(name)
+        base = STRATEGIES[name].base_case
         if base not in named:
             left_out.append(f"{name}: no speedup over plain {base}, which is not among the strategies; add {base}")
-        elif STRATEGIES[name].own_base and 1 not in counts:
+        elif base == name and not STRATEGIES[name].is_base_case and 1 not in counts:
             left_out.append(f"{name}: no speedup over itself at 1 worker, its base case; add 1 to workers")
     if max(counts) > 1 and any(STRATEGIES[name].is_base_case for name in named):
         bases = " and ".join(name for name in named if STRATEGIES[name].is_base_case)
         left_out.append(f"{bases} at more than 1 worker: a base case is a single process")
     for name in named:
-        lacking = [e for e in listed(study.execution) if named_execution(name, e, study.workload) is None]
+        asked = listed(study.execution) if "execution" in study.kind.factors else []
+        lacking = [e for e in asked if named_execution(name, e, study.workload) is None]
         if lacking:
             ways = ", ".join(executions(name, study.workload))
-            why = f" ({NO_XLA[name]})" if "xla" in lacking and name in NO_XLA else ""
+            said = lacks(name, "xla") if "xla" in lacking else None
+            why = f" ({said})" if said else ""
             left_out.append(f"{name} with execution {', '.join(lacking)}: it has {ways}{why}")
     points: dict[str, Trial] = {}
     for name in named:
+        faults += [f"{name} at 1 workers: {foreign(study.workload, key)}" for key in study.not_of_its_workload()]
         whys = _impossible(study, name)
         # Where there are other values beside them it is a part of the grid that is not there.
         (left_out if any(_factors(study, name)) else faults).extend(f"{name} with {why}" for why in whys)
@@ -86,7 +89,7 @@ def grid(study: Study, largest: int) -> Grid:
 
 def _batches(study: Study, n: int) -> list[int]:
     batches = list(study.batch.sizes or [])
-    if study.workload != "train":
+    if not study.kind.scales:
         return list(dict.fromkeys(batches))
     if "strong" in study.scaling and study.batch.global_ is not None:
         batches.append(study.batch.global_)
@@ -95,51 +98,48 @@ def _batches(study: Study, n: int) -> list[int]:
     return list(dict.fromkeys(batches))
 
 
-FACTORS = (
-    "model", "precision", "layout", "optimizer", "learning_rate_rule", "learning_rate_warmup", "readers", "source",
-)  # fmt: skip
-
-
 def _factors(study: Study, name: str) -> Iterator[dict[str, Any]]:
     """Each combination of the factors that can be. Eager PyTorch has one step per call. A way to
     execute that the strategy does not have is no combination of it."""
-    values = {field: listed(getattr(study, field)) for field in FACTORS}
+    values = {field: listed(getattr(study, field)) for field in study.kind.factors}
     values["gpus_per_worker"] = listed(study.resources.gpus_per_worker)
-    values["steps_per_call"] = listed(study.steps_per_call) if STRATEGIES[name].has_steps_per_call else [1]
-    ways = [named_execution(name, e, study.workload) for e in listed(study.execution)]
-    values["execution"] = list(dict.fromkeys(way for way in ways if way))
+    if "steps_per_call" in values and not STRATEGIES[name].several_steps_per_call:
+        values["steps_per_call"] = [1]
+    if "execution" in values:
+        ways = [named_execution(name, e, study.workload) for e in values["execution"]]
+        values["execution"] = list(dict.fromkeys(way for way in ways if way))
     for combination in itertools.product(*values.values()):
         found = dict(zip(values, combination, strict=True))
-        if not impossible(name, study.workload, found["precision"], found["layout"], found["gpus_per_worker"]):
+        plain = found.get("precision", "float32"), found.get("layout", "default"), found["gpus_per_worker"]
+        if not impossible(name, *plain, study.kind.no_gpus):
             yield found
 
 
 def _impossible(study: Study, name: str) -> list[str]:
     """Why combinations of the factors cannot be, each reason once."""
-    asked = itertools.product(listed(study.precision), listed(study.layout), listed(study.resources.gpus_per_worker))
-    whys = (impossible(name, study.workload, *each) for each in asked)
+    factors = study.kind.factors
+    precisions = listed(study.precision) if "precision" in factors else ["float32"]
+    layouts = listed(study.layout) if "layout" in factors else ["default"]
+    asked = itertools.product(precisions, layouts, listed(study.resources.gpus_per_worker))
+    whys = (impossible(name, *each, study.kind.no_gpus) for each in asked)
     return list(dict.fromkeys(why for why in whys if why))
 
 
 def _trial(study: Study, name: str, workers: int, batch: int, factors: dict[str, Any]) -> Trial:
-    return Trial(
-        workload=study.workload,
-        strategy=name,
-        workers=workers,
-        global_batch=batch,
-        seed=study.seed,
-        data=study.data,
-        steps=study.steps.model_copy(update={"compute_only": 0}) if study.workload != "train" else study.steps,
-        files=study.files,
-        learning_rate=study.learning_rate,
-        reference_batch=study.reference_batch if factors["learning_rate_rule"] != "none" else None,
-        until_accuracy=study.until_accuracy,
-        threads_per_worker=study.resources.threads_per_worker,
-        tpu=study.resources.tpu,
-        limits=study.limits,
-        telemetry=study.telemetry,
-        **factors,
-    )
+    kind = study.kind
+    own = {key: getattr(study, key) for key in kind.model_fields if key in type(study).model_fields}
+    if factors.get("learning_rate_rule", "none") != "none":
+        own["reference_batch"] = study.reference_batch
+    if not kind.scales:
+        own["steps"] = study.steps.model_copy(update={"compute_only": 0})
+    place = {
+        "strategy": name,
+        "workers": workers,
+        "global_batch": batch,
+        "threads_per_worker": study.resources.threads_per_worker,
+        "tpu": study.resources.tpu,
+    }
+    return kind.model_validate(own | place | factors)
 
 
 def _said(error: Any) -> str:

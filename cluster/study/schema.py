@@ -9,28 +9,23 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StringConstraints, create_model, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from jobs.contract.catalog import STRATEGIES, ModelName
-from jobs.contract.parts import (
-    TPU,
-    Count,
-    Data,
+from jobs.contract.parts import TPU, Count, Data, Gpus, Limits, Part, Steps, Telemetry
+from jobs.contract.possible import accuracy_fault
+from jobs.contract.recipe import (
     Execution,
     Files,
-    Gpus,
     Layout,
     LearningRateRule,
-    Limits,
     Optimizer,
-    Part,
     Precision,
+    Recipe,
     Source,
-    Steps,
-    Telemetry,
-    Workload,
 )
-from jobs.contract.possible import accuracy_fault
+from jobs.contract.trial import WORKLOADS, Trial, foreign
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=80, strip_whitespace=True)]
 
@@ -107,7 +102,7 @@ class Study(Part):
     """One designed experiment. A factor may be a list: each value multiplies the grid."""
 
     name: Name
-    workload: Workload = "train"
+    workload: str = "train"
     strategies: Annotated[list[str], Field(min_length=1)]
     workers: Annotated[list[Count], Field(min_length=1)] | Literal["auto"] = "auto"
     scaling: Annotated[list[Scaling], Field(min_length=1)] = ["strong", "weak"]
@@ -135,20 +130,30 @@ class Study(Part):
     telemetry: Telemetry = Telemetry()
     launcher: LauncherOptions = LauncherOptions()
 
+    @field_validator("workload")
+    @classmethod
+    def _workload_known(cls, name: str) -> str:
+        if name not in WORKLOADS:
+            *others, last = map(repr, WORKLOADS)
+            raise PydanticCustomError("literal_error", f"Input should be {', '.join(others)} or {last}")
+        return name
+
     @model_validator(mode="after")
     def _batch_for_scaling(self) -> Study:
-        if self.workload != "ingest" and (self.readers != 1 or self.source != "png" or self.files != Files()):
-            raise ValueError("readers, source and files: belong to `workload: ingest`")
-        if why := accuracy_fault(self.until_accuracy, self.steps, self.data, self.workload):
+        for key in self.not_of_its_workload():
+            if any(key in kind.own for kind in WORKLOADS.values()) or key == "until_accuracy":
+                raise ValueError(foreign(self.workload, key))
+        if why := accuracy_fault(self.until_accuracy, self.steps, self.data):
             raise ValueError(why)
-        if self.workload != "train":
+        if not self.kind.scales:
             if self.batch.sizes is None or self.batch.global_ or self.batch.per_worker:
                 raise ValueError(f"batch: {self.workload} has no scaling; give batch.sizes, and nothing else")
             if self.workers not in ("auto", [1]):
                 raise ValueError(f"workers: {self.workload} trials are single processes; leave it out")
             return self
         if self.batch.sizes is not None:
-            raise ValueError("batch.sizes: belongs to infer and ingest; training has batch.global and batch.per_worker")
+            others = " and ".join(name for name, kind in WORKLOADS.items() if not kind.scales)
+            raise ValueError(f"batch.sizes: belongs to {others}; training has batch.global and batch.per_worker")
         if "strong" in self.scaling and self.batch.global_ is None:
             raise ValueError("batch.global: is missing; strong scaling needs it")
         if "weak" in self.scaling and self.batch.per_worker is None:
@@ -161,6 +166,21 @@ class Study(Part):
         return self
 
     @property
+    def kind(self) -> type[Trial]:
+        """What its trials are."""
+        return WORKLOADS[self.workload]
+
+    def not_of_its_workload(self) -> list[str]:
+        """The keys that are given, are fields of some workload's trials, and not of its own's.
+
+        Of all of them a learning rate is taken: it is used by training alone.
+        """
+        known = {key for kind in WORKLOADS.values() for key in kind.model_fields} - self.kind.model_fields.keys()
+        known.discard("learning_rate")
+        own = type(self).model_fields
+        return [key for key in own if key in known and getattr(self, key) != own[key].default]
+
+    @property
     def reference_batch(self) -> int | None:
         """The global batch that `learning_rate` is meant for."""
         return self.batch.reference or (self.batch.per_worker if "weak" in self.scaling else None)
@@ -169,6 +189,21 @@ class Study(Part):
     def slug(self) -> str:
         """The name as a folder's: letters, digits, dot, dash and underscore only."""
         return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip(".-") or "study"
+
+
+def study_of(workload: object) -> type[Study]:
+    """The keys of a study of `workload`: those of `Study`, and the fields that another package's workload adds.
+
+    One that is among its `factors` may be a list.
+    """
+    kind = WORKLOADS[workload] if isinstance(workload, str) and workload in WORKLOADS else Trial
+    added: dict[str, Any] = {}
+    for name, field in kind.model_fields.items():
+        if name not in Study.model_fields and name not in Trial.model_fields and name not in Recipe.model_fields:
+            one: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+            many: Any = one | Annotated[list[one], Field(min_length=1)] if name in kind.factors else one
+            added[name] = (many, Field(default=field.default))
+    return create_model("Study", __base__=Study, **added) if added else Study
 
 
 class StudyError(ValueError):
@@ -185,6 +220,7 @@ def json_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "A study of the scaling project"
     schema["properties"]["strategies"]["items"]["enum"] = list(STRATEGIES)
+    schema["properties"]["workload"]["enum"] = list(WORKLOADS)
     return schema
 
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""A trial's folder: made, filled, set aside."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from jobs.contract.files import TRIAL, rank_file, write_atomically
 from jobs.contract.trial import Trial
 
-Phase = Literal["train", "compute_only", "accuracy", "infer", "ingest"]
-
 
 def write_trial(folder: Path, trial: Trial) -> None:
     folder.mkdir(parents=True)
-    write_atomically(folder / TRIAL, trial.model_dump_json(indent=1) + "\n")
+    write_atomically(folder / TRIAL, json.dumps(trial.content, indent=1) + "\n")
 
 
 def read_trial(folder: Path) -> Trial:

@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from jobs.contract.catalog import STRATEGIES, base_case
+from jobs.contract.catalog import STRATEGIES
 from jobs.contract.exits import Status, last_lines
 from jobs.contract.files import RankExit, write_atomically
 from jobs.contract.folder import read_trial
@@ -126,9 +126,9 @@ def conclude(
         error=error,
         framework=info.framework,
         communication=info.communication,
-        base_case=base_case(trial.strategy),
+        base_case=info.base_case,
         emulated=trial.tpu == "emulated",
-        timing_granularity=trial.steps_per_call,
+        timing_granularity=trial.recipe.steps_per_call,
         launcher=launcher,
         job=job,
         order=order,

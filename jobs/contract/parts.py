@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a trial and a study file are both made of."""
 
 from __future__ import annotations
 
@@ -7,35 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
-
-
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-Precision = Literal["float32", "float64", "tf32", "bfloat16", "float16"]
-
-
-Layout = Literal["default", "channels-last"]
-
-
 Gpus = Annotated[int, Field(ge=0, le=1)]
-
-
-LearningRateRule = Literal["none", "linear", "sqrt"]
-
-
-Workload = Literal["train", "infer", "ingest"]
-
-
-Execution = Literal["default", "eager", "graph", "xla", "torchscript", "onnxruntime", "savedmodel", "tflite"]
-
-
-Source = Literal["png", "tfrecord", "cached"]
-
-
-Optimizer = Literal["adam", "framework-default"]
-
-
 TPU = Literal["none", "real", "emulated"]
 
 
@@ -64,16 +37,6 @@ class Data(Part):
         if self.side is not None and self.kind not in ("synthetic", "images"):
             raise ValueError(f"`side` goes with kind synthetic or images only, not with {self.kind}; remove it")
         return self
-
-
-class Files(Part):
-    """Which image files an ingest trial reads: the PNG files below `path`, else `count` of `side` × `side`
-    pixels that are made from the digits. Each is resized to `resize` × `resize`."""
-
-    count: Count = 1024
-    side: Count = 128
-    resize: Count = 64
-    path: str | None = None
 
 
 class Steps(Part):

@@ -1,87 +1,78 @@
-"""Trial: everything that defines one training run, and nothing else.
+"""Trial: everything that defines one launch, and nothing else.
 
 The study file becomes a list of trials; a rank reads its trial from `trial.json` in the trial's
 folder. A trial's id is made from its content, so the same configuration is found again.
+
+What is timed is its workload, and each workload adds its own fields: trials are a union that `workload` tells
+apart. In the file they stand side by side with those that all have.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 
-from jobs.contract.catalog import MODELS, STRATEGIES, ModelName
-from jobs.contract.parts import (
-    TPU,
-    Count,
-    Data,
-    Execution,
-    Files,
-    Gpus,
-    Layout,
-    LearningRateRule,
-    Limits,
-    Optimizer,
-    Part,
-    Precision,
-    Source,
-    Steps,
-    Telemetry,
-    Workload,
-)
-from jobs.contract.possible import accuracy_fault, executions, impossible
+from jobs.contract.catalog import STRATEGIES
+from jobs.contract.parts import TPU, Count, Data, Gpus, Limits, Part, Steps, Telemetry
+from jobs.contract.recipe import Files, Reading, Recipe
+from jobs.contract.registry import Registry
 
 
 class Trial(Part):
-    """One launch of one configuration.
+    """What all workloads have. One of a workload is made by `Trial.of` or read by `Trial.model_validate`.
 
-    `global_batch` is samples per step over all workers; `threads_per_worker` is cores per worker;
-    `steps_per_call` is training steps per host call (1 for eager PyTorch); `repeat` numbers
-    the independent launches of one configuration. `execution` is "default" for what each framework's
-    users write first: eager PyTorch, tf.function; see `executions` for the others. `workload` "infer"
-    calls the untrained model on batches of `global_batch` images; its steps are calls. "ingest" turns
-    `files` into batches by `readers` processes or threads, read from where `source` says (jobs/data/reading.py);
-    its steps are batches.
+    `global_batch` is samples per step over all workers; `threads_per_worker` is cores per worker; `repeat` numbers
+    the independent launches of one configuration. `gpus_per_worker` 1 gives each worker a GPU of its own. With `tpu`
+    "real" a worker is a core of a TPU; "emulated" lets CPU devices stand in for cores, and every result says so.
 
-    `precision` "bfloat16" and "float16" are mixed: float32 weights, arithmetic in 16 bits where the
-    framework holds it safe, and a scaled loss for float16; "tf32" is float32 whose products a GPU rounds
-    to 19 bits. `gpus_per_worker` 1 gives each worker a GPU of its own. With `tpu` "real" a worker is a
-    core of a TPU; "emulated" lets CPU devices stand in for cores, and every result says so. With
-    `until_accuracy` the model is trained once more from the start until it classifies that share of the
-    held-out images right.
-    `learning_rate` is meant for `reference_batch`; how it follows from the global batch, and its
-    `learning_rate_warmup` in steps, is in jobs/strategies/learning_rate.py.
+    A workload says of itself: `factors`, which of its fields a study may give several values; `own`, which keys of a
+    study are its own alone; `scales`, whether it runs on any number of workers, strongly and weakly scaled, with a
+    phase of compute-only steps, or is a single process; `without`, what is said to a study that gives a key which it
+    does not have; `no_gpus`, why it takes none, if so.
     """
+
+    factors: ClassVar[tuple[str, ...]] = ()
+    own: ClassVar[tuple[str, ...]] = ()
+    scales: ClassVar[bool] = True
+    without: ClassVar[Mapping[str, str]] = {}
+    no_gpus: ClassVar[str] = ""
 
     strategy: str
     workers: Count
     global_batch: Count
     repeat: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0)] = 0
-    model: ModelName = "cnn"
     data: Data = Data()
     steps: Steps = Steps()
-    precision: Precision = "float32"
-    optimizer: Optimizer = "adam"
-    layout: Layout = "default"
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
-    learning_rate_rule: LearningRateRule = "none"
-    learning_rate_warmup: Annotated[int, Field(ge=0)] = 0
-    reference_batch: Count | None = None
-    until_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
-    steps_per_call: Count = 1
-    execution: Execution = "default"
-    workload: Workload = "train"
-    readers: Count = 1
-    source: Source = "png"
-    files: Files = Files()
+    workload: str = "train"
     threads_per_worker: Count = 1
     gpus_per_worker: Gpus = 0
     tpu: TPU = "none"
     limits: Limits = Limits()
     telemetry: Telemetry = Telemetry()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_its_workload(cls, given: Any, make: ModelWrapValidatorHandler[Self]) -> Trial:
+        """One of the union, by its `workload`."""
+        if not isinstance(given, dict):
+            return make(given)
+        if cls is not Trial:
+            return make(_without_former(cls, given))
+        name = given.get("workload", "train")
+        if not isinstance(name, str) or name not in WORKLOADS:
+            raise ValueError(f"unknown workload {name!r}")
+        return WORKLOADS[name].model_validate(given)
+
+    @classmethod
+    def of(cls, **fields: Any) -> Trial:
+        """A trial of the workload that is among `fields`, "train" if none is."""
+        return Trial.model_validate(fields)
 
     @field_validator("strategy")
     @classmethod
@@ -91,72 +82,50 @@ class Trial(Part):
         return name
 
     @model_validator(mode="after")
-    def _possible(self) -> Trial:
-        if self.global_batch % self.workers:
-            raise ValueError(f"global batch {self.global_batch} is not divisible by {self.workers} workers")
-        if STRATEGIES[self.strategy].is_base_case and self.workers != 1:
-            raise ValueError(f"{self.strategy} is a base case: it runs with one worker")
-        self._check_tpu()
-        self._check_model()
-        ways = executions(self.strategy, self.workload)
-        if self.execution not in ways:
-            raise ValueError(f"execution {self.execution}: {self.strategy} has {', '.join(ways)}")
-        if self.execution in ("onnxruntime", "tflite") and (self.precision != "float32" or self.gpus_per_worker):
-            raise ValueError(f"execution {self.execution}: runs in float32 on CPUs; use that precision and no GPU")
-        if self.execution == "torchscript" and self.precision in ("bfloat16", "float16"):
-            raise ValueError(f"execution torchscript: a trace in {self.precision} holds no autocast; use float32")
-        if self.workload != "train" and not STRATEGIES[self.strategy].is_base_case:
-            raise ValueError(f"workload {self.workload}: {self.strategy} adds nothing to it; use a base case")
-        if self.workload == "ingest" and STRATEGIES[self.strategy].framework == "JAX":
-            raise ValueError(f"workload ingest: {self.strategy} has no input pipeline of its own; use torch and tf")
-        if self.workload != "train" and (self.steps.compute_only or self.steps_per_call > 1):
-            raise ValueError(f"workload {self.workload}: has no compute-only steps and one step per call")
-        if self.workload != "train" and self.optimizer != "adam":
-            raise ValueError(f"workload {self.workload}: has no optimizer; leave it out")
-        if self.workload == "ingest" and (self.precision != "float32" or self.layout != "default"):
-            raise ValueError("precision and layout: ingest trials run no model; leave them out")
-        if self.workload != "ingest" and (self.readers > 1 or self.source != "png" or self.files != Files()):
-            raise ValueError("readers, source and files: belong to workload ingest")
-        if self.execution == "eager" and self.steps_per_call > 1:
-            raise ValueError("execution eager: several steps in one call are a graph; use steps_per_call 1")
-        if why := impossible(self.strategy, self.workload, self.precision, self.layout, self.gpus_per_worker):
-            raise ValueError(why)
-        if (self.learning_rate_rule == "none") != (self.reference_batch is None):
-            raise ValueError("learning_rate_rule and reference_batch: go together; give both or neither")
-        if self.workload != "train" and (self.learning_rate_rule != "none" or self.learning_rate_warmup):
-            raise ValueError(f"workload {self.workload}: has no learning rate; leave its rule and warm-up out")
-        if why := accuracy_fault(self.until_accuracy, self.steps, self.data, self.workload):
-            raise ValueError(why)
-        phases = ("warmup", "measured", "compute_only", "at_most", "evaluate_every")
-        for phase in phases if self.until_accuracy else phases[:3]:
-            if getattr(self.steps, phase) % self.steps_per_call:
-                count = getattr(self.steps, phase)
-                raise ValueError(f"steps.{phase} {count} is not a multiple of steps_per_call {self.steps_per_call}")
+    def _possible(self) -> Self:
+        for fault in chain(self._shared_faults(), self.faults()):
+            raise ValueError(fault)
         return self
 
-    def _check_tpu(self) -> None:
-        able = STRATEGIES[self.strategy].tpu
+    def faults(self) -> Iterator[str]:
+        """Why the workload cannot run like this, a line each; the first is said."""
+        yield from ()
+
+    def _shared_faults(self) -> Iterator[str]:
+        info = STRATEGIES[self.strategy]
+        if self.global_batch % self.workers:
+            yield f"global batch {self.global_batch} is not divisible by {self.workers} workers"
+        if info.is_base_case and self.workers != 1:
+            yield f"{self.strategy} is a base case: it runs with one worker"
         if self.gpus_per_worker and self.tpu != "none":
-            raise ValueError(f"resources.tpu {self.tpu}: a worker has a TPU's core or a GPU; set gpus_per_worker: 0")
-        if able == "never" and self.tpu != "none":
-            raise ValueError(f"resources.tpu {self.tpu}: {self.strategy} does not run on a TPU")
-        if able == "only" and self.tpu == "none":
-            raise ValueError(
+            yield f"resources.tpu {self.tpu}: a worker has a TPU's core or a GPU; set gpus_per_worker: 0"
+        if info.tpu == "never" and self.tpu != "none":
+            yield f"resources.tpu {self.tpu}: {self.strategy} does not run on a TPU"
+        if info.tpu == "only" and self.tpu == "none":
+            yield (
                 f"{self.strategy} runs on a TPU only: set resources.tpu to real, or to emulated for CPU devices "
                 "that stand in for its cores"
             )
 
-    def _check_model(self) -> None:
-        info = MODELS[self.model]
-        if self.workload == "ingest" and self.model != "cnn":
-            raise ValueError("model: ingest trials read files and run none; leave it out")
-        if self.model != "cnn" and STRATEGIES[self.strategy].framework == "JAX":
-            raise ValueError(f"model {self.model}: {self.strategy} trains the CNN only")
-        if self.model != "cnn" and self.data.kind in ("digits", "mnist"):
-            raise ValueError(f"model {self.model}: {self.data.kind} are the CNN's; use data.kind synthetic or images")
-        if self.data.side is not None and self.data.side not in info.sides:
-            sides = f"{info.sides[0]} to {info.sides[-1]}" if len(info.sides) > 1 else f"{info.side}"
-            raise ValueError(f"data.side: {self.model} takes {sides} pixels, not {self.data.side}")
+    @property
+    def recipe(self) -> Recipe:
+        """The model that a strategy is to build, and how."""
+        return Recipe()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Modules that this trial asks for beside its strategy's."""
+        return ()
+
+    @property
+    def words(self) -> str:
+        """What sets the workload apart, in a few words; empty for training."""
+        return self.workload
+
+    @property
+    def cores(self) -> tuple[int, str]:
+        """Cores that one worker is given, and what of it they are for."""
+        return self.threads_per_worker, "threads"
 
     @property
     def worker_batch(self) -> int:
@@ -181,10 +150,58 @@ class Trial(Part):
         default does not orphan results that were measured before it existed.
         """
         content = self.model_dump(mode="json", exclude={"repeat", "limits", "telemetry"}, exclude_defaults=True)
+        if self.workload != "train":
+            content["workload"] = self.workload
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.strategy}-n{self.workers}-b{self.global_batch}-{digest}"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What its file holds: every key that a reader of this format may ask for, those of other workloads at
+        their defaults."""
+        return FORMER | self.model_dump(mode="json")
 
     @property
     def id(self) -> str:
         """The name of the trial's folder."""
         return f"{self.point}-r{self.repeat:02d}"
+
+
+WORKLOADS: Registry[type[Trial]] = Registry(
+    "scaling.workloads",
+    "TRIAL",
+    {
+        "train": "jobs.workloads.train",
+        "infer": "jobs.workloads.infer",
+        "ingest": "jobs.workloads.ingest",
+    },
+)
+
+# Keys that the file of every trial has in results format 1, whatever its workload.
+FORMER: dict[str, Any] = {
+    **Recipe().model_dump(),
+    **Reading().model_dump(),
+    "files": Files().model_dump(),
+    "until_accuracy": None,
+}
+
+
+def foreign(workload: str, key: str) -> str:
+    """What is said where `key` is given to a workload that does not have it."""
+    if said := WORKLOADS[workload].without.get(key):
+        return said
+    for other, kind in WORKLOADS.items():
+        if other != workload and key in kind.own:
+            keys = " and ".join(filter(None, [", ".join(kind.own[:-1]), kind.own[-1]]))
+            return f"{keys}: belong to `workload: {other}`"
+    return f"{key}: workload {workload} has none; leave it out"
+
+
+def _without_former(kind: type[Trial], given: dict[str, Any]) -> dict[str, Any]:
+    """`given` without keys of other workloads that say nothing. Raises ValueError for one that says something."""
+    others = [key for key in given if key in FORMER and key not in kind.model_fields]
+    for key in others:
+        # A learning rate was taken from every study, and used by none that does not train.
+        if given[key] != FORMER[key] and key != "learning_rate":
+            raise ValueError(foreign(kind.model_fields["workload"].default, key))
+    return {key: value for key, value in given.items() if key not in others}

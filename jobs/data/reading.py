@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.contract.parts import Data, Files, Source
-from jobs.contract.trial import Trial
+from jobs.contract.parts import Data, Steps
+from jobs.contract.recipe import Files, Reading, Source
 from jobs.data import dataset, load
 from jobs.data.records import write_records
 
@@ -44,38 +44,38 @@ class Plan:
     records: tuple[str, ...]
 
 
-def plan(trial: Trial, folder: Path) -> Plan:
-    """The samples of the trial's batches; the files are those in `files.path`, else made in `folder`,
+def plan(reading: Reading, steps: Steps, batch: int, seed: int, folder: Path) -> Plan:
+    """The samples of warm-up and measured batches; the files are those in `files.path`, else made in `folder`,
     as TFRecord files are. Raises DataError."""
-    files, batch, seed, readers = trial.files, trial.global_batch, trial.seed, trial.readers
+    files, readers = reading.files, reading.readers
     if files.path is None:
         there = write_files(folder, files, seed)
     else:
         there = sorted(str(path) for path in Path(files.path).expanduser().rglob("*.png"))
         if not there:
             raise dataset.DataError(f"files.path: no PNG files in {files.path}")
-    count, steps = len(there), trial.steps.warmup + trial.steps.measured
+    count, batches = len(there), steps.warmup + steps.measured
     first = dataset.batch_indices(count, count, 1, seed)[0]  # the order of the first epoch
     records: tuple[str, ...] = ()
-    if trial.source == "png":
-        order = dataset.batch_indices(count, batch, steps, seed).ravel()
-    elif trial.source == "cached":
-        if count > trial.steps.warmup * batch:
+    if reading.source == "png":
+        order = dataset.batch_indices(count, batch, batches, seed).ravel()
+    elif reading.source == "cached":
+        if count > steps.warmup * batch:
             raise dataset.DataError(
-                f"steps.warmup: {trial.steps.warmup} batches of {batch} do not fill the cache with {count} files; "
+                f"steps.warmup: {steps.warmup} batches of {batch} do not fill the cache with {count} files; "
                 "raise it, or read fewer files"
             )
-        order = np.resize(first, steps * batch)
+        order = np.resize(first, batches * batch)
     else:
-        whole = first[: count // batch * batch].reshape(-1, batch)[:steps]  # a large folder is not copied whole
+        whole = first[: count // batch * batch].reshape(-1, batch)[:batches]  # a large folder is not copied whole
         if len(whole) < readers:
             raise dataset.DataError(f"readers: {count} files make fewer batches of {batch} than the {readers} readers")
         shards = [whole[reader::readers] for reader in range(readers)]
-        turns = [(shards[i % readers], i // readers) for i in range(steps)]
+        turns = [(shards[i % readers], i // readers) for i in range(batches)]
         order = np.concatenate([shard[turn % len(shard)] for shard, turn in turns])
         records = write_records(folder, [[there[i] for i in shard.ravel()] for shard in shards])
     flips = np.random.default_rng((seed, 5)).random(len(order)) < 0.5
-    return Plan(trial.source, [there[i] for i in order], flips, batch, files.resize, readers, count, records)
+    return Plan(reading.source, [there[i] for i in order], flips, batch, files.resize, readers, count, records)
 
 
 def write_files(folder: Path, files: Files, seed: int) -> list[str]:

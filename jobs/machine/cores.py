@@ -49,9 +49,7 @@ def needed(trial: Mapping[str, Any], processes: int) -> int:
     `trial` is the trial as its JSON has it: those of all the workers in the process, or one for each
     reader of files.
     """
-    if trial["workload"] == "ingest":
-        return int(max(trial["threads_per_worker"], trial["readers"]))
-    return int(trial["threads_per_worker"] * (trial["workers"] // processes))
+    return int(max(trial["threads_per_worker"] * (trial["workers"] // processes), trial.get("readers", 1)))
 
 
 def share(cores: list[int], local_rank: int, local_processes: int, wanted: int) -> list[int]:

@@ -6,8 +6,6 @@ The meter calls `build` once, then `train` and `compute_only` on batches, then `
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,18 +34,7 @@ class DeviceClock(Protocol):
         (scalars on the device), both float64."""
 
 
-def load(name: str) -> type[Strategy]:
-    """Import the file of strategy `name` and return its class: torch-ddp is torch/ddp.py, torch is torch/plain.py."""
-    framework, _, way = name.partition("-")
-    path = f"{framework}.{way or 'plain'}"
-    module = importlib.import_module("jobs.strategies." + path)
-    strategy: type[Strategy] = module.STRATEGY
-    return strategy
-
-
 Logits = Callable[[int], NDArray[np.floating]]  # index into the pool ─▶ logits [b, classes]
-
-
 Losses = NDArray[np.floating] | float | Any  # Any: a scalar that is still on the device
 
 
@@ -98,6 +85,7 @@ class Strategy(ABC):
     def __init__(self, context: Context) -> None:
         self.context = context
         self.trial = context.trial
+        self.recipe = context.trial.recipe
 
     @abstractmethod
     def prepare(self) -> None:

@@ -10,18 +10,18 @@ under every rule).
 
 from __future__ import annotations
 
-from jobs.contract.trial import Trial
+from jobs.contract.recipe import Recipe
 
 
-def peak(trial: Trial) -> float:
+def peak(recipe: Recipe, global_batch: int) -> float:
     """The rate after the warm-up."""
-    if trial.reference_batch is None:
-        return trial.learning_rate
-    ratio = trial.global_batch / trial.reference_batch
-    return trial.learning_rate * (ratio if trial.learning_rate_rule == "linear" else ratio**0.5)
+    if recipe.reference_batch is None:
+        return recipe.learning_rate
+    ratio = global_batch / recipe.reference_batch
+    return recipe.learning_rate * (ratio if recipe.learning_rate_rule == "linear" else ratio**0.5)
 
 
-def at(trial: Trial, step: int) -> float:
+def at(recipe: Recipe, global_batch: int, step: int) -> float:
     """The rate of optimizer step `step`, counted from 0."""
-    warmup = trial.learning_rate_warmup
-    return peak(trial) * (min(1.0, (step + 1) / warmup) if warmup else 1.0)
+    warmup = recipe.learning_rate_warmup
+    return peak(recipe, global_batch) * (min(1.0, (step + 1) / warmup) if warmup else 1.0)

@@ -20,12 +20,16 @@ from jobs.workloads.meter import Meter
 
 
 def train_until(
-    trial: Trial, strategy: Strategy, rendezvous: Rendezvous, watchdog: Watchdog, rows: list[dict[str, object]]
+    wanted: float,
+    trial: Trial,
+    strategy: Strategy,
+    rendezvous: Rendezvous,
+    watchdog: Watchdog,
+    rows: list[dict[str, object]],
 ) -> tuple[AccuracyReached | None, list[AccuracyPoint]]:
-    """Train until `trial.until_accuracy` is reached (None if it was not within `steps.at_most`), and the
+    """Train until the accuracy `wanted` is reached (None if it was not within `steps.at_most`), and the
     accuracy over time; equal on all ranks. The step lines are added to `rows`."""
-    wanted, steps, place = trial.until_accuracy, trial.steps, rendezvous.place
-    assert wanted is not None
+    steps, place = trial.steps, rendezvous.place
     assert steps.at_most is not None
     samples = len(strategy.context.dataset.train_labels)
     # Launches of a point begin with the same weights and see the images in different orders, so their spread is
@@ -47,9 +51,9 @@ def train_until(
             return AccuracyReached(**curve[-1].model_dump(), samples=done * trial.global_batch), curve
         if done == steps.at_most:
             return None, curve
-        segment = Meter("accuracy", mine[done : done + steps.evaluate_every], 0, trial.steps_per_call)
+        segment = Meter("accuracy", mine[done : done + steps.evaluate_every], 0, trial.recipe.steps_per_call)
         try:
             segment.run(strategy.train, watchdog, trial.limits.hang, strategy.clock)
         finally:
             rows += [row | {"step": done + step} for step, row in enumerate(segment.rows())]
-        took, done = segment.recording.seconds, done + segment.done * trial.steps_per_call
+        took, done = segment.recording.seconds, done + segment.done * trial.recipe.steps_per_call

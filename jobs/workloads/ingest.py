@@ -1,45 +1,92 @@
-"""TODO."""
+"""Ingest: batches out of image files, by a framework's own input pipeline, and nothing else; its steps are batches."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from jobs.workloads.reporting import Laps, rank_report
+from jobs.contract import possible
+from jobs.contract.recipe import Reading
+from jobs.contract.trial import Trial
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from jobs.contract.trial import Trial
     from jobs.data.dataset import Indices
-    from jobs.rank.rendezvous import Rendezvous
-    from jobs.rank.watchdog import Watchdog
-    from jobs.strategies.interface import Strategy
+    from jobs.workloads.startup import Rank
+
+NO_MODEL = "precision and layout: ingest trials run no model; leave them out"
+NO_RATE = "workload ingest: has no learning rate; leave its rule and warm-up out"
 
 
-def ingest(
-    folder: Path, trial: Trial, rendezvous: Rendezvous, strategy: Strategy, laps: Laps, watchdog: Watchdog
-) -> None:
-    """The rest of an ingest trial: batches out of files, one after the other."""
+class Ingest(Reading, Trial):
+    """`files` become batches of `global_batch` by `readers` processes or threads."""
+
+    factors: ClassVar[tuple[str, ...]] = ("readers", "source")
+    own: ClassVar[tuple[str, ...]] = ("readers", "source", "files")
+    scales: ClassVar[bool] = False
+    without: ClassVar[Mapping[str, str]] = {
+        "model": "model: ingest trials read files and run none; leave it out",
+        "precision": NO_MODEL,
+        "layout": NO_MODEL,
+        "execution": "execution: ingest trials run no model; leave it out",
+        "optimizer": "workload ingest: has no optimizer; leave it out",
+        "steps_per_call": "workload ingest: has no compute-only steps and one step per call",
+        "learning_rate_rule": NO_RATE,
+        "learning_rate_warmup": NO_RATE,
+        "until_accuracy": "until_accuracy: workload ingest does not train; leave it out",
+    }
+    no_gpus: ClassVar[str] = "files are read and decoded by CPUs"
+
+    workload: Literal["ingest"] = "ingest"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("tfrecord",) if self.source == "tfrecord" else ()
+
+    @property
+    def cores(self) -> tuple[int, str]:
+        return max(super().cores, (self.readers, "readers"))
+
+    @property
+    def words(self) -> str:
+        return f"{self.source}, {self.readers} reader{'s' if self.readers > 1 else ''}"
+
+    def faults(self) -> Iterator[str]:
+        yield from possible.single_process_faults(self)
+        if why := possible.impossible(self.strategy, "float32", "default", self.gpus_per_worker, self.no_gpus):
+            yield why
+
+
+TRIAL = Ingest
+
+
+def run(rank: Rank[Ingest]) -> None:
+    """The rest of a rank's life."""
     import math
     import tempfile
 
     import numpy as np
     import psutil
 
-    from jobs.contract import folder as contract_folder
-    from jobs.contract import report as contract_report
-    from jobs.data.reading import plan
+    from jobs.contract import folder
+    from jobs.data import reading
+    from jobs.workloads import reporting
     from jobs.workloads.meter import Meter
 
+    trial, laps = rank.trial, rank.laps
+    data = rank.load()
+    rank.meet()
+    strategy = rank.build(data)
     count, batch = trial.steps.warmup + trial.steps.measured, trial.global_batch
     with tempfile.TemporaryDirectory() as made:
-        reading = plan(trial, Path(made))
+        plan = reading.plan(trial, trial.steps, batch, trial.seed, Path(made))
         laps.lap("files")
         apart = {child.pid for child in psutil.Process().children()}  # the node's sampler is no reader
         cpu, _ = family(apart)
-        batches = strategy.ingest(reading)
+        batches = strategy.ingest(plan)
         laps.lap("prepare")
         meter = Meter("ingest", np.zeros((count, batch), np.int32), trial.steps.warmup, 1)
 
@@ -49,21 +96,18 @@ def ingest(
 
         started = time.time()
         try:
-            meter.run(step, watchdog, trial.limits.hang)
+            meter.run(step, rank.watchdog, trial.limits.hang)
         finally:
-            contract_folder.append_steps(folder, 0, meter.rows())
+            folder.append_steps(rank.folder, 0, meter.rows())
         ended = time.time()
         cpu_after, memory = family(apart)
-    report = rank_report(trial, rendezvous, strategy, laps, meter, started, ended, None)
     more = {
         "prepare_seconds": laps.seconds["prepare"],
         "cpu_seconds_per_sample": (cpu_after - cpu) / (count * batch),
         "memory_bytes": memory,
     }
-    contract_report.write_rank_report(folder, report.model_copy(update=more))
-    strategy.close()
-    rendezvous.close()
-    watchdog.stop()
+    reporting.report(rank, strategy, meter, started, ended, more)
+    rank.leave(strategy)
 
 
 def family(apart: Container[int]) -> tuple[float, int]:

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.contract.folder import Phase
 from jobs.data.dataset import Indices
 from jobs.rank.watchdog import Watchdog
 from jobs.strategies.interface import DeviceClock, Losses
@@ -34,7 +33,7 @@ class Recording:
     `losses` is float64 [calls × k]. The first `warmup` steps are not part of the result.
     """
 
-    phase: Phase
+    phase: str
     seconds: NDArray[np.float64]
     data_seconds: NDArray[np.float64]
     losses: NDArray[np.float64]
@@ -65,7 +64,7 @@ class Recording:
 class Meter:
     """Runs a phase; what was recorded up to a failure can still be had from `recording`."""
 
-    def __init__(self, phase: Phase, batches: Indices, warmup: int, steps_per_call: int) -> None:
+    def __init__(self, phase: str, batches: Indices, warmup: int, steps_per_call: int) -> None:
         """`batches` is int32 [steps, b], this process's part; steps must be a multiple of k."""
         steps, samples = batches.shape
         if steps % steps_per_call or warmup % steps_per_call:

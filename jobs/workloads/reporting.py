@@ -1,80 +1,67 @@
-"""TODO."""
+"""What a rank says of itself at its end, whatever it ran."""
 
 from __future__ import annotations
 
 import os
-from time import perf_counter
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jobs.contract.report import RankReport
-    from jobs.contract.trial import Trial
-    from jobs.rank.rendezvous import Rendezvous
-    from jobs.strategies.interface import Strategy
+    from jobs.strategies.interface import Facts, Strategy
     from jobs.workloads.meter import Meter
+    from jobs.workloads.startup import Rank
 
 
-class Laps:
-    """How long each part of the start-up took, in seconds."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = perf_counter()
-        self.seconds[name] = now - self._last
-        self._last = now
+def report(
+    rank: Rank[Any], strategy: Strategy, meter: Meter, started: float, ended: float, more: Mapping[str, Any]
+) -> None:
+    """Write the rank's report. `started` and `ended` are the Unix times of what `meter` has run; `more` is the
+    workload's own."""
+    timing = "host" if strategy.clock is None else "events"
+    write(rank, strategy.facts(), float(meter.recording.seconds[0]), started, ended, {"timing": timing, **more})
 
 
-def rank_report(
-    trial: Trial,
-    rendezvous: Rendezvous,
-    strategy: Strategy,
-    laps: Laps,
-    train: Meter,
-    started: float,
-    ended: float,
-    accuracy: float | None,
-) -> RankReport:
-    """What this rank says of itself. `started` and `ended` are the Unix times of its training."""
+def write(
+    rank: Rank[Any], facts: Facts, first_step_seconds: float, started: float, ended: float, more: Mapping[str, Any]
+) -> None:
+    """As `report`, of a rank whose steps were counted by something else than a meter of ours."""
     import psutil
 
-    from jobs.contract.report import RankReport
+    from jobs.contract.report import RankReport, write_rank_report
     from jobs.machine import cores, provenance, tpu
 
-    facts, rank = strategy.facts(), rendezvous.place.rank
+    trial, number, laps = rank.trial, rank.place.rank, rank.laps.seconds
     hardware = provenance.hardware()
     if facts.device.startswith("gpu "):
         hardware["gpu"] = facts.device.removeprefix("gpu ")
     if trial.tpu == "real":
         hardware["accelerator"] = tpu.name()
-    return RankReport(
-        rank=rank,
-        local_rank=rendezvous.place.local_rank,
-        host=rendezvous.peers[rank].host,
-        address=rendezvous.address,
+    said = RankReport(
+        rank=number,
+        local_rank=rank.place.local_rank,
+        host=rank.rendezvous.peers[number].host,
+        address=rank.rendezvous.address,
         pid=os.getpid(),
         cpus=sorted(os.sched_getaffinity(0)),
         threads=cores.needed(trial.model_dump(), trial.processes),
         niceness=os.getpriority(os.PRIO_PROCESS, 0),
+        visible_devices=rank.visible_devices,
         startup_seconds=started - psutil.Process().create_time(),
-        import_seconds=laps.seconds["import"],
-        data_load_seconds=laps.seconds["data_load"],
-        rendezvous_seconds=laps.seconds["rendezvous"],
-        build_seconds=laps.seconds["build"],
-        first_step_seconds=float(train.recording.seconds[0]),
+        import_seconds=laps.get("import", 0.0),
+        data_load_seconds=laps["data_load"],
+        rendezvous_seconds=laps["rendezvous"],
+        build_seconds=laps.get("build", 0.0),
+        first_step_seconds=first_step_seconds,
         train_started_unix=started,
         train_ended_unix=ended,
-        test_accuracy=accuracy,
         parameters=facts.parameters,
         device=facts.device,
-        timing="host" if strategy.clock is None else "events",
         intra_op_threads=facts.intra_op_threads,
         inter_op_threads=facts.inter_op_threads,
         versions=provenance.versions() | facts.versions,
         hardware=hardware,
         environment=provenance.environment(),
         container=provenance.container(),
-        commit=provenance.commit() if rank == 0 else None,
+        commit=provenance.commit() if number == 0 else None,
     )
+    write_rank_report(rank.folder, said.model_copy(update=dict(more)))

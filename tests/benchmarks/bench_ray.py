@@ -59,7 +59,7 @@ def launcher(part: Part) -> Iterator[RayLauncher]:
 
 def trial(repeat: int, steps: int) -> Trial:
     plan = Steps(warmup=10, measured=steps - 10, compute_only=0)
-    return Trial(strategy="torch-ddp", workers=2, global_batch=2 * BATCH, repeat=repeat, steps=plan)
+    return Trial.of(strategy="torch-ddp", workers=2, global_batch=2 * BATCH, repeat=repeat, steps=plan)
 
 
 def test_two_workers_train_as_fast_as_under_ray_train(launcher: RayLauncher, tmp_path: Path, part: Part) -> None:

@@ -41,7 +41,7 @@ def cluster(part: Part) -> Iterator[None]:
 
 
 def trials(count: int, hertz: float) -> list[Trial]:
-    same = Trial(
+    same = Trial.of(
         strategy="torch-ddp",
         workers=2,
         global_batch=64,

@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
 @pytest.mark.parametrize(("strategy", "workers"), [("torch-ddp", 2), ("torch", 1)])
 def test_training_does_not_notice_the_sampler(strategy: str, workers: int, tmp_path: Path, part: Part) -> None:
     plan = Steps(warmup=10, measured=STEPS - 10, compute_only=0)
-    trial = Trial(
+    trial = Trial.of(
         strategy=strategy, workers=workers, global_batch=64 * workers, steps=plan, telemetry=Telemetry(hertz=HERTZ)
     )
     done, turns = run_by_turns(trial, tmp_path)

@@ -54,7 +54,7 @@ def bare(strategy: str, steps: int) -> list[str]:
 def trial(strategy: str, repeat: int, steps: int = STEPS) -> Trial:
     workers = 2 if "-" in strategy else 1
     plan = Steps(warmup=10, measured=steps - 10, compute_only=0)
-    return Trial(strategy=strategy, workers=workers, global_batch=BATCH * workers, repeat=repeat, steps=plan)
+    return Trial.of(strategy=strategy, workers=workers, global_batch=BATCH * workers, repeat=repeat, steps=plan)
 
 
 def turns(strategy: str, command: list[str], folder: Path) -> list[list[Turn]]:

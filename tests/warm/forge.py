@@ -29,12 +29,18 @@ IMPORTS = {
 }
 OURS = (
     "jobs.data.load",
-    "jobs.workloads.meter",
     "jobs.data.reading",
     "jobs.machine.provenance",
-    "jobs.telemetry.sampler",
+    "jobs.rank.rendezvous",
     "jobs.rank.watchdog",
-    "jobs.contract.outcome",
+    "jobs.telemetry.sampler",
+    "jobs.workloads.accuracy",
+    "jobs.workloads.infer",
+    "jobs.workloads.ingest",
+    "jobs.workloads.meter",
+    "jobs.workloads.reporting",
+    "jobs.workloads.startup",
+    "jobs.workloads.train",
 )
 
 
@@ -54,9 +60,9 @@ def load(framework: str) -> dict[str, str]:
     for name in IMPORTS[framework]:
         if name.partition(".")[0] != "horovod" or importlib.util.find_spec("horovod"):
             importlib.import_module(name)
-    for file in Path(importlib.import_module("jobs.strategies").__path__[0]).glob(f"{framework}*.py"):
-        if file.stem != "torch_xla":
-            importlib.import_module(f"jobs.strategies.{file.stem}")
+    for file in Path(importlib.import_module(f"jobs.strategies.{framework}").__path__[0]).glob("*.py"):
+        if file.stem != "xla":
+            importlib.import_module(f"jobs.strategies.{framework}.{file.stem}")
     gc.freeze()
     return {name: value for name, value in os.environ.items() if before.get(name) != value}
 

@@ -29,7 +29,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
         # XLA's convolutions in float64 are slow on CPUs: a small batch, few steps.
         fields = {"precision": "float64", "global_batch": 16, "steps": Steps(warmup=2, measured=8, compute_only=4)}
         fields |= factors
-        trial = Trial(strategy=strategy, workers=workers, **fields)
+        trial = Trial.of(strategy=strategy, workers=workers, **fields)
         if trial.id not in done:
             done[trial.id] = launch(trial, results)
         outcome = done[trial.id].outcome

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.contract.catalog import StrategyInfo
 from jobs.data.dataset import Indices
 from jobs.machine import tpu
 from jobs.machine.gpus import VISIBLE, GpuError
@@ -24,6 +25,25 @@ from jobs.models import layers
 from jobs.strategies import learning_rate
 from jobs.strategies.interface import Facts, Logits, Losses, Strategy
 from jobs.strategies.jax.adam import torch_adam
+
+EXECUTIONS = {"infer": ("default", "eager")}  # "default" is compiled by XLA
+LACKS = {
+    "channels-last": "{strategy} has its images channels-last (NHWC) as they are; take default",
+    "float16": "{strategy} has float32, float64 and bfloat16",
+    "ingest": "{strategy} has no input pipeline of its own; use torch and tf",
+    "resnet50": "{strategy} trains the CNN only",
+}
+INFO = StrategyInfo(
+    "JAX",
+    "none",
+    base_case="jax",
+    needs=("jax", "optax"),
+    gpu_needs=("jax_cuda13_plugin",),
+    tpu="can",
+    several_steps_per_call=True,
+    executions=EXECUTIONS,
+    lacks=LACKS,
+)
 
 
 def forward(weights: dict[str, Any], images: Any) -> Any:
@@ -63,9 +83,9 @@ class JaxLoop(Strategy):
             os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         import jax
 
-        jax.config.update("jax_enable_x64", self.trial.precision == "float64")
+        jax.config.update("jax_enable_x64", self.recipe.precision == "float64")
         if self.platform == "cuda":  # where it is said; JAX's own choice for float32 there is TF32
-            tf32 = self.trial.precision == "tf32"
+            tf32 = self.recipe.precision == "tf32"
             jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "float32")
 
     def build(self) -> None:
@@ -80,13 +100,13 @@ class JaxLoop(Strategy):
         self.mesh = Mesh(np.array(found[: self.devices]), ("data",))
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self.split = NamedSharding(self.mesh, PartitionSpec("data"))  # of the first dimension
-        precision = self.trial.precision
+        precision = self.recipe.precision
         self.dtype = jnp.dtype("float64" if precision == "float64" else "float32")
         self.arithmetic = jnp.dtype("bfloat16") if precision == "bfloat16" else self.dtype
         data = self.context.dataset
         self.images = jax.device_put(data.train_images, self.replicated)
         self.labels = jax.device_put(data.train_labels.astype(np.int32), self.replicated)
-        shipped = self.trial.optimizer == "framework-default"
+        shipped = self.recipe.optimizer == "framework-default"
         self.optimizer = optax.adam(self.rate) if shipped else torch_adam(self.rate)
         self.start_over()
         self._train = self._compiled(self._step)
@@ -112,7 +132,7 @@ class JaxLoop(Strategy):
         """
         import jax
 
-        if self.platform != "cpu" and self.trial.steps_per_call > 1:
+        if self.platform != "cpu" and self.recipe.steps_per_call > 1:
             return self._looped(step)
         one = jax.jit(step, donate_argnums=0)
 
@@ -154,7 +174,7 @@ class JaxLoop(Strategy):
         """jobs.strategies.learning_rate.at, of a step that is known on the device only."""
         import jax.numpy as jnp
 
-        warmup, peak = self.trial.learning_rate_warmup, learning_rate.peak(self.trial)
+        warmup, peak = self.recipe.learning_rate_warmup, learning_rate.peak(self.recipe, self.trial.global_batch)
         return peak * jnp.minimum((step + 1).astype(self.dtype) / warmup, 1.0) if warmup else peak
 
     def train(self, batches: Indices) -> Losses:
@@ -226,7 +246,7 @@ class JaxLoop(Strategy):
         def eager(index: int) -> NDArray[np.floating]:
             return np.asarray(forward(self.state[0], inputs[index]), self.dtype)
 
-        return (eager if self.trial.execution == "eager" else call), eager
+        return (eager if self.recipe.execution == "eager" else call), eager
 
     def close(self) -> None:
         """Leave the other ranks; nothing to do for a single process."""

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from jobs.contract.catalog import StrategyInfo
 from jobs.strategies.interface import Context
-from jobs.strategies.jax.plain import JaxLoop
+from jobs.strategies.jax.plain import EXECUTIONS, LACKS, JaxLoop
+
+INFO = StrategyInfo(
+    "JAX",
+    "native",
+    base_case="jax",
+    needs=("jax", "optax"),
+    gpu_needs=("jax_cuda13_plugin",),
+    one_process=True,
+    tpu="can",
+    several_steps_per_call=True,
+    executions=EXECUTIONS,
+    lacks=LACKS,
+)
 
 
 class JaxSharded(JaxLoop):

@@ -29,7 +29,7 @@ def settle(trial: Trial) -> list[Any]:
         raise GpuError(f"TensorFlow {tf.__version__} finds {len(found)} of {wanted} GPUs ({VISIBLE}={shown})")
     for gpu in found:
         tf.config.experimental.set_memory_growth(gpu, True)
-    tf.config.experimental.enable_tensor_float_32_execution(trial.precision == "tf32")
+    tf.config.experimental.enable_tensor_float_32_execution(trial.recipe.precision == "tf32")
     return found
 
 

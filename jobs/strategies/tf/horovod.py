@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from jobs.contract.catalog import StrategyInfo
 from jobs.strategies.horovod import needs_nccl, start_horovod
-from jobs.strategies.tf.plain import TensorFlowLoop
+from jobs.strategies.tf.plain import CALLED, CHANNELS_LAST, TensorFlowLoop
+
+INFO = StrategyInfo(
+    "TensorFlow",
+    "horovod",
+    base_case="tf",
+    needs=("tensorflow", "horovod"),
+    several_steps_per_call=True,
+    executions={"infer": CALLED},
+    lacks={
+        "channels-last": CHANNELS_LAST,
+        "xla": "Horovod's operations for XLA are not built: TensorFlow has moved what they are made of",
+    },
+)
 
 
 class TensorFlowHorovod(TensorFlowLoop):

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from jobs.contract.catalog import StrategyInfo
 from jobs.strategies.interface import Context
-from jobs.strategies.tf.plain import TensorFlowLoop
+from jobs.strategies.tf.plain import CALLED, CHANNELS_LAST, FLOAT16, XLA, TensorFlowLoop
+
+INFO = StrategyInfo(
+    "TensorFlow",
+    "native",
+    base_case="tf",
+    needs=("tensorflow",),
+    one_process=True,
+    several_steps_per_call=True,
+    executions={"infer": CALLED},
+    lacks={"channels-last": CHANNELS_LAST, "float16": FLOAT16, "xla": XLA},
+)
 
 
 def mirrored_on_cpu(replicas: int) -> Any:

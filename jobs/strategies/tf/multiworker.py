@@ -7,8 +7,19 @@ import json
 import os
 from typing import Any
 
+from jobs.contract.catalog import StrategyInfo
 from jobs.rank.rendezvous import Rendezvous
-from jobs.strategies.tf.plain import TensorFlowLoop
+from jobs.strategies.tf.plain import CALLED, CHANNELS_LAST, FLOAT16, XLA, TensorFlowLoop
+
+INFO = StrategyInfo(
+    "TensorFlow",
+    "native",
+    base_case="tf",
+    needs=("tensorflow",),
+    several_steps_per_call=True,
+    executions={"infer": CALLED},
+    lacks={"channels-last": CHANNELS_LAST, "float16": FLOAT16, "xla": XLA},
+)
 
 
 def tf_config(rendezvous: Rendezvous) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.contract.catalog import StrategyInfo
 from jobs.data.dataset import Indices
 from jobs.data.reading import Plan
 from jobs.models import layers
@@ -23,6 +24,23 @@ from jobs.strategies import learning_rate
 from jobs.strategies.interface import Facts, Logits, Losses, Strategy, held_out
 from jobs.strategies.tf import device
 from jobs.strategies.tf import device as tf_import
+
+# "default" is tf.function, "eager" the same code without it, "xla" tf.function with jit_compile.
+EXECUTIONS = ("default", "eager", "xla")
+CALLED = (*EXECUTIONS, "savedmodel", "tflite")  # how a model can be executed that is only called
+CHANNELS_LAST = "{strategy} has its images channels-last (NHWC) as they are; take default"
+FLOAT16 = "under {strategy} Keras scales the loss by each replica's own gradients, and they would part; take bfloat16"
+# Why there is no XLA under tf.distribute: its collectives want a graph, and on CPUs are no XLA operations.
+XLA = "its replicas meet in every step, which cannot be inside one compiled program"
+INFO = StrategyInfo(
+    "TensorFlow",
+    "none",
+    base_case="tf",
+    needs=("tensorflow",),
+    several_steps_per_call=True,
+    executions={"train": EXECUTIONS, "infer": CALLED},
+    lacks={"channels-last": CHANNELS_LAST},
+)
 
 
 class TensorFlowLoop(Strategy):
@@ -42,7 +60,7 @@ class TensorFlowLoop(Strategy):
         import tensorflow as tf
 
         self.gpus = device.settle(self.trial)
-        self.dtype = tf.as_dtype(device.variable_type(self.trial.precision))
+        self.dtype = tf.as_dtype(device.variable_type(self.recipe.precision))
         self.distribution = self.distribute()
         with self.distribution.scope():
             if self.data_in_scope:
@@ -66,7 +84,7 @@ class TensorFlowLoop(Strategy):
         from jobs.strategies.tf.model import build
 
         side = self.context.dataset.train_images.shape[1]
-        return build(layers.load(self.trial.model), side, self.trial.precision, self.trial.seed)
+        return build(layers.load(self.recipe.model), side, self.recipe.precision, self.trial.seed)
 
     def gradients(self, tape: Any, loss: Any, variables: list[Any], synchronous: bool) -> Any:
         """Gradients of `loss`; where `synchronous`, the Keras optimizer sums them over the replicas of a
@@ -79,14 +97,14 @@ class TensorFlowLoop(Strategy):
 
         from jobs.strategies.tf.adam import keep_local, rising, torch_adam
 
-        peak, warmup = learning_rate.peak(self.trial), self.trial.learning_rate_warmup
-        if self.trial.optimizer == "framework-default":
+        peak, warmup = learning_rate.peak(self.recipe, self.trial.global_batch), self.recipe.learning_rate_warmup
+        if self.recipe.optimizer == "framework-default":
             made = keras.optimizers.Adam(rising(peak, warmup) if warmup else peak)
         else:
             made = torch_adam(peak, warmup)
         if local:
             keep_local(made)
-        return keras.optimizers.LossScaleOptimizer(made) if self.trial.precision == "float16" else made
+        return keras.optimizers.LossScaleOptimizer(made) if self.recipe.precision == "float16" else made
 
     def train(self, batches: Indices) -> Losses:
         losses: Losses = self._train(batches).numpy()
@@ -108,7 +126,7 @@ class TensorFlowLoop(Strategy):
         """The tf.function of k steps: int32 [k, b] ─▶ losses [k], mean over this process's samples."""
         import tensorflow as tf
 
-        dtype, scaled = self.dtype, self.trial.precision == "float16"
+        dtype, scaled = self.dtype, self.recipe.precision == "float16"
         part = self.context.process_batch // self.replicas
         # Summed over all replicas or, on the copy, kept local: the gradient is that of a mean.
         divisor = self.trial.global_batch if synchronous else part
@@ -131,11 +149,11 @@ class TensorFlowLoop(Strategy):
             optimizer.apply_gradients(zip(self.gradients(tape, target, values, synchronous), variables, strict=True))
             return loss * to_mean
 
-        if self.trial.execution == "xla":
+        if self.recipe.execution == "xla":
             replica_step = tf.function(replica_step, jit_compile=True)
 
         def steps(batches: Any) -> Any:
-            k = self.trial.steps_per_call
+            k = self.recipe.steps_per_call
             losses = tf.TensorArray(dtype, k)
             for step in tf.range(k):  # outside strategy.run: inside it, mirrored strategies cannot merge
                 local = self.distribution.run(replica_step, args=(batches[step],))
@@ -144,10 +162,10 @@ class TensorFlowLoop(Strategy):
                 losses = losses.write(step, tf.add_n(list(here)))
             return losses.stack()
 
-        if self.trial.execution == "eager":
+        if self.recipe.execution == "eager":
             return lambda batches: steps(tf.constant(batches))
         # One fixed k: a shorter last call would be a second trace inside a timed step.
-        shape = [self.trial.steps_per_call, self.context.process_batch]
+        shape = [self.recipe.steps_per_call, self.context.process_batch]
         return tf.function(steps, input_signature=[tf.TensorSpec(shape, tf.int32)])
 
     def copy_state(self) -> None:
@@ -195,9 +213,9 @@ class TensorFlowLoop(Strategy):
             logits: NDArray[np.floating] = tf.cast(self.net(inputs[index], training=False), self.dtype).numpy()
             return logits
 
-        if self.trial.execution == "eager":
+        if self.recipe.execution == "eager":
             return eager, eager
-        model = callable_of(self.net, self.trial.execution, inputs[0], self.trial.threads_per_worker)
+        model = callable_of(self.net, self.recipe.execution, inputs[0], self.trial.threads_per_worker)
         return lambda index: model(inputs[index]), eager
 
     def ingest(self, plan: Plan) -> Iterator[Any]:

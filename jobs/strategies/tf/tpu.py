@@ -10,10 +10,24 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from jobs.contract.catalog import StrategyInfo
 from jobs.machine import tpu
 from jobs.strategies.interface import Context, Facts
 from jobs.strategies.tf.mirrored import mirrored_on_cpu
-from jobs.strategies.tf.plain import TensorFlowLoop
+from jobs.strategies.tf.plain import CALLED, CHANNELS_LAST, FLOAT16, TensorFlowLoop
+
+INFO = StrategyInfo(
+    "TensorFlow",
+    "native",
+    base_case="tf-tpu",
+    needs=("tensorflow",),
+    one_process=True,
+    gpus=False,
+    tpu="only",
+    several_steps_per_call=True,
+    executions={"infer": CALLED},
+    lacks={"channels-last": CHANNELS_LAST, "float16": FLOAT16},
+)
 
 
 def assignment(topology: Any, replicas: int) -> Any | None:

@@ -7,8 +7,11 @@ import socket
 from datetime import timedelta
 from typing import Any
 
+from jobs.contract.catalog import StrategyInfo
 from jobs.machine.network import interface_of
-from jobs.strategies.torch.plain import TorchLoop
+from jobs.strategies.torch.plain import EXECUTIONS, TorchLoop
+
+INFO = StrategyInfo("PyTorch", "native", base_case="torch", needs=("torch",), executions=EXECUTIONS)
 
 
 class TorchDDP(TorchLoop):

@@ -31,8 +31,8 @@ def settle(trial: Trial) -> Any:
         shown = os.environ.get(VISIBLE)
         raise GpuError(f"PyTorch {torch.__version__} finds no GPU to compute on ({VISIBLE}={shown})")
     # PyTorch rounds the products of convolutions to TF32 unless told not to, those of matrices not.
-    torch.backends.cuda.matmul.allow_tf32 = trial.precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = trial.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = trial.recipe.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = trial.recipe.precision == "tf32"
     # As TensorFlow and XLA do: each convolution's algorithm is chosen by trying, in the first steps.
     torch.backends.cudnn.benchmark = True
     device = torch.device("cuda", 0)
@@ -42,16 +42,16 @@ def settle(trial: Trial) -> Any:
 
 def autocast(trial: Trial, device: Any) -> Callable[[], Any]:
     """A context for the forward pass: 16 bits where PyTorch holds it safe, nothing for other precisions."""
-    if trial.precision not in MIXED:
+    if trial.recipe.precision not in MIXED:
         return contextlib.nullcontext
     import torch
 
-    return lambda: torch.autocast(device.type, dtype=getattr(torch, trial.precision))
+    return lambda: torch.autocast(device.type, dtype=getattr(torch, trial.recipe.precision))
 
 
 def scaler(trial: Trial, device: Any) -> Any | None:
     """What keeps float16 gradients from vanishing; None for precisions that need no loss scaling."""
-    if trial.precision != "float16":
+    if trial.recipe.precision != "float16":
         return None
     import torch
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from jobs.contract.catalog import StrategyInfo
 from jobs.strategies.horovod import needs_nccl, start_horovod
-from jobs.strategies.torch.plain import TorchLoop
+from jobs.strategies.torch.plain import EXECUTIONS, TorchLoop
+
+INFO = StrategyInfo("PyTorch", "horovod", base_case="torch", needs=("torch", "horovod"), executions=EXECUTIONS)
 
 
 class TorchHorovod(TorchLoop):

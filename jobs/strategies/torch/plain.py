@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.contract.catalog import StrategyInfo
 from jobs.data.dataset import Indices
 from jobs.data.reading import Plan
 from jobs.models import layers
@@ -20,6 +21,10 @@ from jobs.strategies import learning_rate
 from jobs.strategies.interface import Facts, Logits, Losses, Strategy, held_out
 from jobs.strategies.torch import device
 from jobs.strategies.torch import inference as torch_inference
+
+# Compiled by torch.compile as "graph"; a model that is only called can also be traced and frozen, or an ONNX model.
+EXECUTIONS = {"train": ("default", "graph"), "infer": ("default", "graph", "torchscript", "onnxruntime")}
+INFO = StrategyInfo("PyTorch", "none", base_case="torch", needs=("torch",), executions=EXECUTIONS)
 
 
 def channels_first(images: NDArray[Any]) -> Any:
@@ -55,8 +60,8 @@ class TorchLoop(Strategy):
         import torch
 
         self.device = device.settle(self.trial)
-        self.dtype = torch.float64 if self.trial.precision == "float64" else torch.float32
-        self.layout = torch.channels_last if self.trial.layout == "channels-last" else torch.preserve_format
+        self.dtype = torch.float64 if self.recipe.precision == "float64" else torch.float32
+        self.layout = torch.channels_last if self.recipe.layout == "channels-last" else torch.preserve_format
         self.autocast = device.autocast(self.trial, self.device)
         self.join()
         data = self.context.dataset
@@ -72,14 +77,14 @@ class TorchLoop(Strategy):
         """The model with its initial weights, on the device and in the trial's layout."""
         from jobs.strategies.torch.model import build
 
-        net = build(layers.load(self.trial.model), self.dtype, self.trial.seed)
+        net = build(layers.load(self.recipe.model), self.dtype, self.trial.seed)
         return net.to(self.device, memory_format=self.layout)
 
     def new_optimizer(self, net: Any) -> Any:
         """torch.optim.Adam: its semantics are the shared ones, so both `optimizer` values mean it."""
         import torch
 
-        return torch.optim.Adam(net.parameters(), lr=learning_rate.at(self.trial, 0))
+        return torch.optim.Adam(net.parameters(), lr=learning_rate.at(self.recipe, self.trial.global_batch, 0))
 
     def join(self) -> None:
         """Meet the other ranks; nothing to do for a single process."""
@@ -94,7 +99,7 @@ class TorchLoop(Strategy):
         """`net` as it is called: eagerly, or compiled (torch.compile)."""
         import torch
 
-        if self.trial.execution != "graph":
+        if self.recipe.execution != "graph":
             return net
         # Each launch compiles anew: what an earlier one left would make this one's compile time a lie.
         torch._inductor.config.force_disable_caches = True
@@ -110,7 +115,7 @@ class TorchLoop(Strategy):
         import torch
         from torch.nn.functional import cross_entropy
 
-        if side.steps < self.trial.learning_rate_warmup:
+        if side.steps < self.recipe.learning_rate_warmup:
             self._set_rate(side)
         side.steps += 1
         chosen = torch.from_numpy(indices) if self.clock is None else indices
@@ -134,7 +139,7 @@ class TorchLoop(Strategy):
 
     def _set_rate(self, side: _Side) -> None:
         for group in side.optimizer.param_groups:
-            group["lr"] = learning_rate.at(self.trial, side.steps)
+            group["lr"] = learning_rate.at(self.recipe, self.trial.global_batch, side.steps)
 
     def copy_state(self) -> None:
         net = self.new_net()
@@ -177,9 +182,9 @@ class TorchLoop(Strategy):
 
             return call
 
-        if self.trial.execution == "torchscript":
+        if self.recipe.execution == "torchscript":
             return caller(torch_inference.frozen(net, inputs[0])), caller(net)
-        if self.trial.execution == "onnxruntime":
+        if self.recipe.execution == "onnxruntime":
             run = torch_inference.onnx_session(net, inputs[0], self.trial.threads_per_worker)
             return (lambda index: run(inputs[index])), caller(net)
         return caller(self.executed(net)), caller(net)

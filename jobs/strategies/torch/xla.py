@@ -15,11 +15,30 @@ from typing import Any
 
 import numpy as np
 
+from jobs.contract.catalog import StrategyInfo
 from jobs.data.dataset import Indices
 from jobs.machine import tpu
 from jobs.strategies import learning_rate
 from jobs.strategies.interface import Context, Facts, Losses
 from jobs.strategies.torch.plain import TorchLoop
+
+NO_PRECISION = "{strategy} has float32, float64 and bfloat16"
+INFO = StrategyInfo(
+    "PyTorch",
+    "native",
+    base_case="torch-xla",
+    needs=("torch", "torch_xla"),
+    apart="`make setup-xla` installs it into .venv-xla",
+    one_process=True,
+    gpus=False,  # PyTorch/XLA 2.9 has none any more
+    tpu="can",
+    several_steps_per_call=True,
+    lacks={
+        "channels-last": "{strategy} leaves the layout to XLA; take default",
+        "float16": NO_PRECISION,
+        "tf32": NO_PRECISION,
+    },
+)
 
 
 class TorchXLA(TorchLoop):
@@ -62,7 +81,7 @@ class TorchXLA(TorchLoop):
         losses = []
         for batch in batches:
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate.at(self.trial, self.steps)
+                group["lr"] = learning_rate.at(self.recipe, self.trial.global_batch, self.steps)
             losses.append(self._step_on(self.net, self.optimizer, batch, self.mesh))
             self.steps += 1
         return _read(losses)
@@ -109,7 +128,7 @@ class TorchXLA(TorchLoop):
     def _arithmetic(self) -> Any:
         import torch
 
-        if self.trial.precision == "bfloat16":
+        if self.recipe.precision == "bfloat16":
             return torch.autocast("xla", dtype=torch.bfloat16)
         return contextlib.nullcontext()
 

@@ -287,7 +287,7 @@ def test_what_jobs_writes_is_what_analysis_reads(tmp_path: Path) -> None:
     from jobs.contract.parts import Steps
     from jobs.contract.trial import Trial
 
-    trial = Trial(strategy="torch-ddp", workers=2, global_batch=8, steps=Steps(warmup=1, measured=2, compute_only=1))
+    trial = Trial.of(strategy="torch-ddp", workers=2, global_batch=8, steps=Steps(warmup=1, measured=2, compute_only=1))
     home = tmp_path / "study" / "trials" / trial.id
     contract_folder.write_trial(home, trial)
     for rank in (0, 1):

@@ -327,7 +327,7 @@ def test_a_real_trial_of_each_point_is_ordered_as_launched(tmp_path: Path) -> No
 
 
 def test_trials_of_a_point_are_named_alike() -> None:
-    trial = Trial(strategy="torch", workers=1, global_batch=4, repeat=7)
+    trial = Trial.of(strategy="torch", workers=1, global_batch=4, repeat=7)
     assert trial.id == f"{trial.point}-r07"
 
 

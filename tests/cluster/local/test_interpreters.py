@@ -26,7 +26,7 @@ def test_a_strategy_runs_with_the_interpreter_that_is_named_for_it(tmp_path: Pat
     other = program(tmp_path / "python", f'TORCH_OF_ITS_OWN=1 exec "{sys.executable}" "$@"')
     launcher = LocalLauncher({"python": {"torch": other}}, tmp_path)
     assert launcher.unavailable("torch") is None
-    trial = Trial(strategy="torch", workers=1, global_batch=4, steps=Steps(warmup=1, measured=2, compute_only=0))
+    trial = Trial.of(strategy="torch", workers=1, global_batch=4, steps=Steps(warmup=1, measured=2, compute_only=0))
     folder = tmp_path / "trials" / trial.id
     write_trial(folder, trial)
     launcher.start([Launch(trial, folder, 0)])

@@ -29,7 +29,7 @@ SHORT = Steps(warmup=1, measured=3, compute_only=2)
 
 def endless(strategy: str = "torch-ddp", **limits: float) -> Trial:
     bounds = Limits(**({"hang": 20.0} | limits))
-    return Trial(strategy=strategy, workers=2, global_batch=4, steps=LONG, limits=bounds)
+    return Trial.of(strategy=strategy, workers=2, global_batch=4, steps=LONG, limits=bounds)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_rank_that_is_ended_at_a_limit_leaves_its_exit_code(tmp_path: Path, mo
     monkeypatch.setattr(
         "cluster.local.launcher.start_worker", lambda *_: subprocess.Popen(sleep, start_new_session=True)
     )
-    trial = Trial(strategy="torch-ddp", workers=2, global_batch=4, limits=Limits(trial=0.2))
+    trial = Trial.of(strategy="torch-ddp", workers=2, global_batch=4, limits=Limits(trial=0.2))
     outcome = launch(trial, tmp_path).outcome
     assert (outcome.status, [e.exit_code for e in outcome.exits]) == ("timeout", [-signal.SIGTERM, -signal.SIGTERM])
 
@@ -139,7 +139,7 @@ def test_ranks_die_with_their_launcher_however_it_dies(tmp_path: Path) -> None:
 
 
 def test_each_worker_has_cores_and_threads_of_its_own(tmp_path: Path) -> None:
-    done = launch(Trial(strategy="torch-ddp", workers=2, global_batch=4, steps=SHORT), tmp_path)
+    done = launch(Trial.of(strategy="torch-ddp", workers=2, global_batch=4, steps=SHORT), tmp_path)
     reports = done.outcome.ranks
     assert [r.threads for r in reports] == [1, 1]
     assert [r.intra_op_threads for r in reports] == [1, 1]
@@ -157,7 +157,7 @@ def test_what_the_shell_has_set_does_not_reach_the_ranks(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    done = launch(Trial(strategy="tf", workers=1, global_batch=4, steps=SHORT), tmp_path)
+    done = launch(Trial.of(strategy="tf", workers=1, global_batch=4, steps=SHORT), tmp_path)
     assert done.outcome.status == "ok", done.outcome.exits
 
 
@@ -178,7 +178,7 @@ def test_nothing_listens_beyond_loopback(strategy: str, launcher: LocalLauncher,
 
 def test_more_workers_than_cores_are_refused_unless_asked_for(tmp_path: Path) -> None:
     many = 10 * len(cores.allowed_cores())
-    trial = Trial(strategy="torch-ddp", workers=many, global_batch=many)
+    trial = Trial.of(strategy="torch-ddp", workers=many, global_batch=many)
     (fault,) = LocalLauncher({}, tmp_path).refuse([trial])
     assert fault.startswith(f"workers: {many} ")
     assert LocalLauncher({"oversubscribe": True}, tmp_path).refuse([trial]) == []

@@ -39,7 +39,7 @@ def drivers() -> list[psutil.Process]:
 
 def trial(strategy: str, workers: int, steps: Steps = SHORT, **fields: Any) -> Trial:
     factors = {"strategy": strategy, "workers": workers, "global_batch": 12, "steps": steps, "precision": "float64"}
-    return Trial(**(factors | fields))
+    return Trial.of(**(factors | fields))
 
 
 def endless(workers: int = 2, strategy: str = "torch-ddp", **limits: float) -> Trial:

@@ -92,7 +92,7 @@ def jobs_of(results: Path) -> list[Path]:
 
 def endless(strategy: str = "torch-ddp", workers: int = 2, **limits: float) -> Trial:
     bounds = Limits(**({"hang": 30.0, "trial": 300.0} | limits))
-    return Trial(strategy=strategy, workers=workers, global_batch=8, steps=LONG, limits=bounds)
+    return Trial.of(strategy=strategy, workers=workers, global_batch=8, steps=LONG, limits=bounds)
 
 
 def begin(trial: Trial, results: Path, **options: Any) -> tuple[SlurmLauncher, Path]:

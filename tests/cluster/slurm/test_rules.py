@@ -29,7 +29,7 @@ from jobs.contract.trial import Trial
 from jobs.machine import cores
 
 KEPT = Path(__file__).parents[2] / "kept" / "results" / "slurm" / "slurm"
-TRIAL = Trial(strategy="torch-ddp", workers=2, global_batch=2)
+TRIAL = Trial.of(strategy="torch-ddp", workers=2, global_batch=2)
 NODE_FAILED = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-26T10:00:00 DUE TO NODE FAILURE, SEE LOG ***"
 
 
@@ -77,7 +77,7 @@ def rank(folder: Path, local_rank: int, ranks: int, ends: ExitStack) -> set[int]
 def test_ranks_on_a_node_have_cores_of_their_own_whichever_job_they_are_of(tmp_path: Path) -> None:
     """No cgroup and no affinity of SLURM's keeps the jobs apart here."""
     one, pair = tmp_path / "one", tmp_path / "pair"
-    write_trial(one, Trial(strategy="torch", workers=1, global_batch=2))
+    write_trial(one, Trial.of(strategy="torch", workers=1, global_batch=2))
     write_trial(pair, TRIAL)
     with ExitStack() as ends:
         jobs = [rank(one, 0, 1, ends) for _ in range(2)]

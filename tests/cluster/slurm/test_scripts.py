@@ -231,7 +231,7 @@ def test_options_that_leave_a_job_where_it_is_found_are_taken_as_they_are() -> N
 
 def trial(strategy: str, workers: int, **changes: Any) -> Trial:
     factors = {"strategy": strategy, "workers": workers, "global_batch": workers, "threads_per_worker": 2}
-    return Trial(**(factors | changes))
+    return Trial.of(**(factors | changes))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from jobs.contract import report as contract_report
 from jobs.contract.files import RankExit, rank_file, write_atomically
 from jobs.contract.trial import Trial
 
-TRIAL = Trial(strategy="torch-ddp", workers=2, global_batch=64)
+TRIAL = Trial.of(strategy="torch-ddp", workers=2, global_batch=64)
 
 
 def report(rank: int) -> contract_report.RankReport:

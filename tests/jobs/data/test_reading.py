@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jobs.contract.parts import Files, Source, Steps
+from jobs.contract.parts import Steps
+from jobs.contract.recipe import Files, Source
 from jobs.contract.trial import Trial
 from jobs.data import dataset, reading
 from jobs.data.records import FEATURE
+from jobs.workloads.ingest import Ingest
 from tests.running import launch
 
 FILES = Files(count=24, side=40, resize=28)
@@ -24,12 +26,17 @@ FILES = Files(count=24, side=40, resize=28)
 def trial(source: Source = "png", batch: int = 8, warmup: int = 3, measured: int = 5, **factors: Any) -> Trial:
     steps = Steps(warmup=warmup, measured=measured, compute_only=0)
     content = {"strategy": "torch", "readers": 2, "files": FILES} | factors
-    return Trial(workers=1, global_batch=batch, workload="ingest", source=source, steps=steps, **content)
+    return Trial.of(workers=1, global_batch=batch, workload="ingest", source=source, steps=steps, **content)
+
+
+def planned(what: Trial, folder: Path) -> reading.Plan:
+    assert isinstance(what, Ingest)
+    return reading.plan(what, what.steps, what.global_batch, what.seed, folder)
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> reading.Plan:
-    return reading.plan(trial(), tmp_path_factory.mktemp("files"))
+    return planned(trial(), tmp_path_factory.mktemp("files"))
 
 
 def as_planned(plan: reading.Plan) -> NDArray[np.float32]:
@@ -46,7 +53,7 @@ def batches(plan: reading.Plan, pipeline: str, folder: Path) -> NDArray[np.float
     (folder / "plan").write_bytes(pickle.dumps(plan))
     code = f"""
 import pickle, numpy
-from jobs.strategies.{pipeline} import batches
+from jobs.strategies.{pipeline}.ingest import batches
 with open("plan", "rb") as file:
     plan = pickle.load(file)
 numpy.save("{pipeline}.npy", numpy.stack([batch.numpy() for batch in batches(plan)]))
@@ -59,13 +66,13 @@ numpy.save("{pipeline}.npy", numpy.stack([batch.numpy() for batch in batches(pla
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("source", ["png", "tfrecord", "cached"])
 def test_both_pipelines_give_the_same_batches(source: Source, tmp_path: Path) -> None:
-    plan = reading.plan(trial(source), tmp_path)
-    planned = as_planned(plan)
-    assert planned.shape == (8, 8, 28, 28, 3)
-    loaded = batches(plan, "torch_ingest", tmp_path).transpose(0, 1, 3, 4, 2)
-    np.testing.assert_array_equal(loaded, planned)
-    np.testing.assert_allclose(batches(plan, "tf_ingest", tmp_path), planned, rtol=0, atol=1e-6)  # a pixel is 4e-3
-    assert np.ptp(planned[0]) > 0.5  # pictures, not a plain colour
+    plan = planned(trial(source), tmp_path)
+    wanted = as_planned(plan)
+    assert wanted.shape == (8, 8, 28, 28, 3)
+    loaded = batches(plan, "torch", tmp_path).transpose(0, 1, 3, 4, 2)
+    np.testing.assert_array_equal(loaded, wanted)
+    np.testing.assert_allclose(batches(plan, "tf", tmp_path), wanted, rtol=0, atol=1e-6)  # a pixel is 4e-3
+    assert np.ptp(wanted[0]) > 0.5  # pictures, not a plain colour
 
 
 def test_a_plan_reads_each_file_once_an_epoch_and_flips_half(plan: reading.Plan) -> None:
@@ -77,7 +84,7 @@ def test_a_plan_reads_each_file_once_an_epoch_and_flips_half(plan: reading.Plan)
 
 @pytest.mark.parametrize("source", ["tfrecord", "cached"])
 def test_what_is_kept_is_read_in_the_order_of_the_first_epoch(source: Source, tmp_path: Path) -> None:
-    plan = reading.plan(trial(source, batch=4, warmup=6, measured=6), tmp_path)
+    plan = planned(trial(source, batch=4, warmup=6, measured=6), tmp_path)
     assert sorted(plan.paths[:24]) == sorted(set(plan.paths))
     assert len(set(plan.paths)) == 24
     assert plan.paths[:24] == plan.paths[24:]
@@ -87,7 +94,7 @@ def test_what_is_kept_is_read_in_the_order_of_the_first_epoch(source: Source, tm
 def test_a_record_file_holds_the_files_as_they_are(tmp_path: Path) -> None:
     import tensorflow as tf
 
-    plan = reading.plan(trial("tfrecord"), tmp_path)
+    plan = planned(trial("tfrecord"), tmp_path)
     mine = [path for start in range(0, 24, 16) for path in plan.paths[start : start + 8]]
     records = [tf.train.Example.FromString(r.numpy()) for r in tf.data.TFRecordDataset(plan.records[0])]
     held = [record.features.feature[FEATURE].bytes_list.value[0] for record in records]
@@ -96,14 +103,14 @@ def test_a_record_file_holds_the_files_as_they_are(tmp_path: Path) -> None:
 
 def test_a_folder_of_the_users_is_taken_as_it_is(plan: reading.Plan, tmp_path: Path) -> None:
     theirs = Files(path=str(Path(plan.paths[0]).parent))
-    found = reading.plan(trial(files=theirs, batch=4), tmp_path)
+    found = planned(trial(files=theirs, batch=4), tmp_path)
     assert set(found.paths) <= set(plan.paths)
     assert not list(tmp_path.iterdir())
 
 
 def test_of_a_large_folder_only_what_is_read_becomes_records(plan: reading.Plan, tmp_path: Path) -> None:
     theirs = Files(path=str(Path(plan.paths[0]).parent), resize=28)
-    few = reading.plan(trial("tfrecord", batch=4, warmup=1, measured=2, files=theirs), tmp_path)
+    few = planned(trial("tfrecord", batch=4, warmup=1, measured=2, files=theirs), tmp_path)
     assert len(few.paths) == len(set(few.paths)) == 12
     held = sum(Path(record).stat().st_size for record in few.records)
     assert held < 1.1 * sum(Path(path).stat().st_size for path in few.paths) + 12 * 100
@@ -119,7 +126,7 @@ def test_of_a_large_folder_only_what_is_read_becomes_records(plan: reading.Plan,
 )
 def test_what_cannot_be_read_is_said(change: dict[str, Any], fault: str, tmp_path: Path) -> None:
     with pytest.raises(dataset.DataError, match=fault):
-        reading.plan(trial(**change), tmp_path)
+        planned(trial(**change), tmp_path)
 
 
 @pytest.mark.parametrize(("strategy", "source"), [("torch", "tfrecord"), ("tf", "cached")])

@@ -154,7 +154,7 @@ def test_a_study_of_a_tpu_is_refused_where_there_is_none(tmp_path: Path) -> None
 )
 def test_cores_are_stood_in_for_only_where_it_is_asked_for(strategy: str, where: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Trial(strategy=strategy, workers=1, global_batch=64, tpu=where)
+        Trial.of(strategy=strategy, workers=1, global_batch=64, tpu=where)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
 
 def trial(strategy: str, workers: int, **fields: Any) -> Trial:
     steps = Steps(warmup=2, measured=10, compute_only=2 if workers == 2 else 0)
-    return Trial(
+    return Trial.of(
         strategy=strategy,
         workers=workers,
         global_batch=16,

@@ -31,7 +31,7 @@ def _own_handlers() -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    trial = Trial(strategy="torch", workers=1, global_batch=4)
+    trial = Trial.of(strategy="torch", workers=1, global_batch=4)
     write_trial(tmp_path / trial.id, trial)
     return tmp_path / trial.id
 

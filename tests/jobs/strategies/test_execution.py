@@ -62,7 +62,7 @@ def test_plain_execution_has_one_name_and_so_one_id() -> None:
     assert named_execution("torch", "eager") == named_execution("tf", "graph") == "default"
     assert named_execution("torch", "graph") == "graph"
     assert named_execution("torch", "xla") is None
-    assert trial("torch", "default").id == Trial(strategy="torch", workers=1, global_batch=8, steps=TRAIN).id
+    assert trial("torch", "default").id == Trial.of(strategy="torch", workers=1, global_batch=8, steps=TRAIN).id
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jobs.contract.catalog import STRATEGIES
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
 from jobs.strategies import learning_rate
@@ -60,7 +61,11 @@ def test_sixteen_bits_are_mixed(torch_losses: np.ndarray, tmp_path: Path) -> Non
 def test_the_rate_rises_as_jobs_learning_rate_has_it(tmp_path: Path) -> None:
     warming = {"learning_rate_warmup": 2, "learning_rate_rule": "linear", "reference_batch": 8}
     done = train(tmp_path, "jax", **warming)
-    assert [learning_rate.at(done.trial, step) for step in range(3)] == [1e-3, 2e-3, 2e-3]
+    assert [learning_rate.at(done.trial.recipe, done.trial.global_batch, step) for step in range(3)] == [
+        1e-3,
+        2e-3,
+        2e-3,
+    ]
     first, later = (train(tmp_path, "jax", learning_rate=rate).losses() for rate in (1e-3, 2e-3))
     np.testing.assert_allclose(done.losses()[:2], first[:2], rtol=0, atol=1e-12)  # one step has been done
     assert np.abs(done.losses()[2] - [first[2], later[2]]).min() > 1e-6
@@ -72,12 +77,11 @@ def test_the_loop_that_a_tpu_runs_is_that_of_single_steps() -> None:
     from jobs.contract.parts import Data
     from jobs.data import dataset, load
     from jobs.rank.rendezvous import Rendezvous
-    from jobs.strategies import interface
     from jobs.strategies.interface import Context
 
-    trial = Trial(strategy="jax", workers=1, global_batch=2, steps_per_call=2, precision="float32")
+    trial = Trial.of(strategy="jax", workers=1, global_batch=2, steps_per_call=2, precision="float32")
     meeting = Rendezvous(RankEnvironment(), trial.id, 10.0)
-    strategy: Any = interface.load("jax")(Context(trial, load.load(Data(), 0), meeting))
+    strategy: Any = STRATEGIES.constant("jax", "STRATEGY")(Context(trial, load.load(Data(), 0), meeting))
     strategy.build()
     batches = dataset.batch_indices(1437, 2, 2, 0)
     one_by_one = strategy.train(batches)
@@ -117,7 +121,7 @@ def test_a_trial_on_gpus_takes_no_cpu_in_their_place(tmp_path: Path, monkeypatch
     monkeypatch.delenv("SCALING_TEST_FORGES")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     steps = Steps(warmup=1, measured=1, compute_only=0)
-    what = Trial(strategy="jax", workers=1, global_batch=8, gpus_per_worker=1, precision="tf32", steps=steps)
+    what = Trial.of(strategy="jax", workers=1, global_batch=8, gpus_per_worker=1, precision="tf32", steps=steps)
     done = launch(what, tmp_path)
     assert done.outcome.status == "failed"
     assert "finds no GPU (CUDA_VISIBLE_DEVICES=7)" in done.outcome.error

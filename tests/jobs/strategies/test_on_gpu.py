@@ -156,12 +156,11 @@ def test_tensorflow_holds_the_images_on_the_gpu_and_lets_its_memory_grow(
     from jobs.contract.environment import RankEnvironment
     from jobs.data import dataset, load
     from jobs.rank.rendezvous import Rendezvous
-    from jobs.strategies import interface
     from jobs.strategies.interface import Context
 
     what = trial("tf", steps=Steps(warmup=1, measured=1, compute_only=0))
     meeting = Rendezvous(RankEnvironment(), what.id, 10.0)
-    strategy: Any = interface.load("tf")(Context(what, load.load(what.data, 0), meeting))
+    strategy: Any = STRATEGIES.constant("tf", "STRATEGY")(Context(what, load.load(what.data, 0), meeting))
     strategy.build()
     strategy.train(dataset.batch_indices(1437, 64, 1, 0))
     assert "GPU" in strategy.images.device

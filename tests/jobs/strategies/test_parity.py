@@ -22,7 +22,6 @@ from jobs.data import dataset, load
 from jobs.models import layers as models_layers
 from jobs.models.layers import from_torch
 from jobs.rank.rendezvous import Rendezvous
-from jobs.strategies import interface
 from jobs.strategies.interface import Context
 from tests.running import DISTRIBUTED, Done, launch
 
@@ -51,12 +50,12 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
 
 def exact(strategy: str, workers: int) -> Trial:
     steps = Steps(warmup=10, measured=40, compute_only=5)
-    return Trial(strategy=strategy, workers=workers, global_batch=BATCH, steps=steps, precision="float64")
+    return Trial.of(strategy=strategy, workers=workers, global_batch=BATCH, steps=steps, precision="float64")
 
 
 def single(strategy: str, workers: int, batch: int, steps: int) -> Trial:
     plan = Steps(warmup=10, measured=steps - 10, compute_only=0)
-    return Trial(strategy=strategy, workers=workers, global_batch=batch, steps=plan)
+    return Trial.of(strategy=strategy, workers=workers, global_batch=batch, steps=plan)
 
 
 def horovod(names: list[str]) -> list[Any]:
@@ -160,7 +159,7 @@ def test_the_compute_only_phase_leaves_training_untouched(name: str) -> None:
 
     def losses(with_compute_only: bool) -> list[float]:
         meeting = Rendezvous(RankEnvironment(), trial.id, 10.0)
-        strategy = interface.load(name)(Context(trial, load.load(Data(), 0), meeting))
+        strategy = STRATEGIES.constant(name, "STRATEGY")(Context(trial, load.load(Data(), 0), meeting))
         strategy.build()
         found = [float(np.ravel(strategy.train(batch))[0]) for batch in order[:4]]
         if with_compute_only:
@@ -220,7 +219,7 @@ def test_framework_default_optimizers_differ_systematically(train: Train) -> Non
     steps = Steps(warmup=1, measured=9, compute_only=0)
     losses = {
         (s, o): train(
-            Trial(strategy=s, workers=1, global_batch=BATCH, steps=steps, precision="float64", optimizer=o)
+            Trial.of(strategy=s, workers=1, global_batch=BATCH, steps=steps, precision="float64", optimizer=o)
         ).losses()
         for s in ("torch", "tf")
         for o in ("adam", "framework-default")

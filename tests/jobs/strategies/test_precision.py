@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jobs.contract.catalog import STRATEGIES
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
 from tests.running import Done, launch
@@ -28,7 +29,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
     results, found = tmp_path_factory.mktemp("precision"), {}
 
     def once(strategy: str, workers: int = 1, **factors: Any) -> Done:
-        trial = Trial(strategy=strategy, workers=workers, global_batch=16, steps=STEPS, **factors)
+        trial = Trial.of(strategy=strategy, workers=workers, global_batch=16, steps=STEPS, **factors)
         if trial.id not in found:
             found[trial.id] = launch(trial, results)
         assert found[trial.id].outcome.status == "ok", found[trial.id].outcome.exits
@@ -74,12 +75,11 @@ def test_channels_last_is_the_layout_of_weights_and_images() -> None:
     from jobs.contract.environment import RankEnvironment
     from jobs.data import dataset, load
     from jobs.rank.rendezvous import Rendezvous
-    from jobs.strategies import interface
     from jobs.strategies.interface import Context
 
-    trial = Trial(strategy="torch", workers=1, global_batch=8, layout="channels-last")
+    trial = Trial.of(strategy="torch", workers=1, global_batch=8, layout="channels-last")
     meeting = Rendezvous(RankEnvironment(), trial.id, 10.0)
-    strategy: Any = interface.load("torch")(Context(trial, load.load(trial.data, 0), meeting))
+    strategy: Any = STRATEGIES.constant("torch", "STRATEGY")(Context(trial, load.load(trial.data, 0), meeting))
     strategy.build()
     first, second = strategy.net[0], strategy.net[2]
     given: list[Any] = []

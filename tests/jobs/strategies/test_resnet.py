@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jobs.contract.catalog import STRATEGIES
 from jobs.contract.environment import RankEnvironment
 from jobs.contract.parts import Data, Steps
 from jobs.contract.trial import Trial
@@ -21,7 +22,6 @@ from jobs.data import load
 from jobs.models import layers
 from jobs.models.layers import from_torch
 from jobs.rank.rendezvous import Rendezvous
-from jobs.strategies import interface
 from jobs.strategies.interface import Context
 from tests.running import launch
 
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("warm_ranks")]
 
 def trial(strategy: str, workers: int, **more: Any) -> Trial:
     steps = Steps(warmup=1, measured=2, compute_only=0)
-    return Trial(strategy=strategy, workers=workers, global_batch=BATCH, model="resnet50",
+    return Trial.of(strategy=strategy, workers=workers, global_batch=BATCH, model="resnet50",
                  data=SYNTHETIC, steps=steps, precision="float64", **more)  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def test_training_and_running_statistics_agree_and_evaluation_uses_them() -> Non
 
     def run(name: str, **more: Any) -> Any:
         meeting = Rendezvous(RankEnvironment(), "resnet", 10.0)
-        strategy: Any = interface.load(name)(
+        strategy: Any = STRATEGIES.constant(name, "STRATEGY")(
             Context(trial(name, 1, **more), load.load(SYNTHETIC, 0, "resnet50"), meeting)
         )
         strategy.build()
@@ -177,7 +177,7 @@ def _ddp(results: Path) -> np.ndarray:
 def test_it_can_be_called_for_inference(strategy: str, execution: str, precision: str, tmp_path: Path) -> None:
     steps = Steps(warmup=1, measured=2, compute_only=0)
     done = launch(
-        Trial(strategy=strategy, workers=1, global_batch=2, workload="infer", model="resnet50",
+        Trial.of(strategy=strategy, workers=1, global_batch=2, workload="infer", model="resnet50",
               data=SYNTHETIC, steps=steps, execution=execution, precision=precision),
         tmp_path,
     )  # fmt: skip
@@ -189,7 +189,9 @@ def test_training_goes_on_as_if_nothing_had_been_classified_in_between() -> None
 
     def losses(classified: bool) -> list[float]:
         meeting = Rendezvous(RankEnvironment(), "resnet", 10.0)
-        strategy = interface.load("torch")(Context(trial("torch", 1), load.load(SYNTHETIC, 0, "resnet50"), meeting))
+        strategy = STRATEGIES.constant("torch", "STRATEGY")(
+            Context(trial("torch", 1), load.load(SYNTHETIC, 0, "resnet50"), meeting)
+        )
         strategy.build()
         found = []
         for batch in data_dataset.batch_indices(256, BATCH, 2, 0)[:, np.newaxis]:

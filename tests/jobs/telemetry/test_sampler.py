@@ -53,7 +53,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of two ranks of which one has a neighbour on its core."""
     results = tmp_path_factory.mktemp("disturbed")
     steps = Steps(warmup=3, measured=40, compute_only=3)
-    trial = Trial(strategy="torch-ddp", workers=2, global_batch=128, steps=steps, telemetry={"hertz": 10})
+    trial = Trial.of(strategy="torch-ddp", workers=2, global_batch=128, steps=steps, telemetry={"hertz": 10})
     with busy(min(os.sched_getaffinity(0)), 300):
         done = launch(trial, results)
     assert done.outcome.status == "ok", done.outcome.error

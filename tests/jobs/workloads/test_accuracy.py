@@ -125,17 +125,17 @@ def rated(batch: int, **factors: Any) -> Trial:
 
 @pytest.mark.parametrize(("rule", "factor"), [("linear", 4.0), ("sqrt", 2.0)])
 def test_a_rule_multiplies_the_rate_by_what_the_batch_is_of_its_reference(rule: str, factor: float) -> None:
-    assert learning_rate.peak(rated(256)) == 0.001
-    assert learning_rate.peak(rated(64, learning_rate_rule=rule, reference_batch=64)) == 0.001
-    peak = learning_rate.peak(rated(256, learning_rate_rule=rule, reference_batch=64))
+    assert learning_rate.peak(rated(256).recipe, 256) == 0.001
+    assert learning_rate.peak(rated(64, learning_rate_rule=rule, reference_batch=64).recipe, 64) == 0.001
+    peak = learning_rate.peak(rated(256, learning_rate_rule=rule, reference_batch=64).recipe, 256)
     assert peak == pytest.approx(factor * 0.001)
 
 
 def test_a_warm_up_rises_in_equal_steps_and_stays_there() -> None:
     warming = rated(128, learning_rate_rule="linear", reference_batch=64, learning_rate_warmup=4)
-    rates = [learning_rate.at(warming, step) for step in range(6)]
+    rates = [learning_rate.at(warming.recipe, warming.global_batch, step) for step in range(6)]
     np.testing.assert_allclose(rates, [0.0005, 0.001, 0.0015, 0.002, 0.002, 0.002])
-    assert [learning_rate.at(rated(64), step) for step in (0, 9)] == [0.001, 0.001]
+    assert [learning_rate.at(rated(64).recipe, 64, step) for step in (0, 9)] == [0.001, 0.001]
 
 
 def test_keras_own_schedule_rises_in_the_same_way() -> None:

@@ -69,7 +69,7 @@ def test_what_was_done_before_a_failure_is_kept(watchdog: Watchdog) -> None:
 
 def test_garbage_is_looked_for_once_all_is_imported(tmp_path: Path) -> None:
     """The worker's process, from imports without a collector to steps with one."""
-    trial = Trial(strategy="torch", workers=1, global_batch=2, steps=Steps(warmup=1, measured=1, compute_only=0))
+    trial = Trial.of(strategy="torch", workers=1, global_batch=2, steps=Steps(warmup=1, measured=1, compute_only=0))
     write_trial(tmp_path / "trial", trial)
     watched = f"""
 import gc, jobs.worker, jobs.workloads.meter

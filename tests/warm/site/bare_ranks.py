@@ -1,26 +1,33 @@
-"""Ranks without a framework: every strategy's file is replaced by one that only waits for the other ranks.
+"""Ranks without a framework: the class in every strategy's file is replaced by one that only waits for the others.
 
 For tests of launchers and of the driver: what starts, dies, hangs and is told of it is real, and is there in a tenth of
 the time. Between its sums a rank waits for all others, as a rank does whose gradients are averaged.
 """
 
-import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
-from pathlib import Path
+from types import ModuleType
 
-PYTORCH = ("torch", "torch_ddp", "torch_horovod")
-TENSORFLOW = ("tf", "tf_mirrored", "tf_multiworker", "tf_horovod")
-REPLACED = {f"jobs.strategies.{name}" for name in (*PYTORCH, *TENSORFLOW, "jax", "jax_sharded")}
+ROOM = "jobs.strategies."
 
 
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
-        if name in REPLACED:
-            return importlib.util.spec_from_file_location(name, Path(__file__).with_name("bare_strategy.py"))
-        return None
+class Loader(importlib.machinery.SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        if hasattr(module, "STRATEGY"):
+            from bare_strategy import Bare
+
+            module.STRATEGY = Bare  # type: ignore[attr-defined]
+
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):  # type: ignore[no-untyped-def]
+        spec = importlib.machinery.PathFinder.find_spec(name, path) if name.startswith(ROOM) else None
+        if spec is not None and type(spec.loader) is importlib.machinery.SourceFileLoader:
+            spec.loader = Loader(spec.loader.name, spec.loader.path)
+        return spec
 
 
 def instead_of_frameworks() -> None:
-    sys.meta_path.insert(0, Finder())
+    sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]

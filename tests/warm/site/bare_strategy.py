@@ -40,6 +40,3 @@ class Bare(Strategy):
     def facts(self) -> Facts:
         threads = self.trial.threads_per_worker * (self.trial.workers // self.trial.processes)
         return Facts(device="cpu", parameters=1, intra_op_threads=threads, inter_op_threads=1)
-
-
-STRATEGY = Bare
