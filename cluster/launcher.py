@@ -6,19 +6,13 @@ that every trial it started ends with an `outcome.json`. Order, repeats and resu
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from jobs.contract.registry import Registry
 from jobs.contract.trial import Trial
-
-LAUNCHERS: dict[str, str] = {
-    "local": "cluster.local.launcher:LocalLauncher",
-    "slurm": "cluster.slurm.launcher:SlurmLauncher",
-    "ray": "cluster.ray.launcher:RayLauncher",
-}
 
 
 @dataclass(frozen=True)
@@ -101,8 +95,12 @@ class Launcher(Protocol):
         """Leave nothing behind that does not stay."""
 
 
-def load(kind: str) -> type[Launcher]:
-    """The launcher class of that kind. Raises KeyError."""
-    module, name = LAUNCHERS[kind].split(":")
-    found: type[Launcher] = getattr(importlib.import_module(module), name)
-    return found
+LAUNCHERS: Registry[type[Launcher]] = Registry(
+    "scaling.launchers",
+    "LAUNCHER",
+    {
+        "local": "cluster.local.launcher",
+        "slurm": "cluster.slurm.launcher",
+        "ray": "cluster.ray.launcher",
+    },
+)

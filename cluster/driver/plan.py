@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.launcher import LAUNCHERS, Launcher, OptionsError, load
+from cluster.launcher import LAUNCHERS, Launcher, OptionsError
 from cluster.study.grid import Grid, grid
 from cluster.study.schema import Study, StudyError
+from jobs.contract.catalog import STRATEGIES
+from jobs.contract.registry import RegistryError
 from jobs.contract.trial import Trial
 from jobs.machine.tpu import TpuError
 
@@ -31,7 +33,9 @@ def launcher_of(study: Study, results: Path) -> Launcher:
     if kind not in LAUNCHERS:
         raise StudyError([f"launcher.kind: {kind!r} is not a launcher; known: {', '.join(LAUNCHERS)}"])
     try:
-        return load(kind)(study.launcher.options, results)
+        return LAUNCHERS[kind](study.launcher.options, results)
+    except RegistryError as error:
+        raise StudyError([f"launcher.kind: {error}"]) from None
     except OptionsError as error:
         raise StudyError([f"launcher.{fault}" for fault in error.faults]) from None
 
@@ -61,9 +65,10 @@ def plan(study: Study, launcher: Launcher) -> Plan:
 
 
 def _unfit_mesh(point: Trial, devices: int) -> str | None:
-    """Why PyTorch/XLA cannot lay its mesh over as many of a TPU's devices."""
-    if point.strategy == "torch-xla" and point.tpu == "real" and 1 < point.workers < devices:
-        return f"PyTorch/XLA's mesh spans all {devices} devices there are; it runs on 1 or {devices}"
+    """Why the strategy cannot lay its mesh over as many of a TPU's devices."""
+    mesh = STRATEGIES[point.strategy].mesh
+    if mesh and point.tpu == "real" and 1 < point.workers < devices:
+        return f"{mesh.format(devices=devices)}; it runs on 1 or {devices}"
     return None
 
 

@@ -187,3 +187,6 @@ class LocalLauncher:
             started=running.started,
             exits=list(running.exits.values()),
         )
+
+
+LAUNCHER = LocalLauncher

@@ -285,3 +285,6 @@ def _probe(results: Path) -> Iterator[str]:
 def _words(need: Need) -> str:
     words = f"{need.cpus} CPU{'s' if need.cpus > 1 else ''}"
     return words + (f" and {need.gpus} GPU{'s' if need.gpus > 1 else ''}" if need.gpus else "")
+
+
+LAUNCHER = RayLauncher

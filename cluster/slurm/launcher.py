@@ -293,3 +293,6 @@ class SlurmLauncher:
 
     def close(self) -> None:
         """The jobs go on."""
+
+
+LAUNCHER = SlurmLauncher

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The study file ─▶ checked keys ─▶ the points of its grid."""

@@ -26,7 +26,8 @@ class StrategyInfo:
     speedup is over: its framework's plain run, or itself where that cannot use its device. `needs` are the modules
     without which it cannot run, `gpu_needs` what it needs on GPUs besides, and `apart` says what installs a strategy
     that has an environment of its own. `one_process` is true where all workers are replicas inside a single
-    process. `gpus` is whether it computes on GPUs, `tpu` whether its workers can be cores of a TPU;
+    process. `gpus` is whether it computes on GPUs, `tpu` whether its workers can be cores of a TPU, and
+    `mesh` why of {devices} cores it takes one or all, if it does;
     `several_steps_per_call` whether several training steps can be one host call. `executions` are the ways to
     execute that it has in each workload, if not "default" alone. `lacks` says of values of factors, workloads and
     models why it does not have them; {strategy} is its name there.
@@ -41,6 +42,7 @@ class StrategyInfo:
     one_process: bool = False
     gpus: bool = True
     tpu: OnTPU = "never"
+    mesh: str = ""
     several_steps_per_call: bool = False
     executions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)

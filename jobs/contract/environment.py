@@ -1,4 +1,4 @@
-"""TODO."""
+"""A rank's place among the others, in torchrun's variables: both sides of what launchers and ranks agree on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""How ranks have ended ─▶ how their trial has, and whose fault it is."""
 
 from __future__ import annotations
 

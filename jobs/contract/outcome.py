@@ -1,4 +1,4 @@
-"""The results format of one trial: what its folder holds, how it is written, how it is read.
+"""The end of a trial: outcome.json, composed from what its ranks left, written last, and read again.
 
     trials/<trial-id>/trial.json         the Trial
                       rank-00000.jsonl   one line per step of that rank

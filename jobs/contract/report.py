@@ -1,4 +1,4 @@
-"""TODO."""
+"""What one rank says of itself at its end: rank-NNNNN.json."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ class RankReport(Record):
     `max_difference` the largest absolute difference of its logits from eager execution's.
     Ingest trials: `cpu_seconds_per_sample` of this process and its readers, and their
     `memory_bytes` at the end, what they share counted once (PSS).
+    Of training, `work` is what a step does per sample: `flop` operations, and elements of `parameters`,
+    `activations` and the `image`.
     `environment` are the variables that change speed, `commit` is the project's (of rank 0).
     `visible_devices` is CUDA_VISIBLE_DEVICES as the launcher gave it, None if it did not.
     """
@@ -74,6 +76,7 @@ class RankReport(Record):
     cpu_seconds_per_sample: float | None = None
     memory_bytes: int | None = None
     parameters: int
+    work: dict[str, int] | None = None
     device: str
     intra_op_threads: int
     inter_op_threads: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -65,6 +66,7 @@ TRIAL = Train
 def run(rank: Rank[Train]) -> None:
     """The rest of a rank's life: train, evaluate, and the compute-only steps."""
     from jobs.contract import folder
+    from jobs.models import layers
     from jobs.workloads import reporting
 
     trial, place, watchdog, hang = rank.trial, rank.place, rank.watchdog, rank.trial.limits.hang
@@ -94,7 +96,8 @@ def run(rank: Rank[Train]) -> None:
     finally:
         folder.append_steps(rank.folder, place.rank, train.rows() + compute_only.rows() + more_rows)
 
-    more: dict[str, object] = {"test_accuracy": accuracy}
+    side = dataset.train_images.shape[1]
+    more: dict[str, object] = {"test_accuracy": accuracy, "work": asdict(layers.work(trial.model, side))}
     if place.rank == 0:
         more |= {"accuracy_reached": reached, "accuracy_curve": curve}
     reporting.report(rank, strategy, train, started, ended, more)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""JAX: the plain loop, and the same over several devices."""

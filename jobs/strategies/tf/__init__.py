@@ -1,1 +1,1 @@
-"""TODO."""
+"""TensorFlow: the plain loop, and what wraps it to train on several workers."""

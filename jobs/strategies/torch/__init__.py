@@ -1,1 +1,1 @@
-"""TODO."""
+"""PyTorch: the plain loop, and what wraps it to train on several workers."""

@@ -32,6 +32,7 @@ INFO = StrategyInfo(
     one_process=True,
     gpus=False,  # PyTorch/XLA 2.9 has none any more
     tpu="can",
+    mesh="PyTorch/XLA's mesh spans all {devices} devices there are",
     several_steps_per_call=True,
     lacks={
         "channels-last": "{strategy} leaves the layout to XLA; take default",

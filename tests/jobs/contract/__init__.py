@@ -1,1 +1,1 @@
-"""TODO."""
+"""Tests of what ranks are told and what they leave."""
