@@ -106,7 +106,7 @@ def check(content: dict[Any, Any]) -> Study:
             faults.append(f"strategies.{index}: {name!r} is not a strategy; {_instead(name, STRATEGIES)}")
         elif isinstance(name, str):
             try:
-                STRATEGIES.module(name)
+                STRATEGIES[name]
             except RegistryError as error:
                 faults.append(f"strategies.{index}: {error}")
     if study is None or faults:

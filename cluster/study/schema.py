@@ -25,6 +25,7 @@ from jobs.contract.recipe import (
     Recipe,
     Source,
 )
+from jobs.contract.registry import RegistryError
 from jobs.contract.trial import WORKLOADS, Trial, foreign
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=80, strip_whitespace=True)]
@@ -136,6 +137,7 @@ class Study(Part):
         if name not in WORKLOADS:
             *others, last = map(repr, WORKLOADS)
             raise PydanticCustomError("literal_error", f"Input should be {', '.join(others)} or {last}")
+        WORKLOADS[name]  # another package's may be broken
         return name
 
     @model_validator(mode="after")
@@ -196,7 +198,10 @@ def study_of(workload: object) -> type[Study]:
 
     One that is among its `factors` may be a list.
     """
-    kind = WORKLOADS[workload] if isinstance(workload, str) and workload in WORKLOADS else Trial
+    try:
+        kind = WORKLOADS[workload] if isinstance(workload, str) and workload in WORKLOADS else Trial
+    except RegistryError:
+        return Study  # which says so
     added: dict[str, Any] = {}
     for name, field in kind.model_fields.items():
         if name not in Study.model_fields and name not in Trial.model_fields and name not in Recipe.model_fields:

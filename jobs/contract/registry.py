@@ -44,9 +44,7 @@ class Registry(Mapping[str, T], Generic[T]):
         try:
             return importlib.import_module(self._others[name])
         except ImportError as error:
-            raise RegistryError(
-                f"{name}: the entry point {self._group} of {name} cannot be imported: {error}"
-            ) from None
+            raise RegistryError(f"{name}: its module of {self._group} cannot be imported: {error}") from None
 
     def constant(self, name: str, constant: str) -> Any:
         """Another constant of that module than the one which stands for it. Raises as `module` does."""
