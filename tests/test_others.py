@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.analysis.workloads.test_interface import MODULE as SHOWN
 from tests.others import install
 
 STRATEGY = '''
@@ -102,6 +103,47 @@ def run(rank):
     rank.watchdog.stop()
 '''
 
+# A workload: its part of a trial, a factor of its own among it, and the life of its ranks.
+WORKLOAD = """
+import time
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from jobs.contract.trial import Trial
+
+
+class Nap(Trial):
+    factors: ClassVar = ("pause",)
+    scales: ClassVar = False
+    workload: Literal["nap"] = "nap"
+    pause: Annotated[float, Field(gt=0)] = 0.01
+
+
+TRIAL = Nap
+
+
+def run(rank):
+    import numpy as np
+
+    from jobs.contract.folder import append_steps
+    from jobs.strategies.interface import Facts
+    from jobs.workloads import reporting
+    from jobs.workloads.meter import Meter
+
+    trial, steps = rank.trial, rank.trial.steps
+    rank.meet()
+    meter = Meter("nap", np.zeros((steps.warmup + steps.measured, trial.global_batch), np.int32), steps.warmup, 1)
+    started = time.time()
+    meter.run(lambda _: time.sleep(trial.pause) or 0.0, rank.watchdog, trial.limits.hang)
+    ended = time.time()
+    append_steps(rank.folder, 0, meter.rows())
+    facts = Facts(device="cpu", parameters=0, intra_op_threads=1, inter_op_threads=1)
+    reporting.write(rank, facts, float(meter.recording.seconds[0]), started, ended, {"naps": meter.done})
+    rank.rendezvous.close()
+    rank.watchdog.stop()
+"""
+
 
 def study(folder: Path, **keys: Any) -> Path:
     content = {
@@ -160,6 +202,35 @@ def test_a_command_that_trains_is_a_strategy_with_a_life_of_its_own(tmp_path: Pa
     assert [(o["status"], o["workers"], o["framework"]) for o in found] == [("ok", n, "Fortran") for n in (1, 1, 2, 2)]
     assert {r["said_by"] for o in found for r in o["ranks"]} == {"the command"}
     assert [len(o["ranks"]) for o in found] == [1, 1, 2, 2]
+
+
+def test_a_workload_of_another_package_is_run_and_shown(tmp_path: Path) -> None:
+    environment = install(
+        tmp_path / "site",
+        {"their_strategy": STRATEGY, "their_workload": WORKLOAD, "their_nap": SHOWN},
+        {
+            "scaling.strategies": {"waits": "their_strategy"},
+            "scaling.workloads": {"nap": "their_workload"},
+            "scaling.analysis": {"nap": "their_nap"},
+        },
+    )
+    keys = {"workload": "nap", "strategies": ["waits"], "batch": {"sizes": [4]}, "pause": [0.002, 0.01]}
+    done = scaling(tmp_path, environment, "run", str(study(tmp_path, **keys, scaling=["weak"])))
+    assert done.returncode == 0, done.stderr
+    assert "a nap lasts 0.0" in done.stdout
+    found = outcomes(tmp_path)
+    assert [(o["status"], o["ranks"][0]["naps"]) for o in found] == [("ok", 12)] * 4
+    trials = [json.loads(path.read_text()) for path in tmp_path.glob("results/theirs/trials/*/trial.json")]
+    assert sorted((t["workload"], t["pause"], t["precision"]) for t in trials) == sorted(
+        [("nap", pause, "float32") for pause in (0.002, 0.01)] * 2
+    )
+    assert (tmp_path / "results/theirs/figures/nap.png").exists()
+    again = scaling(tmp_path, environment, "status", "results/theirs")
+    assert again.returncode == 0, again.stderr
+    wrong = scaling(tmp_path, environment, "run", str(study(tmp_path, **keys | {"pause": [-1.0]}, optimizer="adam")))
+    assert "study.yaml: pause.0: -1.0 is wrong; input should be greater than 0" in wrong.stderr
+    wrong = scaling(tmp_path, environment, "run", str(study(tmp_path, **keys, precision="bfloat16")))
+    assert "precision: workload nap has none; leave it out" in wrong.stderr
 
 
 @pytest.mark.parametrize(
