@@ -76,6 +76,7 @@ lint: setup
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
+	@said=$$($(BIN)/lint-imports --no-logo --no-cache) || { echo "$$said"; exit 1; }
 
 # PyTorch/XLA is tied to PyTorch 2.9, so it has an environment of its own, outside `make test`: 7 GB.
 setup-xla: $(XLA)/.ready
