@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cluster.horovod import installed
 from jobs.contract.catalog import STRATEGIES, absent, missing
-from jobs.contract.trial import Trial
+
+if TYPE_CHECKING:  # the doctor does without what a trial needs
+    from jobs.contract.trial import Trial
 
 
 def why_not(strategy: str) -> str | None:
