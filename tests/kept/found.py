@@ -22,6 +22,8 @@ from typer.testing import CliRunner
 
 import scaling
 from analysis.load.results import Results, load
+from analysis.measures.efficiency import precision
+from analysis.report.terminal import show_results
 from analysis.verdicts.compare import compare
 from tests.kept import files, modelled
 from tests.kept.pages import drawn, visible
@@ -52,7 +54,7 @@ class Found:
         judged = json.loads(_said("claims", self.home, "--json"))
         published = self.name == AGAINST  # is the same whatever was measured
         found["claims --json"] = {c["id"]: c if published else c | {"published": None} for c in judged["claims"]}
-        found["half-widths"] = scaling.precision(self.home)
+        found["half-widths"] = precision(self.home)
         if self.name != AGAINST:
             comparison = compare(_loaded(AGAINST), load(self.home))
             found[f"compare with {AGAINST}"] = {
@@ -86,7 +88,7 @@ def analyse(name: str, scratch: Path) -> Found:
         shutil.copytree(files.RESULTS / name, home)
     console = Console(file=io.StringIO(), width=COLUMNS)
     with _only(home / "report"):
-        scaling.show_results(console, home)
+        show_results(console, home)
     assert isinstance(console.file, io.StringIO)
     return Found(name, home, console.file.getvalue())
 
