@@ -173,12 +173,8 @@ class Study(Part):
         return WORKLOADS[self.workload]
 
     def not_of_its_workload(self) -> list[str]:
-        """The keys that are given, are fields of some workload's trials, and not of its own's.
-
-        Of all of them a learning rate is taken: it is used by training alone.
-        """
+        """The keys that are given, are fields of some workload's trials, and not of its own's."""
         known = {key for kind in WORKLOADS.values() for key in kind.model_fields} - self.kind.model_fields.keys()
-        known.discard("learning_rate")
         own = type(self).model_fields
         return [key for key in own if key in known and getattr(self, key) != own[key].default]
 

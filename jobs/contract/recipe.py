@@ -11,6 +11,7 @@ from jobs.contract.parts import Count, Part
 
 Precision = Literal["float32", "float64", "tf32", "bfloat16", "float16"]
 Layout = Literal["default", "channels-last"]
+LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LearningRateRule = Literal["none", "linear", "sqrt"]
 Execution = Literal["default", "eager", "graph", "xla", "torchscript", "onnxruntime", "savedmodel", "tflite"]
 Optimizer = Literal["adam", "framework-default"]
@@ -32,7 +33,7 @@ class Recipe(Part):
     precision: Precision = "float32"
     optimizer: Optimizer = "adam"
     layout: Layout = "default"
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    learning_rate: LearningRate = 1e-3
     learning_rate_rule: LearningRateRule = "none"
     learning_rate_warmup: Annotated[int, Field(ge=0)] = 0
     reference_batch: Count | None = None

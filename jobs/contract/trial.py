@@ -201,7 +201,6 @@ def _without_former(kind: type[Trial], given: dict[str, Any]) -> dict[str, Any]:
     """`given` without keys of other workloads that say nothing. Raises ValueError for one that says something."""
     others = [key for key in given if key in FORMER and key not in kind.model_fields]
     for key in others:
-        # A learning rate was taken from every study, and used by none that does not train.
-        if given[key] != FORMER[key] and key != "learning_rate":
+        if given[key] != FORMER[key]:
             raise ValueError(foreign(kind.model_fields["workload"].default, key))
     return {key: value for key, value in given.items() if key not in others}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jobs.contract import possible
 from jobs.contract.catalog import ModelName
-from jobs.contract.recipe import Execution, Layout, Precision, Recipe
+from jobs.contract.recipe import Execution, Layout, LearningRate, Precision, Recipe
 from jobs.contract.trial import Trial
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Infer(Trial):
     }
 
     workload: Literal["infer"] = "infer"
+    learning_rate: LearningRate = 1e-3  # is not used, but has always been a part of the id
     model: ModelName = "cnn"
     precision: Precision = "float32"
     layout: Layout = "default"

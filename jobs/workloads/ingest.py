@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jobs.contract import possible
-from jobs.contract.recipe import Reading
+from jobs.contract.recipe import LearningRate, Reading
 from jobs.contract.trial import Trial
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Ingest(Reading, Trial):
     no_gpus: ClassVar[str] = "files are read and decoded by CPUs"
 
     workload: Literal["ingest"] = "ingest"
+    learning_rate: LearningRate = 1e-3  # is not used, but has always been a part of the id
 
     @property
     def needs(self) -> tuple[str, ...]:
