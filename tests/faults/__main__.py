@@ -4,7 +4,6 @@ Mutation testing by hand. A fault is a file `tests/faults/<area>/<name>.patch`:
 
     What: one sentence, what is wrong with the product once the patch is applied
     Test: tests/jobs/test_x.py::test_name        (one line for each; a whole file may be named)
-    Test at f835a25: tests/jobs/test_x.py::test_former_name      (at that revision, these instead)
     diff --git …
 
 Each is applied to a checkout of its own of the revision (HEAD if none is given), where only the tests it names are
@@ -57,19 +56,15 @@ WORDS = {"yes": "caught", "no": "NOT CAUGHT", "not ended": "not ended", "error":
 
 @dataclass(frozen=True)
 class Fault:
-    """A patch and the tests that should fail with it; `former` are those of other revisions."""
+    """A patch and the tests that should fail with it."""
 
     path: Path
     what: str
     tests: tuple[str, ...]
-    former: dict[str, tuple[str, ...]]
 
     @property
     def name(self) -> str:
         return f"{self.path.parent.name}/{self.path.stem}"
-
-    def tests_at(self, commit: str) -> tuple[str, ...]:
-        return next((tests for revision, tests in self.former.items() if commit.startswith(revision)), self.tests)
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,6 @@ def read(path: Path) -> Fault:
     """The fault in the file. Raises BadFault."""
     what = ""
     tests: list[str] = []
-    former: dict[str, list[str]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith(("diff ", "--- ")):
             break
@@ -99,11 +93,9 @@ def read(path: Path) -> Fault:
             what = value
         elif key == "Test":
             tests.append(value)
-        elif match := re.fullmatch(r"Test at ([0-9a-f]+)", key):
-            former.setdefault(match[1], []).append(value)
     if not what or not tests:
         raise BadFault("its head lacks " + " and ".join(n for n, v in (("What:", what), ("Test:", tests)) if not v))
-    return Fault(path, what, tuple(tests), {revision: tuple(those) for revision, those in former.items()})
+    return Fault(path, what, tuple(tests))
 
 
 def chosen(wanted: Sequence[str]) -> list[Path]:
@@ -249,7 +241,7 @@ def tried(tree: Path, path: Path, commit: str, doubts: Doubts) -> Result:
         fault = read(path)
     except BadFault as error:
         return Result("error", str(error))
-    tests = fault.tests_at(commit)
+    tests = fault.tests
     if why := doubts.broken.get(tests):
         return Result("error", f"its tests do not pass without it: {why}")
     try:
@@ -276,7 +268,7 @@ def without_faults(tree: Path, patches: Sequence[Path], commit: str, console: Co
     lists: dict[tuple[str, ...], None] = {}
     for path in patches:
         try:
-            lists[read(path).tests_at(commit)] = None
+            lists[read(path).tests] = None
         except BadFault:
             continue
     broken = {}
