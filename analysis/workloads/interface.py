@@ -67,35 +67,46 @@ def beside(results: Results) -> pl.DataFrame:
 
 def shown(results: Results) -> list[Shown]:
     """What can be shown of the launches that are no training."""
-    found = [(name, workload) for name, workload in _of(results).items() if workload is not None]
+    found = [(name, workload) for name, workload in _of(results).items() if isinstance(workload, Workload)]
     frames = [(name, workload, workload.numbers(results)) for name, workload in found]
     return [Shown(*each) for each in frames if len(each[2])]
 
 
 def unknown(results: Results) -> dict[str, pl.DataFrame]:
-    """The launches of each workload that nobody here knows."""
-    names = [name for name, workload in _of(results).items() if workload is None]
+    """The launches of each workload that cannot be shown here."""
+    names = [name for name, workload in _of(results).items() if not isinstance(workload, Workload)]
     return {name: results.trials.filter(workload=name) for name in names}
 
 
 def untold(results: Results) -> list[str]:
-    """That there are such launches, a line for each workload."""
+    """That there are such launches, and why they are not shown, a line for each workload."""
+    why = _of(results)
     return [
-        f"{'1 launch is' if len(launches) == 1 else f'{len(launches):,} launches are'} of workload {name}, "
-        "which this installation cannot show"
+        f"{'1 launch is' if len(launches) == 1 else f'{len(launches):,} launches are'} of workload {name}, {why[name]}"
         for name, launches in unknown(results).items()
     ]
 
 
-def _of(results: Results) -> dict[str, Workload | None]:
-    """The workloads of the results, ours first; None for one that nobody here knows."""
+def _of(results: Results) -> dict[str, Workload | str]:
+    """The workloads of the results, ours first; of one that cannot be shown here, why."""
     launches = beside(results)
     there = launches["workload"].unique().sort().to_list() if len(launches) else []
-    found: dict[str, Workload | None] = {
+    found: dict[str, Workload | str] = {
         name: importlib.import_module(module).WORKLOAD for name, module in WORKLOADS.items() if name in there
     }
     others = [name for name in there if name not in WORKLOADS]
     if others:  # to look through all that is installed takes a while
-        given = {entry.name: entry for entry in metadata.entry_points(group=GROUP)}
-        found |= {name: given[name].load().WORKLOAD if name in given else None for name in others}
+        given = {entry.name: entry.value for entry in metadata.entry_points(group=GROUP)}
+        found |= {name: _others(given.get(name)) for name in others}
     return found
+
+
+def _others(module: str | None) -> Workload | str:
+    """What another package's module gives, or why it cannot be used."""
+    if module is None:
+        return "which this installation cannot show"
+    try:
+        workload = importlib.import_module(module).WORKLOAD
+    except (ImportError, AttributeError) as error:
+        return f"whose module cannot be used: {error}"
+    return workload if isinstance(workload, Workload) else f"whose module {module} has something else as WORKLOAD"

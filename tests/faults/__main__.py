@@ -235,7 +235,7 @@ class Doubts:
     confirm: bool
 
 
-def tried(tree: Path, path: Path, commit: str, doubts: Doubts) -> Result:
+def tried(tree: Path, path: Path, doubts: Doubts) -> Result:
     """Apply the fault, run its tests, and take it back."""
     try:
         fault = read(path)
@@ -263,7 +263,7 @@ def tried(tree: Path, path: Path, commit: str, doubts: Doubts) -> Result:
     return result
 
 
-def without_faults(tree: Path, patches: Sequence[Path], commit: str, console: Console) -> dict[tuple[str, ...], str]:
+def without_faults(tree: Path, patches: Sequence[Path], console: Console) -> dict[tuple[str, ...], str]:
     """The lists of tests that do not pass in the revision as it is, each with what it came to."""
     lists: dict[tuple[str, ...], None] = {}
     for path in patches:
@@ -385,11 +385,11 @@ def main(arguments: Sequence[str]) -> int:
     code = 0
     try:
         with checkout(commit) as tree:
-            broken = without_faults(tree, todo, commit, console) if options.check_clean else {}
+            broken = without_faults(tree, todo, console) if options.check_clean else {}
             doubts = Doubts(broken, set(), options.confirm)
             for number, path in enumerate(todo, 1):
                 name = f"{path.parent.name}/{path.stem}"
-                result = tried(tree, path, commit, doubts)
+                result = tried(tree, path, doubts)
                 keep(name, column, result)
                 console.print(f"{number}/{len(todo)} {escape(name)}: {cell(asdict(result))}", highlight=False)
     except KeyboardInterrupt:

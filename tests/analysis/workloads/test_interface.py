@@ -146,6 +146,20 @@ def test_what_nobody_here_can_show_is_said(tmp_path: Path) -> None:
     assert list(unknown(load(folder))) == ["nap"]
 
 
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("import no_such_thing", "whose module cannot be used: No module named 'no_such_thing'"),
+        ("", "whose module cannot be used: module 'their_nap' has no attribute 'WORKLOAD'"),
+        ("WORKLOAD = 3", "whose module their_nap has something else as WORKLOAD"),
+    ],
+)
+@pytest.mark.usefixtures("package")
+def test_a_broken_package_costs_nothing_but_its_own(source: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "site" / "their_nap.py").write_text(source)
+    assert untold(load(naps(tmp_path / "results"))) == [f"3 launches are of workload nap, {why}"]
+
+
 def test_packages_are_looked_for_only_where_launches_are_of_an_unknown_workload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
