@@ -1,6 +1,6 @@
 """The interface of a launcher, and the registry through which one is found.
 
-A launcher starts the ranks of trials with the rank environment (jobs/rank/rendezvous.py) and sees to it
+A launcher starts the ranks of trials with the rank environment (jobs/contract/environment.py) and sees to it
 that every trial it started ends with an `outcome.json`. Order, repeats and resume are the driver's.
 """
 

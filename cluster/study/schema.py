@@ -29,11 +29,7 @@ from jobs.contract.registry import RegistryError
 from jobs.contract.trial import WORKLOADS, Trial, foreign
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=80, strip_whitespace=True)]
-
-
 Scaling = Literal["strong", "weak"]
-
-
 WarmUp = Annotated[int, Field(ge=0)]
 
 

@@ -15,7 +15,6 @@ from jobs.contract.files import RankExit, rank_file
 
 STOOD_STILL = re.compile(r"Timeout \(\d+:\d+:\d+(\.\d+)?\)!")  # as faulthandler writes it
 
-
 # ok: complete. failed: a rank died. timeout: a limit of the trial struck. cancelled: by the user.
 # lost: the launcher lost sight of it (its node or its job is gone).
 Status = Literal["ok", "failed", "timeout", "cancelled", "lost"]

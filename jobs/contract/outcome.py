@@ -30,8 +30,6 @@ from jobs.contract.folder import read_trial
 from jobs.contract.report import AccuracyPoint, AccuracyReached, RankReport, Record, read_rank_report
 
 FORMAT = 1
-
-
 OUTCOME = "outcome.json"
 
 

@@ -16,7 +16,7 @@ def horovod_variables(rendezvous: Rendezvous) -> dict[str, str]:
     """The variables from which Horovod's Gloo controller finds its ranks.
 
     Nodes are told apart by their node rank, as several may share an address. Rank 0 must be serving
-    Horovod's rendezvous on the port it holds (jobs/strategies/horovod.py).
+    Horovod's rendezvous on the port it holds.
     """
     place, peers = rendezvous.place, rendezvous.peers
     cross = [peer for peer in peers if peer.local_rank == place.local_rank]

@@ -265,8 +265,6 @@ class JaxLoop(Strategy):
 
 
 STRATEGY = JaxLoop
-
-
 POOLS = ("tf_XLAEigen", "XLAEigen")  # the pool that operations are spread over, which all CPU devices share
 
 

@@ -13,8 +13,6 @@ from jobs.models.layers import BatchNorm, Conv, Dense, GlobalAveragePool, Layer,
 from jobs.strategies.tf import device
 
 EPSILON = 1e-5
-
-
 UPDATE = 0.1  # torch's momentum; Keras' momentum 0.9
 
 

@@ -23,7 +23,6 @@ from jobs.models import layers
 from jobs.strategies import learning_rate
 from jobs.strategies.interface import Facts, Logits, Losses, Strategy, held_out
 from jobs.strategies.tf import device
-from jobs.strategies.tf import device as tf_import
 
 # "default" is tf.function, "eager" the same code without it, "xla" tf.function with jit_compile.
 EXECUTIONS = ("default", "eager", "xla")
@@ -51,7 +50,7 @@ class TensorFlowLoop(Strategy):
 
     def prepare(self) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-        tf = tf_import.tensorflow()
+        tf = device.tensorflow()
         threads = self.trial.threads_per_worker * self.replicas
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(max(2, self.replicas))

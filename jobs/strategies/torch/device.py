@@ -80,7 +80,7 @@ def versions(device: Any) -> dict[str, str]:
 
 
 class CudaClock:
-    """Steps timed by events in the GPU's own queue of work (jobs/workloads/meter.py, DeviceClock).
+    """Steps timed by events in the GPU's own queue of work (DeviceClock, jobs/strategies/interface.py).
 
     An event's time is when the GPU comes to it, so what lies between two of them is a step with all that
     it waited for, the host included. Resolution 0.5 µs (CUDA runtime API, cudaEventElapsedTime).

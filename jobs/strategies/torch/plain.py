@@ -19,8 +19,7 @@ from jobs.data.reading import Plan
 from jobs.models import layers
 from jobs.strategies import learning_rate
 from jobs.strategies.interface import Facts, Logits, Losses, Strategy, held_out
-from jobs.strategies.torch import device
-from jobs.strategies.torch import inference as torch_inference
+from jobs.strategies.torch import device, inference
 
 # Compiled by torch.compile as "graph"; a model that is only called can also be traced and frozen, or an ONNX model.
 EXECUTIONS = {"train": ("default", "graph"), "infer": ("default", "graph", "torchscript", "onnxruntime")}
@@ -183,9 +182,9 @@ class TorchLoop(Strategy):
             return call
 
         if self.recipe.execution == "torchscript":
-            return caller(torch_inference.frozen(net, inputs[0])), caller(net)
+            return caller(inference.frozen(net, inputs[0])), caller(net)
         if self.recipe.execution == "onnxruntime":
-            run = torch_inference.onnx_session(net, inputs[0], self.trial.threads_per_worker)
+            run = inference.onnx_session(net, inputs[0], self.trial.threads_per_worker)
             return (lambda index: run(inputs[index])), caller(net)
         return caller(self.executed(net)), caller(net)
 
