@@ -159,7 +159,8 @@ class Trial(Part):
     def content(self) -> dict[str, Any]:
         """What its file holds: every key that a reader of this format may ask for, those of other workloads at
         their defaults."""
-        return FORMER | self.model_dump(mode="json")
+        held = FORMER | self.model_dump(mode="json")
+        return {key: held[key] for key in ORDER} | held
 
     @property
     def id(self) -> str:
@@ -177,7 +178,13 @@ WORKLOADS: Registry[type[Trial]] = Registry(
     },
 )
 
-# Keys that the file of every trial has in results format 1, whatever its workload.
+# Keys that the file of every trial has in results format 1, whatever its workload; in this order.
+ORDER = (
+    "strategy", "workers", "global_batch", "repeat", "seed", "model", "data", "steps", "precision", "optimizer",
+    "layout", "learning_rate", "learning_rate_rule", "learning_rate_warmup", "reference_batch", "until_accuracy",
+    "steps_per_call", "execution", "workload", "readers", "source", "files", "threads_per_worker", "gpus_per_worker",
+    "tpu", "limits", "telemetry",
+)  # fmt: skip
 FORMER: dict[str, Any] = {
     **Recipe().model_dump(),
     **Reading().model_dump(),
