@@ -9,7 +9,6 @@ A package that is installed beside this one adds its own by an entry point, with
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from types import ModuleType
@@ -34,7 +33,9 @@ class Registry(Mapping[str, T], Generic[T]):
 
     @cached_property
     def _others(self) -> dict[str, str]:
-        found = importlib.metadata.entry_points(group=self._group)
+        from importlib import metadata  # which ranks of this project's own need not wait for
+
+        found = metadata.entry_points(group=self._group)
         return {entry.name: entry.value for entry in found if entry.name not in self._ours}
 
     def module(self, name: str) -> ModuleType:
