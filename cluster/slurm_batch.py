@@ -1,8 +1,6 @@
-"""cluster/slurm/batch.py under the name by which scripts of version 0.1.0 call it, which may wait in a queue."""
+"""cluster/slurm/batch.py under the name by which scripts of version 0.1 call it, which may wait in a queue."""
 
-import sys
-
-from cluster.slurm.batch import main
+import runpy
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    runpy.run_module("cluster.slurm.batch", run_name="__main__")

@@ -1,8 +1,6 @@
-"""cluster/slurm/rank.py under the name by which a job that version 0.1.0 began starts the ranks of its next trial."""
+"""cluster/slurm/rank.py under the name by which a job that version 0.1 began starts the ranks of its next trial."""
 
-import sys
-
-from cluster.slurm.rank import main
+import runpy
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    runpy.run_module("cluster.slurm.rank", run_name="__main__")
