@@ -256,3 +256,13 @@ def test_what_is_broken_in_another_package_is_a_line(source: str | None, group: 
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    if group == "strategies":
+        examined = scaling(tmp_path, environment, "doctor")
+        assert "waits" in examined.stdout, examined.stderr
+
+
+def test_what_is_broken_there_costs_no_study_that_does_without(tmp_path: Path) -> None:
+    groups = ("strategies", "launchers", "workloads")
+    environment = install(tmp_path / "site", {}, {f"scaling.{group}": {"waits": "gone"} for group in groups})
+    done = scaling(tmp_path, environment, "run", "--dry-run", str(study(tmp_path, strategies=["torch"])))
+    assert (done.returncode, done.stderr) == (0, "")

@@ -13,6 +13,7 @@ from cluster.horovod import installed, nccl
 from cluster.setup.finding import PATIENCE, SETUP, Finding, ask, program, version_of
 from cluster.setup.lacking import why_not
 from jobs.contract.catalog import STRATEGIES
+from jobs.contract.registry import RegistryError
 
 COMPILER = "sudo apt-get install g++ make"
 COMPILERS = ("c++", "g++", "clang++")
@@ -29,14 +30,23 @@ def python(name: str) -> Finding:
 
 
 def strategies(name: str) -> Finding:
-    lacking = {strategy: why_not(strategy) for strategy in STRATEGIES}
-    usable = [strategy for strategy, why in lacking.items() if why is None]
-    apart = [f"{strategy} ({info.apart})" for strategy, info in STRATEGIES.items() if info.apart and lacking[strategy]]
-    elsewhere = f"; in an environment of its own: {', '.join(apart)}" if apart else ""
-    absent = [strategy for strategy, why in lacking.items() if why and not STRATEGIES[strategy].apart]
+    usable, apart, absent = [], [], []
+    for strategy in STRATEGIES:
+        try:
+            why, elsewhere = why_not(strategy), STRATEGIES[strategy].apart
+        except RegistryError as error:  # another package's
+            absent.append(str(error))
+            continue
+        if why is None:
+            usable.append(strategy)
+        elif elsewhere:
+            apart.append(f"{strategy} ({elsewhere})")
+        else:
+            absent.append(strategy)
+    others = f"; in an environment of its own: {', '.join(apart)}" if apart else ""
     if not absent:
-        return Finding(name, True, f"all {len(usable)}: {', '.join(usable)}{elsewhere}")
-    return Finding(name, False, f"{', '.join(usable) or 'none'}; not {', '.join(absent)}{elsewhere}", SETUP)
+        return Finding(name, True, f"all {len(usable)}: {', '.join(usable)}{others}")
+    return Finding(name, False, f"{', '.join(usable) or 'none'}; not {', '.join(absent)}{others}", SETUP)
 
 
 def pytorch(name: str) -> Finding:

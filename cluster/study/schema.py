@@ -139,7 +139,7 @@ class Study(Part):
     @model_validator(mode="after")
     def _batch_for_scaling(self) -> Study:
         for key in self.not_of_its_workload():
-            if any(key in kind.own for kind in WORKLOADS.values()) or key == "until_accuracy":
+            if any(key in kind.own for kind in WORKLOADS.ours.values()) or key == "until_accuracy":
                 raise ValueError(foreign(self.workload, key))
         if why := accuracy_fault(self.until_accuracy, self.steps, self.data):
             raise ValueError(why)
@@ -150,7 +150,7 @@ class Study(Part):
                 raise ValueError(f"workers: {self.workload} trials are single processes; leave it out")
             return self
         if self.batch.sizes is not None:
-            others = " and ".join(name for name, kind in WORKLOADS.items() if not kind.scales)
+            others = " and ".join(name for name, kind in WORKLOADS.ours.items() if not kind.scales)
             raise ValueError(f"batch.sizes: belongs to {others}; training has batch.global and batch.per_worker")
         if "strong" in self.scaling and self.batch.global_ is None:
             raise ValueError("batch.global: is missing; strong scaling needs it")
@@ -170,7 +170,7 @@ class Study(Part):
 
     def not_of_its_workload(self) -> list[str]:
         """The keys that are given, are fields of some workload's trials, and not of its own's."""
-        known = {key for kind in WORKLOADS.values() for key in kind.model_fields} - self.kind.model_fields.keys()
+        known = {key for kind in WORKLOADS.ours.values() for key in kind.model_fields} - self.kind.model_fields.keys()
         own = type(self).model_fields
         return [key for key in own if key in known and getattr(self, key) != own[key].default]
 

@@ -31,6 +31,11 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(self, group: str, constant: str, ours: Mapping[str, str]) -> None:
         self._group, self._constant, self._ours = group, constant, ours
 
+    @property
+    def ours(self) -> dict[str, T]:
+        """Those of this project: what is asked of all of them must not wait for, nor fail with, another package."""
+        return {name: self[name] for name in self._ours}
+
     @cached_property
     def _others(self) -> dict[str, str]:
         from importlib import metadata  # which ranks of this project's own need not wait for

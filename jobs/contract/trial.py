@@ -197,7 +197,7 @@ def foreign(workload: str, key: str) -> str:
     """What is said where `key` is given to a workload that does not have it."""
     if said := WORKLOADS[workload].without.get(key):
         return said
-    for other, kind in WORKLOADS.items():
+    for other, kind in WORKLOADS.ours.items():
         if other != workload and key in kind.own:
             keys = " and ".join(filter(None, [", ".join(kind.own[:-1]), kind.own[-1]]))
             return f"{keys}: belong to `workload: {other}`"
