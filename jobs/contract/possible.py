@@ -78,12 +78,12 @@ def accuracy_fault(until_accuracy: float | None, steps: Steps, data: Data) -> st
 PLAIN_EXECUTION = {"PyTorch": "eager", "TensorFlow": "graph", "JAX": "xla"}
 
 
-def executions(strategy: str, workload: str) -> tuple[str, ...]:
+def executions(strategy: str, workload: str = "train") -> tuple[str, ...]:
     """The values of `execution` that `strategy` can run `workload` with; the strategy's file says what they are."""
     return tuple(STRATEGIES[strategy].executions.get(workload, ("default",)))
 
 
-def named_execution(strategy: str, execution: Execution, workload: str) -> Execution | None:
+def named_execution(strategy: str, execution: Execution, workload: str = "train") -> Execution | None:
     """The value for `strategy` of what a study calls "eager", "graph" or "xla"; None if it has none."""
     if execution == "default" or execution == PLAIN_EXECUTION.get(STRATEGIES[strategy].framework):
         return "default"
