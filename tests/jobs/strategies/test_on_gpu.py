@@ -14,7 +14,6 @@ from cluster.horovod import nccl
 from cluster.setup.lacking import lacking
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.parts import Steps
-from jobs.contract.possible import impossible
 from jobs.contract.trial import Trial
 from jobs.machine import gpus
 from tests.running import Done, launch
