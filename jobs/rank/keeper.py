@@ -28,6 +28,7 @@ ASKING = (signal.SIGTERM, signal.SIGUSR1)  # either asks a keeper to end its ran
 # Whoever ends all processes of a step at once may come to the worker first and to its keeper this much later.
 TOGETHER_SECONDS = 0.5
 LOOK_SECONDS = 1.0  # how often limits are looked at; a death is seen at once
+LOOK_AGAIN_SECONDS = 0.05  # where it cannot be, after this long
 
 # What another launcher, or a shell, may have set and a rank must not inherit.
 FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_", "NODE_RANK", "MASTER_", "TF_CONFIG", "HOROVOD_", "OMP_", "GLOO_")
@@ -119,6 +120,15 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 def sleep_until_a_death(processes: list[subprocess.Popen[bytes]], seconds: float) -> None:
     """Return when one of the living processes ends, after `seconds` at the latest."""
+    try:
+        _sleep_until_told(processes, seconds)
+    except (AttributeError, OSError):  # a Python built without pidfds, or a kernel before Linux 5.3
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and all(process.poll() is None for process in processes):
+            time.sleep(min(LOOK_AGAIN_SECONDS, max(0.0, deadline - time.monotonic())))
+
+
+def _sleep_until_told(processes: list[subprocess.Popen[bytes]], seconds: float) -> None:
     poller, watched = select.poll(), []
     try:
         for process in processes:

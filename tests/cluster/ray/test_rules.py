@@ -154,8 +154,13 @@ time.sleep(60)
 """
 
 
-def test_of_a_cluster_of_ours_nothing_stays_that_is_of_its_session(tmp_path: Path) -> None:
+@pytest.mark.parametrize("waits", [True, False], ids=["waits for an end", "looks for it"])
+def test_of_a_cluster_of_ours_nothing_stays_that_is_of_its_session(
+    waits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever group a process has put itself into, and whoever has ended the leader."""
+    if not waits:
+        monkeypatch.delattr(os, "pidfd_open")
     (tmp_path / "cluster").mkdir()
     with subprocess.Popen([sys.executable, "-c", LEADER], stdout=subprocess.PIPE, start_new_session=True) as leader:
         assert leader.stdout is not None

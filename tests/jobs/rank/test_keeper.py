@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -82,6 +83,31 @@ def test_a_rank_that_has_failed_before_its_keeper_is_asked_to_end_failed_by_itse
     monkeypatch.setattr(keeper, "sleep_until_a_death", asked)
     left = keep(folder, f"until [ -e {go} ]; do sleep 0.05; done; exit 7", monkeypatch)
     assert (left.exit_code, left.asked) == (7, False)
+
+
+@pytest.mark.parametrize("why", ["built without", "old kernel", "no file left"])
+def test_a_death_is_seen_where_it_cannot_be_waited_for(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pythons of conda and uv are built without pidfds, RHEL 8's kernel has none."""
+
+    def refused(pid: int) -> int:
+        raise OSError(errno.ENOSYS if why == "old kernel" else errno.EMFILE, "no")
+
+    if why == "built without":
+        monkeypatch.delattr(os, "pidfd_open")
+    else:
+        monkeypatch.setattr(os, "pidfd_open", refused)
+    long, short = (subprocess.Popen(["sleep", seconds]) for seconds in ("60", "0.3"))
+    try:
+        began = time.monotonic()
+        keeper.sleep_until_a_death([long, short], 20.0)
+        assert 0.2 < time.monotonic() - began < 10
+        assert short.poll() == 0
+        began = time.monotonic()
+        keeper.sleep_until_a_death([long], 0.2)
+        assert 0.15 < time.monotonic() - began < 10
+    finally:
+        long.kill()
+        long.wait()
 
 
 def test_what_a_rank_has_started_ends_with_it() -> None:
