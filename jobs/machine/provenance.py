@@ -41,7 +41,13 @@ FAMILIES = (
     "PYTORCH_",
     "MALLOC_",
 )
-SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL", re.I)
+# Of these, what is Terraform's and its clouds' (developer.hashicorp.com/terraform/cli/config/environment-variables).
+TERRAFORM = (
+    "TF_VAR_", "TF_CLI_", "TF_TOKEN_", "TF_CLOUD_", "TF_HTTP_", "TF_STATE_", "TF_LOG", "TF_DATA_DIR", "TF_INPUT",
+    "TF_WORKSPACE", "TF_IN_AUTOMATION", "TF_REGISTRY_", "TF_PLUGIN_", "TF_IGNORE", "TF_ACC", "TF_AWS_", "TF_AZURE_",
+)  # fmt: skip
+SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|PWD|CREDENTIAL|DSN|PRIVATE|AUTH", re.I)
+WHO = re.compile(r"(?<=://)[^/\s@]+(?=@)")  # before the host of a URL, a user and a password
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -146,7 +152,8 @@ def gpus() -> list[dict[str, Any]]:
 
 def environment(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables of FAMILIES that are set, without what may be a secret."""
-    return {k: v for k, v in sorted(variables.items()) if k.startswith(FAMILIES) and not SECRET.search(k)}
+    ours = {k: v for k, v in sorted(variables.items()) if k.startswith(FAMILIES) and not k.startswith(TERRAFORM)}
+    return {name: WHO.sub("***", value) for name, value in ours.items() if not SECRET.search(name)}
 
 
 def container(root: Path = Path("/"), variables: Mapping[str, str] = os.environ) -> str | None:
