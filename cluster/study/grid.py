@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,14 +26,12 @@ class Grid:
 
 
 def worker_counts(study: Study, largest: int) -> list[int]:
-    """The numbers of workers; "auto" is 1, 2, 4, … and `largest`, as far as they divide the batch."""
+    """The numbers of workers; "auto" is 1, 2, 4, … and `largest`."""
     if not study.kind.scales:
         return [1]
     if study.workers != "auto":
         return sorted(set(study.workers))
-    counts = {1, largest} | {2**i for i in range(largest.bit_length()) if 2**i <= largest}
-    batch = study.batch.global_ if "strong" in study.scaling else None
-    return sorted(n for n in counts if batch is None or batch % n == 0)
+    return sorted({1, largest} | {2**i for i in range(largest.bit_length()) if 2**i <= largest})
 
 
 def grid(study: Study, largest: int) -> Grid:
@@ -44,9 +43,16 @@ def grid(study: Study, largest: int) -> Grid:
     faults, left_out = [], []
     counts = worker_counts(study, largest)
     if study.kind.scales and "strong" in study.scaling and study.batch.global_ is not None:
-        for n in counts:
-            if study.batch.global_ % n:
-                faults.append(f"batch.global: {study.batch.global_} is not divisible by {n} workers")
+        batch = study.batch.global_
+        odd = [n for n in counts if batch % n]
+        if study.workers == "auto" and odd:
+            every = math.lcm(*counts)
+            whole = f"{max(1, round(batch / every)) * every} is by all of {', '.join(map(str, counts))}"
+            left_out.append(
+                f"strong scaling at {', '.join(map(str, odd))} workers: batch.global {batch} is not divisible; {whole}"
+            )
+        elif odd:
+            faults += [f"batch.global: {batch} is not divisible by {n} workers" for n in odd]
     if faults:
         raise StudyError(faults)
     named = dict.fromkeys(study.strategies)
@@ -91,7 +97,7 @@ def _batches(study: Study, n: int) -> list[int]:
     batches = list(study.batch.sizes or [])
     if not study.kind.scales:
         return list(dict.fromkeys(batches))
-    if "strong" in study.scaling and study.batch.global_ is not None:
+    if "strong" in study.scaling and study.batch.global_ is not None and study.batch.global_ % n == 0:
         batches.append(study.batch.global_)
     if "weak" in study.scaling and study.batch.per_worker is not None:
         batches.append(study.batch.per_worker * n)

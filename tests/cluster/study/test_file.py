@@ -51,6 +51,15 @@ def test_a_base_case_has_a_point_for_each_mode_though_one_worker_is_not_asked_fo
     ]
 
 
+def test_what_auto_leaves_out_is_said_and_weak_scaling_keeps_it() -> None:
+    asked = {"strategies": ["torch", "torch-ddp"], "workers": "auto", "batch": {"global": 33, "per_worker": 8}}
+    found = grid(file.check(GOOD | asked), 4)
+    sizes = sorted((p.workers, p.global_batch) for p in found.points if p.strategy == "torch-ddp")
+    assert sizes == [(1, 8), (1, 33), (2, 16), (4, 32)]
+    said = "strong scaling at 2, 4 workers: batch.global 33 is not divisible; 32 is by all of 1, 2, 4"
+    assert said in found.left_out
+
+
 def test_auto_is_powers_of_two_and_all_cores_as_far_as_they_divide_the_batch() -> None:
     asked = {"strategies": ["torch-ddp"], "scaling": ["strong"], "workers": "auto"}
     assert [n for _, n, _ in points(asked, largest=6)] == [1, 2, 4]
