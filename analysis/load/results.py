@@ -109,14 +109,14 @@ def load(folder: Path, *, check_steady: bool = True) -> Results:
     study = _study(folder, set_aside)
     plan = _plan(folder / "plan.json", set_aside)
     rows: list[dict[str, Any]] = []
-    for home in sorted(trials_folder.iterdir()) if trials_folder.is_dir() else []:
+    for home in trial.entries(trials_folder) if trials_folder.is_dir() else []:
         row = trial.read(home, set_aside, check_steady)
         if row is not None:
             rows.append(row)
     driver_left = folder / "set-aside"
     if driver_left.is_dir():
         kept = "left by a killed or foreign run; kept, not used"
-        set_aside += [SetAside(path, kept) for path in sorted(driver_left.iterdir())]
+        set_aside += [SetAside(path, kept) for path in trial.entries(driver_left)]
     _mark_scaling(rows, study)
     _fill_frameworks(rows)
     for name, value in NEWER_FACTORS.items():

@@ -43,9 +43,15 @@ MEASURED = {
     "exposed_seconds": pl.Float64,  # mean step - compute_only_seconds
     "data_seconds": pl.Float64,  # mean input wait of the rank that was slowest in the step
     "straggler_seconds": pl.Float64,  # mean over steps of (slowest rank - median rank)
+    "stood_still_seconds": pl.Float64,  # beyond the median, of steps that cannot be the training's
     "steady": pl.Boolean,
     "steady_note": pl.String,
 }
+
+
+# A step of more than so many medians, and longer by so many seconds, is no step of training: the machine slept or was
+# moved, or somebody stopped the rank. It is counted as every other, and said wherever its launch is.
+STILL_MEDIANS, STILL_SECONDS = 10, 0.5
 
 
 class BrokenSteps(ValueError):
@@ -179,10 +185,13 @@ def measure(
     global_batch: int,
     planned_steps: int | None,
     *,
+    planned_alone: int | None = None,
     workload: str = "train",
     check_steady: bool = True,
 ) -> dict[str, Any]:
     """The columns MEASURED of one trial, from the phase that is called as its workload. Raises BrokenSteps.
+
+    `planned_steps` and `planned_alone` are how many steps of training, and of the compute-only phase, there must be.
 
     Times in seconds; percentiles are over the measured steps of this launch.
     """
@@ -191,14 +200,18 @@ def measure(
         raise BrokenSteps("no measured training steps")
     if planned_steps is not None and train.seconds.shape[1] != planned_steps:
         raise BrokenSteps(f"{train.seconds.shape[1]} measured training steps, but {planned_steps} were planned")
+    compute = found.get("compute_only")
+    done_alone = compute.seconds.shape[1] if compute is not None else 0
+    if planned_alone is not None and done_alone != planned_alone:
+        raise BrokenSteps(f"{done_alone} measured compute-only steps, but {planned_alone} were planned")
     per_step = train.samples.sum(axis=0)
     if (per_step != global_batch).any():
         raise BrokenSteps(f"samples of a step sum to {per_step[per_step != global_batch][0]}, not {global_batch}")
     slowest = train.seconds.max(axis=0)
     waits = np.take_along_axis(train.data_seconds, train.seconds.argmax(axis=0)[None, :], axis=0)[0]
-    compute = found.get("compute_only")
     alone = float(compute.seconds.mean()) if compute is not None and compute.seconds.size else None
     p50, p95, p99 = np.percentile(slowest, (50, 95, 99)).tolist()
+    still = slowest[slowest > max(STILL_MEDIANS * p50, p50 + STILL_SECONDS)]
     is_steady, note = steady.check(slowest) if check_steady else (None, "")
     total = float(slowest.sum())
     return {
@@ -212,6 +225,7 @@ def measure(
         "exposed_seconds": None if alone is None else float(slowest.mean()) - alone,
         "data_seconds": float(waits.mean()),
         "straggler_seconds": float((slowest - np.median(train.seconds, axis=0)).mean()),
+        "stood_still_seconds": float((still - p50).sum()),
         "steady": is_steady,
         "steady_note": note,
     }

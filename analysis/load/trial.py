@@ -10,6 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,25 @@ COLUMNS: dict[str, Any] = {
 }
 
 
+# What other programs leave in folders: as in jobs/contract/files.py, which the analysis does not know.
+LITTER = (
+    ".DS_Store", "._*", ".AppleDouble", ".localized", ".Spotlight-V100", ".Trash*", ".fseventsd", ".TemporaryItems",
+    "__MACOSX", "Thumbs.db", "ehthumbs.db", "[Dd]esktop.ini", "$RECYCLE.BIN", "System Volume Information", ".directory",
+    "@eaDir", "lost+found", ".nfs*", ".fuse_hidden*", ".ipynb_checkpoints", "*~", ".*.sw[a-p]", "~$*", ".~lock.*",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class SetAside:
     """A file or folder that was not used, or not in full, and why."""
 
     path: Path
     reason: str
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in `folder`, in order of names, but for what other programs left there."""
+    return sorted(path for path in folder.iterdir() if not any(fnmatchcase(path.name, p) for p in LITTER))
 
 
 def read(home: Path, set_aside: list[SetAside], check_steady: bool) -> dict[str, Any] | None:
@@ -120,10 +134,11 @@ def _measured(
     reports = outcome.get("ranks") or outcome.get("exits")
     expected = range(len(reports)) if isinstance(reports, list) and reports else None
     steps = trial.get("steps")
-    planned = _whole(steps.get("measured"), 1) if isinstance(steps, dict) else None
+    steps = steps if isinstance(steps, dict) else {}
+    planned, alone = _whole(steps.get("measured"), 1), _whole(steps.get("compute_only"), 0)
     found = phases(read_steps(home), expected)
     workload = str(trial.get("workload") or "train")
-    return measure(found, batch, planned, workload=workload, check_steady=check_steady)
+    return measure(found, batch, planned, planned_alone=alone, workload=workload, check_steady=check_steady)
 
 
 def _telemetry(home: Path, outcome: dict[str, Any], row: dict[str, Any], set_aside: list[SetAside]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster.results.folder import MACHINE
+from cluster.results.folder import MACHINE, entries
 from jobs.contract.files import write_atomically
 
 PATIENCE = 60.0  # seconds
@@ -20,7 +20,7 @@ def describe(results: Path, threads: int) -> None:
     be measured there is no file, and the report says so.
     """
     trials = results / "trials"
-    if (results / MACHINE).exists() or (trials.is_dir() and any(trials.iterdir())):
+    if (results / MACHINE).exists() or (trials.is_dir() and entries(trials)):
         return
     command = [sys.executable, "-P", "-m", "jobs.machine.peaks", str(threads)]
     try:

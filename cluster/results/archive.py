@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from cluster.study.schema import StudyError
+from jobs.contract.files import litter
 
 MOST_FILES = 200_000
 MOST_BYTES = 4 << 30  # unpacked: a hundred times ten thousand steps of sixteen ranks
@@ -31,6 +32,9 @@ def unpack(archive: Path, to: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = opened.infolist()
+            for entry in entries:
+                entry.filename = _slashed(entry.filename, entries)
+            entries = [entry for entry in entries if not litter(PurePosixPath(entry.filename))]
             if fault := _fault(entries, archive.stat().st_size):
                 raise StudyError([f"{archive}: {fault}"])
             for entry in entries:
@@ -59,7 +63,7 @@ def _fault(entries: Sequence[zipfile.ZipInfo], packed: int) -> str:
     files: set[str] = set()
     folders: set[str] = set()
     for entry in entries:
-        if fault := _entry_fault(entry):
+        if fault := _entry_fault(entry, _slashed(entry.orig_filename, entries)):
             return f"{entry.orig_filename[:100]!r} {fault}; not unpacked"
         name = entry.filename.removesuffix("/")
         if name in files or (name in folders and not entry.is_dir()):
@@ -76,9 +80,14 @@ def _fault(entries: Sequence[zipfile.ZipInfo], packed: int) -> str:
     return ""
 
 
-def _entry_fault(entry: zipfile.ZipInfo) -> str:
+def _slashed(name: str, entries: Sequence[zipfile.ZipInfo]) -> str:
+    """The name with the separators of a zip's paths: older programs of Windows write their own, and then no other."""
+    return name if any("/" in entry.orig_filename for entry in entries) else name.replace("\\", "/")
+
+
+def _entry_fault(entry: zipfile.ZipInfo, original: str) -> str:
     # An extra field may give a second name, which newer Pythons unpack to.
-    for name in (entry.orig_filename, entry.filename):
+    for name in (original, entry.filename):
         parts = name.removesuffix("/").split("/")
         if name.startswith("/"):
             return "is an absolute path"

@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import yaml
@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from cluster.study.grid import Grid
 from cluster.study.schema import Study, StudyError, resolved
-from jobs.contract.files import write_atomically
+from jobs.contract.files import litter, write_atomically
 from jobs.contract.folder import read_trial, set_aside
 from jobs.contract.outcome import FORMAT, Outcome, UnreadableOutcome, read_outcome
 from jobs.contract.trial import Trial
@@ -153,7 +153,7 @@ class ResultsFolder:
     def foreign(self) -> list[str]:
         """Entries of `trials/` that are not folders of a trial, one line each; they stay where they are."""
         lines = []
-        for entry in sorted(self.trials.iterdir()):
+        for entry in entries(self.trials):
             if not entry.is_dir():
                 lines.append(f"{entry}: is not a trial's folder; left alone")
                 continue
@@ -178,8 +178,8 @@ class ResultsFolder:
 
     def _strange(self, entry: Path) -> bool:
         """Whether `entry`, in a folder without a study, is nothing that this class may have made."""
-        empty = entry == self.trials and entry.is_dir() and not any(entry.iterdir())
-        return entry.name not in OWN and not empty
+        empty = entry == self.trials and entry.is_dir() and not entries(entry)
+        return entry.name not in OWN and not empty and not litter(PurePath(entry.name))
 
     def _old_study(self) -> dict[str, Any] | None:
         path = self.path / "study.yaml"
@@ -194,6 +194,11 @@ class ResultsFolder:
         if not isinstance(content["format"], int) or content["format"] > FORMAT:
             raise StudyError([f"{path}: format {content['format']!r}; this version reads up to {FORMAT}; update it"])
         return content
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in `folder`, in order of names, but for what other programs leave in folders."""
+    return sorted(entry for entry in folder.iterdir() if not litter(PurePath(entry.name)))
 
 
 def _filled(old: dict[str, Any]) -> dict[str, Any]:

@@ -12,17 +12,18 @@ import shutil
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from cluster.results.archive import unpack
-from cluster.results.folder import MACHINE, ResultsFolder
+from cluster.results.folder import MACHINE, ResultsFolder, entries
 from cluster.results.growing import Plan, fault_of, grow, one_line, read_plan
 from cluster.study import file
 from cluster.study.schema import Study, StudyError
+from jobs.contract.files import LITTER, litter
 from jobs.contract.folder import read_trial
 from jobs.contract.outcome import Outcome, UnreadableOutcome, read_outcome
 from jobs.contract.trial import Trial
@@ -116,7 +117,7 @@ def _only_plain_files(home: Path) -> None:
 def _look_through(home: Path, examine: Examine) -> tuple[list[Arrival], list[str], list[str]]:
     """The launches that may come in, and a line for each that has not ended or cannot be trusted."""
     arrivals, left, refused = [], [], []
-    for folder in sorted((home / "trials").iterdir()) if (home / "trials").is_dir() else []:
+    for folder in entries(home / "trials") if (home / "trials").is_dir() else []:
         status, why = examine(folder)
         if status == "unfinished":
             left.append(f"{folder.name} was not finished")
@@ -147,8 +148,8 @@ def _into(target: Path, home: Path, study: Study, arrivals: Sequence[Arrival], b
         shutil.rmtree(staged, ignore_errors=True)  # of an import that was killed
         new = _new(folder, arrivals, brought)
         for arrival in new:
-            shutil.copytree(arrival.folder, staged / arrival.trial.id)
-        if not any(folder.trials.iterdir()) and (home / MACHINE).is_file():
+            shutil.copytree(arrival.folder, staged / arrival.trial.id, ignore=shutil.ignore_patterns(*LITTER))
+        if not entries(folder.trials) and (home / MACHINE).is_file():
             staged.mkdir(exist_ok=True)
             shutil.copyfile(home / MACHINE, staged / MACHINE)
             (staged / MACHINE).replace(target / MACHINE)
@@ -186,8 +187,12 @@ def _new(folder: ResultsFolder, arrivals: Sequence[Arrival], brought: Brought) -
 
 def _same(one: Path, other: Path) -> bool:
     """Whether two launches' folders hold the same files, byte for byte."""
-    names = [sorted(p.relative_to(home) for p in home.rglob("*") if p.is_file()) for home in (one, other)]
+    names = [sorted(p for p in _files(home) if not litter(p)) for home in (one, other)]
     return names[0] == names[1] and all(filecmp.cmp(one / n, other / n, shallow=False) for n in names[0])
+
+
+def _files(home: Path) -> Iterator[Path]:
+    return (path.relative_to(home) for path in home.rglob("*") if path.is_file())
 
 
 def _ended_badly(there: Path) -> bool:
@@ -224,7 +229,7 @@ def _same_machine(folder: ResultsFolder, arrivals: Sequence[Arrival]) -> None:
     """Raises StudyError where a curve would mix machines: another host than any there, or another
     accelerator than the strategy's launches there had."""
     there: dict[str, set[tuple[str, str]]] = {}
-    for path in sorted(folder.trials.iterdir()):
+    for path in entries(folder.trials):
         try:
             outcome, strategy = read_outcome(path), read_trial(path).strategy
         except (OSError, ValueError):

@@ -10,9 +10,17 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
 
 TRIAL = "trial.json"
+# What file managers, editors, notebooks, archivers and file systems leave in folders; analysis/load/trial.py has the
+# same.
+LITTER = (
+    ".DS_Store", "._*", ".AppleDouble", ".localized", ".Spotlight-V100", ".Trash*", ".fseventsd", ".TemporaryItems",
+    "__MACOSX", "Thumbs.db", "ehthumbs.db", "[Dd]esktop.ini", "$RECYCLE.BIN", "System Volume Information", ".directory",
+    "@eaDir", "lost+found", ".nfs*", ".fuse_hidden*", ".ipynb_checkpoints", "*~", ".*.sw[a-p]", "~$*", ".~lock.*",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,14 @@ class RankExit:
 def rank_file(folder: Path, rank: int, ending: str) -> Path:
     """Path of a rank's file; `ending` is jsonl, json, log, alive or exit."""
     return folder / f"rank-{rank:05d}.{ending}"
+
+
+def litter(path: PurePath) -> bool:
+    """Whether this is something that another program left there: passed over wherever folders are read.
+
+    A relative path is it if any of its parts is.
+    """
+    return any(fnmatchcase(part, pattern) for part in path.parts for pattern in LITTER)
 
 
 def look_afresh(folder: Path) -> None:

@@ -5,12 +5,13 @@ FOLDER/cat/001.jpg  FOLDER/cat/002.png  FOLDER/dog/001.jpg  …
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from jobs.contract.catalog import ModelInfo
+from jobs.contract.files import litter
 from jobs.data.dataset import DataError, Dataset, Images
 
 ENDINGS = (".png", ".jpg", ".jpeg")
@@ -46,8 +47,12 @@ def _found(folder: Path, most: int) -> tuple[list[Path], list[int]]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; data.path is a folder with a sub-folder of images for each class")
     try:
-        classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        names = {entry: sorted(p for p in entry.rglob("*") if p.suffix.lower() in ENDINGS) for entry in classes}
+        classes = sorted(
+            entry
+            for entry in folder.iterdir()
+            if entry.is_dir() and not entry.name.startswith(".") and not litter(PurePath(entry.name))
+        )
+        names = {entry: _images(entry) for entry in classes}
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}; data.path must be readable by every rank") from None
     if len(classes) < 2:
@@ -61,6 +66,11 @@ def _found(folder: Path, most: int) -> tuple[list[Path], list[int]]:
     if len(files) < HELD_OUT:
         raise DataError(f"{folder}: {len(files)} images; one in {HELD_OUT} is held out, so take {HELD_OUT} at least")
     return files, [label for label, there in enumerate(names.values()) for _ in there]
+
+
+def _images(folder: Path) -> list[Path]:
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    return sorted(path for path in found if not litter(path.relative_to(folder)))
 
 
 def _decoded(file: Path, side: int, channels: int) -> Images:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from jobs.data.dataset import DataError, Dataset
 
 IMAGE_SHAPE = (28, 28)
+GZIP = b"\x1f\x8b"  # how packed data begin (RFC 1952)
 CLASSES = 10
 
 IDX_FILES = (
@@ -33,9 +35,12 @@ def mnist(path: str | None) -> Dataset:
 
 
 def _find(folder: Path, name: str) -> Path:
-    for candidate in (name, f"{name}.gz", name.replace("-idx", ".idx")):
-        if (folder / candidate).is_file():
-            return folder / candidate
+    """The file of that name, packed or not, in the folder, or below it where torchvision and others put them."""
+    dotted = name.replace("-idx", ".idx")
+    for place in (".", "raw", "MNIST/raw", "mnist", "MNIST"):
+        for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
+            if (folder / place / candidate).is_file():
+                return folder / place / candidate
     raise DataError(f"{folder}: {name} (or {name}.gz) is missing; it takes the four files of MNIST")
 
 
@@ -56,9 +61,11 @@ def _npz(path: Path) -> tuple[NDArray[Any], ...]:
 def _idx(path: Path) -> NDArray[Any]:
     """An IDX file: 0, 0, type (8 = unsigned byte), dimensions, big-endian sizes, then the bytes."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path}: not readable ({error})") from None
+        raw = path.read_bytes()
+        if raw[:2] == GZIP:  # whatever it is called
+            raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be unpacked ({error}); get it once more") from None
     if len(raw) < 4 or raw[:3] != b"\0\0\x08" or not 1 <= raw[3] <= 3:
         raise DataError(f"{path}: not an IDX file of unsigned bytes; fetch the original MNIST files")
     header = 4 + 4 * raw[3]

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.contract.files import litter
 from jobs.contract.parts import Data, Steps
 from jobs.contract.recipe import Files, Reading, Source
 from jobs.data import dataset, load
@@ -51,7 +52,8 @@ def plan(reading: Reading, steps: Steps, batch: int, seed: int, folder: Path) ->
     if files.path is None:
         there = write_files(folder, files, seed)
     else:
-        there = sorted(str(path) for path in Path(files.path).expanduser().rglob("*.png"))
+        home = Path(files.path).expanduser()
+        there = sorted(str(path) for path in home.rglob("*.png") if not litter(path.relative_to(home)))
         if not there:
             raise dataset.DataError(f"files.path: no PNG files in {files.path}")
     count, batches = len(there), steps.warmup + steps.measured

@@ -48,7 +48,20 @@ def _replace_value(key: str, value: str, line: int = 10) -> Callable[[list[str]]
     return change
 
 
+def _all_cut(home: Path) -> None:
+    """As a quota or a copy that broke off leaves them: whole lines, and as many of each rank."""
+    for rank in (0, 1):
+        _edit_lines(lambda lines: lines[:-2], rank)(home)
+
+
+def _no_compute_only(home: Path) -> None:
+    for rank in (0, 1):
+        _edit_lines(lambda lines: [line for line in lines if "compute_only" not in line], rank)(home)
+
+
 BROKEN = (
+    Broken("cut-in-the-compute-only-phase", _all_cut, "3 measured compute-only steps, but 5 were planned"),
+    Broken("without-the-compute-only-phase", _no_compute_only, "0 measured compute-only steps, but 5 were planned"),
     Broken("truncated-line", _edit_lines(lambda lines: [*lines[:-1], lines[-1][:20]]), "rank-00000.jsonl"),
     Broken("missing-rank", lambda home: (home / "rank-00001.jsonl").unlink(), "rank 1"),
     Broken("nan-time", _edit_lines(_replace_value("seconds", "NaN")), "seconds"),

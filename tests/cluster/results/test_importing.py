@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from analysis.load import trial as analysis_trial
 from analysis.load.results import load
 from analysis.verdicts.claims import judge
 from cluster.driver import status
@@ -22,8 +23,10 @@ from cluster.results import archive, importing
 from cluster.results.folder import InUse, ResultsFolder
 from cluster.study import file
 from cluster.study.schema import StudyError
+from jobs.contract import files
 from scaling import examine
 from tests import measured
+from tests.litter import strew
 from tests.test_front_door import scaling
 
 TPU = {"cpu": "AMD EPYC 7B13", "physical_cores": 4, "accelerator": "TPU v5 lite"}
@@ -68,6 +71,48 @@ def test_the_command_names_the_machine_the_launches_and_what_to_do_next(zipped: 
     again = scaling("import", zipped, "--results", tmp_path / "here")
     assert again.returncode == 0
     assert "there already, the same: 6 launches" in again.stdout
+
+
+def test_a_zip_with_the_separators_of_windows_is_taken(elsewhere: Path, tmp_path: Path) -> None:
+    """As .NET before 4.6.1 and old archivers write them; a mixture of both is refused as ever."""
+    archive = tmp_path / "windows.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr(zipfile.ZipInfo("results\\"), b"")
+        for path in sorted(elsewhere.rglob("*")):
+            if path.is_file():
+                name = "\\".join(("results", *path.relative_to(elsewhere).parts))
+                packed.writestr(zipfile.ZipInfo(name), path.read_bytes())
+    assert bring(archive, tmp_path / "here").launches == {"torch": 3, "tf": 3}
+    assert content(tmp_path / "here") == content(elsewhere)
+    with zipfile.ZipFile(archive, "a") as packed:
+        packed.writestr(zipfile.ZipInfo("results/x"), b"")
+    with pytest.raises(StudyError, match="is no path of a results folder"):
+        bring(archive, tmp_path / "not")
+    outside = tmp_path / "outside.zip"
+    with zipfile.ZipFile(outside, "w") as packed:
+        packed.writestr(zipfile.ZipInfo("results\\..\\..\\study.yaml"), b"")
+    with pytest.raises(StudyError, match="leads out of the folder"):
+        bring(outside, tmp_path / "not")
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_what_other_programs_leave_is_passed_over(kind: str, elsewhere: Path, tmp_path: Path) -> None:
+    clean = content(elsewhere)
+    bring(elsewhere, tmp_path / "here")
+    strew(elsewhere)
+    strew(tmp_path / "here")
+    source = (
+        Path(shutil.make_archive(str(elsewhere), "zip", elsewhere.parent, elsewhere.name))
+        if kind == "zip"
+        else elsewhere
+    )
+    again = bring(source, tmp_path / "here")
+    assert (again.launches, again.there, again.refused) == ({}, 6, [])
+    bring(source, tmp_path / "new")
+    assert content(tmp_path / "new") == clean
+    assert load(elsewhere).set_aside == load(tmp_path / "here").set_aside == []
+    assert ResultsFolder(tmp_path / "here").foreign() == []
+    assert analysis_trial.LITTER == files.LITTER
 
 
 def test_launches_of_another_kind_add_to_a_study_that_is_there(elsewhere: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from jobs.contract.parts import Data
 from jobs.data import dataset
 from jobs.data import folder as image_folder
 from jobs.data import load as data
+from tests.litter import strew
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -42,6 +43,15 @@ def test_each_sub_folder_is_a_class_in_the_order_of_names(folder: Path) -> None:
 def test_the_same_images_are_held_out_every_time_and_the_cnn_gets_them_gray(folder: Path) -> None:
     np.testing.assert_array_equal(load(folder).test_images, load(folder).test_images)
     assert load(folder, "cnn").train_images.shape == (16, 28, 28, 1)
+
+
+def test_what_other_programs_leave_is_no_image_and_no_class(folder: Path) -> None:
+    """A copy of an image among it, as Jupyter keeps one, would be an image too many."""
+    clean = load(folder)
+    strew(folder, (folder / "a-red" / "deeper" / "1.png").read_bytes())
+    found = load(folder)
+    np.testing.assert_array_equal(found.train_images, clean.train_images)
+    np.testing.assert_array_equal(found.test_labels, clean.test_labels)
 
 
 def test_whatever_is_wrong_is_said_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

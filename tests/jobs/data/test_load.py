@@ -84,6 +84,31 @@ def test_mnist_is_read_from_its_four_files_packed_or_not(mnist: Path) -> None:
     assert found.test_labels.shape == (10,)
 
 
+@pytest.mark.parametrize("place", ["raw", "MNIST/raw"])
+def test_mnist_is_read_from_where_other_programs_put_it(place: str, mnist: Path, tmp_path: Path) -> None:
+    """torchvision's root; and files that were packed or unpacked without a change of their names."""
+    root = tmp_path / "root"
+    (root / place).mkdir(parents=True)
+    for file in sorted(mnist.iterdir()):
+        if file.is_file():
+            content = file.read_bytes()
+            packed = content if file.suffix == ".gz" else gzip.compress(content)
+            (root / place / file.stem if file.suffix else root / place / f"{file.name}").write_bytes(packed)
+    found = load.load(Data(kind="mnist", path=str(root)), 0)
+    np.testing.assert_array_equal(found.train_images, load.load(Data(kind="mnist", path=str(mnist)), 0).train_images)
+
+
+@pytest.mark.parametrize(("at", "byte"), [(10, 7), (3, 255), (-6, 1), (-1, 9)])
+def test_a_damaged_packed_file_is_named(at: int, byte: int, mnist: Path) -> None:
+    path = mnist / f"{data_mnist.IDX_FILES[1]}.gz"
+    content = bytearray(path.read_bytes())
+    content[at] = byte if content[at] != byte else byte + 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(data_dataset.DataError, match=str(path)) as caught:
+        load.load(Data(kind="mnist", path=str(mnist)), 0)
+    assert "\n" not in str(caught.value)
+
+
 def test_mnist_is_read_from_an_npz(mnist: Path, tmp_path: Path) -> None:
     files = load.load(Data(kind="mnist", path=str(mnist)), 0)
     archive = tmp_path / "mnist.npz"
