@@ -215,6 +215,11 @@ def launch_warnings(trials: pl.DataFrame, added: bool) -> list[str]:
         found.append("launches were added until the interval was narrow: it covers less than 95%")
     if failed:
         found.append(f"{failed} of {n + failed} launches did not succeed")
+    if len(still := ok.filter(pl.col("stood_still_seconds") > 0)):
+        seconds, whole = still["stood_still_seconds"].sum(), still["train_seconds"].sum()
+        found.append(
+            f"{len(still)} of {n} launches stood still for {seconds:.1f} of their {whole:.1f} s, which are counted"
+        )
     if unsteady := ok.filter(pl.col("steady").eq(False)).height:
         found.append(f"not steady in {unsteady} of {n} launches")
     if beside := ok.filter(pl.col("concurrent").eq(True)).height:
@@ -237,8 +242,13 @@ def adds_launches(results: Results) -> bool:
 def _base_warnings(point: _Point, base: _Point | None) -> list[str]:
     if base is None:
         return ["base case not measured"]
+    found = []
+    if base is not point and len(still := base.ok.filter(pl.col("stood_still_seconds") > 0)):
+        found.append(f"{len(still)} of {len(base.ok)} launches of its base case stood still in a step")
     ran_on, on = _hardware(point.ok), _hardware(base.ok)
-    return [f"base case ran on other hardware ({' / '.join(sorted(on))})"] if ran_on and on and ran_on != on else []
+    if ran_on and on and ran_on != on:
+        found.append(f"base case ran on other hardware ({' / '.join(sorted(on))})")
+    return found
 
 
 def _hardware(launches: pl.DataFrame) -> set[str]:

@@ -30,12 +30,16 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 def differences(kept: Any, found: Any, at: Sequence[str] = (), *, exact: bool = False) -> Iterator[str]:
     """Where `found` lacks what is `kept` or has something else there, a line each; what it has besides is no matter.
+    Of a warning each part must still be said, and there may be more.
 
     Fractions may differ by a billionth of theirs, unless `exact`.
     """
     if isinstance(kept, dict) and isinstance(found, dict):
         for key, value in kept.items():
-            if key in found:
+            if key == "warning" and isinstance(value, str) and isinstance(found.get(key), str):
+                unsaid = [text for text in value.split("; ") if text not in found[key].split("; ")]
+                yield from (f"{' / '.join((*at, key))}: no longer warns that {text}" for text in unsaid)
+            elif key in found:
                 yield from differences(value, found[key], (*at, str(key)), exact=exact)
             else:
                 yield f"{' / '.join((*at, str(key)))}: is missing, kept {_short(value)}"

@@ -145,6 +145,31 @@ def test_an_unsteady_point_is_flagged(tmp_path: Path) -> None:
     assert "not steady in 5 of 5 launches" in estimate(load(folder))["warning"][0]
 
 
+def test_a_launch_that_stood_still_says_so_and_so_does_what_stands_on_it(tmp_path: Path) -> None:
+    """A suspended laptop, a machine that is moved, a debugger: one step of seconds among milliseconds."""
+    home = generate.study(tmp_path / "r", ways=WAYS[:2], workers=(1, 2), repeats=3, measured=20)
+    clean = estimate(load(home))
+    assert not clean["warning"].str.contains("stood still").any()
+    launch = next(home.glob("trials/torch-n1-*-r01"))
+    path = launch / "rank-00000.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    slow = [row for row in rows if row["phase"] == "train" and not row.get("warmup")][7]
+    slow["seconds"] += 8.0
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = estimate(load(home))
+    (trial,) = load(home).trials.filter(trial_id=launch.name).to_dicts()
+    assert trial["stood_still_seconds"] == pytest.approx(8.0, rel=0.05)
+    said = {(row["strategy"], row["workers"], row["scaling"]): row["warning"] for row in found.to_dicts()}
+    batch = trial["global_batch"]
+    of_base = [row for row in found.to_dicts() if (row["strategy"], row["global_batch"]) == ("torch", batch)]
+    assert of_base
+    for row in of_base:
+        assert "1 of 3 launches stood still for " in row["warning"]
+        over = [text for (name, _, scaling), text in said.items() if name != "torch" and scaling == row["scaling"]]
+        assert over
+        assert all("1 of 3 launches of its base case stood still in a step" in text for text in over)
+
+
 def test_values_of_a_factor_are_never_mixed(tmp_path: Path) -> None:
     folder = generate.study(tmp_path / "two", ways=WAYS[2:3], repeats=2, scaling=("strong",))
     other = generate.study(
