@@ -8,6 +8,7 @@ Only wiring: each command imports what it needs when it runs, so that `--help` a
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -184,7 +185,7 @@ def claims(
     with _clean_errors():
         verdicts = judging.judge(load(results))
     if json:
-        print(judging.to_json(verdicts))
+        print(judging.to_json(verdicts, ascii_only=not (sys.stdout.encoding or "").lower().startswith("utf")))
     else:
         _console().print(judging.render(verdicts))
 
@@ -225,6 +226,8 @@ def compare(
         for line in found:
             print(line, file=sys.stderr)
         if found:
+            for line in comparison.differs:
+                print(f"not the same: {line}", file=sys.stderr)
             raise typer.Exit(1)
 
 
@@ -339,6 +342,9 @@ def show_results(console: Console, results: Path) -> None:
 
 def main() -> None:
     """Entry point of the `scaling` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a sign that cannot be shown must not cost what was measured
+            stream.reconfigure(errors="replace")
     app()
 
 

@@ -179,6 +179,17 @@ def test_a_second_run_measures_nothing(finished: Path, tmp_path: Path) -> None:
     assert "15 launches are measured already" in done.stdout
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+def test_a_terminal_that_cannot_show_a_sign_costs_nothing(encoding: str, finished: Path) -> None:
+    """What was measured is shown, judged and examined with a mark in its place; JSON stays whole."""
+    for command in (["status", finished], ["claims", finished], ["doctor"], ["compare", finished, finished]):
+        done = scaling(*command, PYTHONIOENCODING=encoding)
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert done.stdout
+    judged = scaling("claims", finished, "--json", PYTHONIOENCODING=encoding)
+    assert json.loads(judged.stdout) == json.loads(scaling("claims", finished, "--json").stdout)
+
+
 def test_status_says_what_is_done(finished: Path) -> None:
     assert "15 of 15 planned launches are done" in scaling("status", finished).stdout
 

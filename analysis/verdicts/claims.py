@@ -149,7 +149,7 @@ def frame(verdicts: Sequence[Verdict]) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def to_json(verdicts: Sequence[Verdict]) -> str:
+def to_json(verdicts: Sequence[Verdict], ascii_only: bool = False) -> str:
     """For machines; docs/claims.md describes the keys. Infinite bounds are null."""
     content = [
         {
@@ -162,7 +162,7 @@ def to_json(verdicts: Sequence[Verdict]) -> str:
         }
         for v in verdicts
     ]
-    return json.dumps({"format": 1, "claims": _finite(content)}, indent=1, ensure_ascii=False, allow_nan=False)
+    return json.dumps({"format": 1, "claims": _finite(content)}, indent=1, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -50,11 +50,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All common points, and those that only one of the folders has."""
+    """All common points, and those that only one of the folders has. `differs` is what else than time is not the
+    same where they were measured, a line each."""
 
     changes: tuple[Change, ...]
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
+    differs: tuple[str, ...] = ()
 
     def regressions(self, percent: float) -> list[Change]:
         """Points that became slower for real, by more than `percent` (estimate)."""
@@ -96,7 +98,32 @@ def compare(before: Results, after: Results) -> Comparison:
                 p_holm=c.p,
             )
         )
-    return Comparison(tuple(changes), _rest(names[0], common), _rest(names[1], common))
+    measured = [_measured_by(results, side, common) for results, side in zip((before, after), sides, strict=True)]
+    return Comparison(tuple(changes), _rest(names[0], common), _rest(names[1], common), _differences(*measured))
+
+
+def _measured_by(results: Results, launches: pl.DataFrame, points: Sequence[str]) -> dict[str, set[str]]:
+    """What the launches of these points were measured by and on: name ─▶ all that they say of it."""
+    found: dict[str, set[str]] = {}
+    for trial_id, launcher in launches.filter(pl.col("point").is_in(points)).select("trial_id", "launcher").iter_rows():
+        outcome = results.outcome(trial_id)
+        said: dict[str, Any] = {"launcher": launcher, "container": outcome.get("container")}
+        for group in ("hardware", "versions", "environment"):
+            values = outcome.get(group)
+            said |= values if isinstance(values, dict) else {}
+        for name, value in said.items():
+            if value not in (None, "", [], {}):
+                found.setdefault(name, set()).add(str(value))
+    return found
+
+
+def _differences(before: dict[str, set[str]], after: dict[str, set[str]]) -> tuple[str, ...]:
+    """A line for each that is not the same."""
+    names = dict.fromkeys([*before, *after])
+    told = [
+        (name, *(" / ".join(sorted(side.get(name, ()))) or "nothing" for side in (before, after))) for name in names
+    ]
+    return tuple(f"{name.replace('_', ' ')}: {a} in A, {b} in B" for name, a, b in told if a != b)
 
 
 def _harmonic(rates: pl.Series) -> float:
@@ -126,10 +153,11 @@ def render(comparison: Comparison) -> RenderableType:
             *(f"{c.before:,.0f}", f"{c.after:,.0f}", f"{c.ratio:.3f} [{c.low:.3f}, {c.high:.3f}]", word),
         )
         table.add_row(*(Text(cell) for cell in cells), style=style)
+    above = [Text(f"not the same: {line}", style="yellow") for line in comparison.differs]
     notes = [
         f"{len(comparison.changes)} common points (n workers, b global batch), in samples/s; intervals and tests are "
         "corrected for that number (Holm)."
     ]
     for folder, names in (("A", comparison.only_before), ("B", comparison.only_after)):
         notes += [f"only in {folder}: {name}" for name in names]
-    return Group(table, *(Text(note, style="dim") for note in notes))
+    return Group(*above, table, *(Text(note, style="dim") for note in notes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,25 @@ def test_two_runs_of_the_same_seldom_differ(tmp_path: Path) -> None:
     pairs = [(folder(tmp_path / f"a{i}", seed=2 * i), folder(tmp_path / f"b{i}", seed=2 * i + 1)) for i in range(12)]
     alarms = sum(any(c.real for c in compare(load(a), load(b)).changes) for a, b in pairs)
     assert alarms <= 3  # 5% of 12 is 0.6; more than 3 has a chance of 0.2%
+
+
+def test_what_else_is_not_the_same_stands_above_the_table_and_in_the_gate(tmp_path: Path) -> None:
+    a, b = folder(tmp_path / "a"), folder(tmp_path / "b", rate=700.0, seed=1)
+    for path in b.glob("trials/*/outcome.json"):
+        outcome = json.loads(path.read_text())
+        outcome["launcher"] = "slurm"
+        outcome["hardware"] = outcome.get("hardware", {}) | {"cpu": "Another CPU"}
+        outcome["versions"] = outcome.get("versions", {}) | {"torch": "3.0.0"}
+        path.write_text(json.dumps(outcome))
+    assert compare(load(a), load(a)).differs == ()
+    told = compare(load(a), load(b)).differs
+    assert [line.partition(":")[0] for line in told] == ["launcher", "cpu", "torch"]
+    assert told[0] == "launcher: local in A, slurm in B"
+    assert "Another CPU in B" in told[1]
+    done = CliRunner().invoke(app, ["compare", str(a), str(b), "--fail-on-regression", "5"], env={"COLUMNS": "100"})
+    assert done.exit_code == 1
+    assert done.stdout.index("not the same: launcher") < done.stdout.index("B / A")
+    assert "not the same: launcher: local in A, slurm in B" in done.stderr
 
 
 def test_points_without_counterpart_are_listed(tmp_path: Path) -> None:
