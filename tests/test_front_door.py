@@ -183,9 +183,14 @@ def test_a_second_run_measures_nothing(finished: Path, tmp_path: Path) -> None:
 def test_a_terminal_that_cannot_show_a_sign_costs_nothing(encoding: str, finished: Path) -> None:
     """What was measured is shown, judged and examined with a mark in its place; JSON stays whole."""
     for command in (["status", finished], ["claims", finished], ["doctor"], ["compare", finished, finished]):
-        done = scaling(*command, PYTHONIOENCODING=encoding)
-        assert (done.returncode, done.stderr) == (0, ""), command
-        assert done.stdout
+        done = subprocess.run(
+            [sys.executable, "-m", "scaling", *map(str, command)],
+            cwd=ROOT,
+            env=os.environ | {"COLUMNS": "140", "PYTHONIOENCODING": encoding},
+            capture_output=True,
+        )
+        assert (done.returncode, done.stderr) == (0, b""), command
+        assert done.stdout.decode(encoding)
     judged = scaling("claims", finished, "--json", PYTHONIOENCODING=encoding)
     assert json.loads(judged.stdout) == json.loads(scaling("claims", finished, "--json").stdout)
 

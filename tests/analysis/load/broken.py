@@ -60,8 +60,6 @@ def _no_compute_only(home: Path) -> None:
 
 
 BROKEN = (
-    Broken("cut-in-the-compute-only-phase", _all_cut, "3 measured compute-only steps, but 5 were planned"),
-    Broken("without-the-compute-only-phase", _no_compute_only, "0 measured compute-only steps, but 5 were planned"),
     Broken("truncated-line", _edit_lines(lambda lines: [*lines[:-1], lines[-1][:20]]), "rank-00000.jsonl"),
     Broken("missing-rank", lambda home: (home / "rank-00001.jsonl").unlink(), "rank 1"),
     Broken("nan-time", _edit_lines(_replace_value("seconds", "NaN")), "seconds"),
@@ -83,6 +81,8 @@ BROKEN = (
     Broken("unknown-status", _edit_outcome(status="splendid"), "splendid"),
     Broken("trial-not-json", lambda home: _text(home / "trial.json", "{"), "trial.json"),
     Broken("trial-missing", lambda home: (home / "trial.json").unlink(), "trial.json"),
+    Broken("cut-in-the-compute-only-phase", _all_cut, "3 measured compute-only steps, but 5 were planned"),
+    Broken("without-the-compute-only-phase", _no_compute_only, "0 measured compute-only steps, but 5 were planned"),
 )
 
 
