@@ -21,8 +21,11 @@ from tests.benchmarks.ratios import LAUNCHES, Part, at_most
 ROUNDS = 3 * LAUNCHES
 BARE = Path(__file__).with_name("bare") / "bare_figures.py"
 LOAD = "import sys; from pathlib import Path; from analysis{}; folder = Path(sys.argv[1]); "
-REPORT = LOAD.format(".report import write") + "write(folder, folder / 'report')"
-DRAW = LOAD.format(" import load, plots") + "plots.write_all(load.load(folder), folder / 'drawn')"
+REPORT = LOAD.format(".report.page import write") + "write(folder, folder / 'report')"
+DRAW = (
+    LOAD.format(".load.results import load; from analysis.figures.write import write_all")
+    + "write_all(load(folder), folder / 'drawn')"
+)
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
 
