@@ -238,6 +238,7 @@ def test_a_workload_of_another_package_is_run_and_shown(tmp_path: Path) -> None:
     [
         (None, "strategies", "strategies.0: waits: its module of scaling.strategies cannot be imported: No module"),
         ("import no_such_thing", "strategies", "cannot be imported: No module named 'no_such_thing'"),
+        ("INFO = 1 / 0", "strategies", "cannot be imported: division by zero"),
         ("INFO_ = 1", "strategies", "waits: gone has no INFO, as a module of scaling.strategies must"),
         ("LAUNCHER_ = 1", "launchers", "launcher.kind: waits: gone has no LAUNCHER, as a module of scaling.launchers"),
         ("import no_such_thing", "workloads", "workload: waits: its module of scaling.workloads cannot be imported"),

@@ -107,6 +107,6 @@ def _others(module: str | None) -> Workload | str:
         return "which this installation cannot show"
     try:
         workload = importlib.import_module(module).WORKLOAD
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever is wrong in it is not ours
         return f"whose module cannot be used: {error}"
     return workload if isinstance(workload, Workload) else f"whose module {module} has something else as WORKLOAD"

@@ -49,7 +49,7 @@ class Registry(Mapping[str, T], Generic[T]):
             return importlib.import_module(self._ours[name])
         try:
             return importlib.import_module(self._others[name])
-        except ImportError as error:
+        except Exception as error:  # whatever is wrong in it is not ours
             raise RegistryError(f"{name}: its module of {self._group} cannot be imported: {error}") from None
 
     def constant(self, name: str, constant: str) -> Any:
