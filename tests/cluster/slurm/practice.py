@@ -111,11 +111,19 @@ def slurm(*command: str) -> str:
 
 
 def restart_controller(folder: Path, number: signal.Signals) -> None:
-    """End slurmctld by a signal and start it again on its saved state."""
+    """End slurmctld by a signal and start it again on its saved state.
+
+    One that was killed has forgotten its last seconds, and would give out their jobs' ids again, which the nodes
+    refuse; it begins above them.
+    """
+    told = slurm("scontrol", "show", "config").splitlines()
+    following = next(int(line.split("=")[1]) for line in told if line.startswith("NEXT_JOB_ID"))
+    again = folder / "slurm-again.conf"
+    again.write_text(f"{(folder / 'slurm.conf').read_text()}FirstJobId={following + 100}\n")
     controller = psutil.Process(int((folder / "slurmctld.pid").read_text()))
     controller.send_signal(number)
     gone(controller)
-    start = ["/usr/sbin/slurmctld", "-f", str(folder / "slurm.conf")]
+    start = ["/usr/sbin/slurmctld", "-f", str(again)]
     subprocess.run(start, check=True, timeout=30, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 

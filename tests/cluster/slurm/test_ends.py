@@ -157,7 +157,7 @@ def test_a_restarted_controller_is_waited_for(number: signal.Signals, slurm_clus
 def test_a_controller_that_is_away_is_told_and_waited_for(slurm_cluster: Path, tmp_path: Path) -> None:
     made, launcher = planned(tmp_path, workers=[1])
     controller = psutil.Process(int((slurm_cluster / "slurmctld.pid").read_text()))
-    controller.kill()
+    controller.terminate()
     practice.gone(controller)
     (trial,) = made.grid.points
     folder = tmp_path / "trials" / trial.id
