@@ -8,10 +8,12 @@ Only wiring: each command imports what it needs when it runs, so that `--help` a
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,6 +157,7 @@ def plot(
     ] = None,
 ) -> None:
     """Draw the figures of a results folder (SVG and PNG)."""
+    _figures_are_files()
     from analysis.figures.published import write as write_published
     from analysis.figures.write import write_all
     from analysis.load.results import load
@@ -196,6 +199,7 @@ def report(
     to: Annotated[Path | None, typer.Option(help="Default: RESULTS/report.")] = None,
 ) -> None:
     """Write one self-contained HTML page, with its figures and tables beside it."""
+    _figures_are_files()
     from analysis.report import page
 
     with _clean_errors():
@@ -267,6 +271,21 @@ def schema() -> None:
     print(json.dumps(json_schema(), indent=2))
 
 
+def _figures_are_files() -> None:
+    """Matplotlib fails at its import over a backend that it does not have, and a notebook's draws no files."""
+    os.environ.pop("MPLBACKEND", None)
+
+
+def _ours_first() -> None:
+    """A package called `jobs`, say, in a folder of PYTHONPATH does not stand before ours: not here, nor in ranks."""
+    project = str(Path(__file__).resolve().parent)
+    found = [importlib.util.find_spec(name) for name in ("jobs", "cluster", "analysis")]
+    if not all(spec and spec.origin and spec.origin.startswith(project + os.sep) for spec in found):
+        sys.path.insert(0, project)
+        there = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([project, *([there] if there else [])])
+
+
 def _stop(number: int, _: object) -> None:
     """SIGTERM ends a run as Ctrl-C does: its ranks too, and what is finished is kept."""
     raise KeyboardInterrupt(number)
@@ -334,6 +353,7 @@ def precision(results: Path) -> dict[str, float]:
 
 
 def show_results(console: Console, results: Path) -> None:
+    _figures_are_files()
     from analysis.report import terminal
 
     with _clean_errors():
@@ -342,6 +362,9 @@ def show_results(console: Console, results: Path) -> None:
 
 def main() -> None:
     """Entry point of the `scaling` command."""
+    _ours_first()
+    if os.environ.get("PYTHONWARNINGS"):  # `error` would end a study over a warning of somebody's library
+        warnings.simplefilter("default")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a sign that cannot be shown must not cost what was measured
             stream.reconfigure(errors="replace")

@@ -269,6 +269,7 @@ def offer_zip(results: Path) -> Path:
     target = Path(f"{results.name}.zip")
     _zip(results, target)
     print(f"At home: scaling import {target.name}, then scaling claims results/{results.name}")
+    print("docs/environment.md says all that is in it: this host's name and some of its variables too.")
     if "google.colab" in sys.modules:
         from google.colab import files
 

@@ -94,8 +94,14 @@ class Look:
 
 @contextmanager
 def theme() -> Iterator[None]:
-    """seaborn's white grid with this project's colours, for as long as a figure is made or saved."""
-    with sns.axes_style("whitegrid"), sns.plotting_context("paper"), plt.rc_context(THEME):
+    """seaborn's white grid with this project's colours, for as long as a figure is made or saved: of a user's own
+    matplotlibrc nothing is in it."""
+    with (
+        plt.style.context("default"),
+        sns.axes_style("whitegrid"),
+        sns.plotting_context("paper"),
+        plt.rc_context(THEME),
+    ):
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cluster.study.schema import Study, StudyError
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.registry import RegistryError
 from jobs.contract.trial import Trial
+from jobs.machine import variables
 from jobs.machine.tpu import TpuError
 
 
@@ -41,7 +43,10 @@ def launcher_of(study: Study, results: Path) -> Launcher:
 
 
 def plan(study: Study, launcher: Launcher) -> Plan:
-    """What of `study` can run on `launcher`. Raises StudyError if nothing can or a size never fits."""
+    """What of `study` can run on `launcher`. Raises StudyError if nothing can, a size never fits, or the shell has
+    set what nothing is measured with."""
+    if faults := variables.refused(os.environ):
+        raise StudyError(faults)
     strategies = list(dict.fromkeys(study.strategies))
     reasons = {name: launcher.unavailable(name) for name in strategies}
     not_available = {name: why for name, why in reasons.items() if why}

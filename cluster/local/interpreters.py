@@ -12,6 +12,7 @@ import subprocess
 from typing import Any
 
 from jobs.contract.catalog import STRATEGIES
+from jobs.machine.variables import for_ranks
 
 PATIENCE = 60.0  # seconds for an interpreter to look for a module, on a slow file system
 ASK = "import sys; from jobs.contract.catalog import missing; print(missing(sys.argv[1]) or '')"
@@ -38,7 +39,13 @@ def missing(python: str, strategy: str) -> str | None:
     command = [python, "-P", "-c", ASK, strategy]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=PATIENCE
+            command,
+            env=for_ranks(os.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PATIENCE,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{python} cannot be asked: {error}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from cluster.results.folder import MACHINE, entries
 from jobs.contract.files import write_atomically
+from jobs.machine.variables import for_ranks
 
 PATIENCE = 60.0  # seconds
 
@@ -24,7 +26,14 @@ def describe(results: Path, threads: int) -> None:
         return
     command = [sys.executable, "-P", "-m", "jobs.machine.peaks", str(threads)]
     try:
-        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE, check=True)
+        done = subprocess.run(
+            command,
+            env=for_ranks(os.environ),
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=PATIENCE,
+            check=True,
+        )
         measured = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return

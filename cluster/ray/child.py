@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs.machine.variables import for_ranks
 from jobs.rank.parent import PARENT
 
 CLOSE_SECONDS = 20.0  # that the child has to end its trials and a cluster of ours
@@ -32,20 +33,24 @@ OWN_CLUSTER = {
     "RAY_health_check_failure_threshold": "3",
 }
 
+# Ray would take its workers' interpreter from `uv run`, where the command was started by it, and not from us.
+NOT_BY_UV = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+# The cluster is named to Ray when it is connected to; and these make another runtime of what we start there.
+ELSEWHERE = ("RAY_ADDRESS", "RAY_RUNTIME_ENV_HOOK", "RAY_OVERRIDE_JOB_RUNTIME_ENV", "RAY_CLIENT_MODE")
+ANOTHER_CLUSTERS = ("RAY_AUTH_TOKEN", "RAY_REDIS_ADDRESS")
+
 
 class Child:
     """The process that talks to Ray. With a cluster of ours (`own`) comes a second one, which ends
     what of it is left when the first is gone, even if this process is gone too."""
 
     def __init__(self, own: bool) -> None:
-        environment = dict(os.environ) | {PARENT: str(os.getpid())}
+        environment = for_ray(os.environ, own) | {PARENT: str(os.getpid())}
         self.folder: Path | None = None
         if own:
             short = SHORT_FOLDER if os.path.isdir(SHORT_FOLDER) else None
             self.folder = Path(tempfile.mkdtemp(prefix="scaling-ray-", dir=short))
             environment |= own_cluster(self.folder)
-            for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
-                environment.pop(name, None)
         else:
             environment |= token_mode(environment)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by end()
@@ -104,6 +109,13 @@ class Child:
         if self._after is not None:
             self._after.wait()  # it removes the folder, too
         return said[-1][:300] if said else f"exit code {self._process.returncode}"
+
+
+def for_ray(environment: Mapping[str, str], own: bool) -> dict[str, str]:
+    """What a shell has set for Ray, and of the rest what reaches ranks too: no proxy, no debugging of Python."""
+    not_these = (*ELSEWHERE, *(ANOTHER_CLUSTERS if own else ()))
+    of_ray = {k: v for k, v in environment.items() if k.startswith("RAY_") and k not in not_these}
+    return for_ranks(environment) | of_ray | NOT_BY_UV
 
 
 def own_cluster(folder: Path) -> dict[str, str]:

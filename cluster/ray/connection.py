@@ -12,14 +12,14 @@ from typing import Any
 
 from cluster.ray import rank
 from cluster.ray.capacity import Node
-from jobs.rank.keeper import FOREIGN
+from jobs.machine.variables import for_ranks
 
 LOOK_SECONDS = 60.0  # that a node has to answer when it is looked at
 REACH_SECONDS = 5.0
 STORE_BYTES = 100_000_000  # of shared memory for Ray's objects: nothing large goes through it
 
 # What Ray sets in its workers, beside RAY_…, and what our own start of a process passes on.
-INJECTED = ("PYTHONBREAKPOINT", "SPT_NOENV", rank.PARENT)
+INJECTED = ("SPT_NOENV", rank.PARENT)
 
 
 class Cluster:
@@ -27,8 +27,7 @@ class Cluster:
 
     def __init__(self, hello: Mapping[str, Any]) -> None:
         self.hello = hello
-        self.variables = {k: v for k, v in hello["environment"].items() if not k.startswith(("RAY_", *FOREIGN))}
-        self.variables = {k: v for k, v in self.variables.items() if k not in INJECTED}
+        self.variables = {k: v for k, v in for_ranks(hello["environment"]).items() if k not in INJECTED}
         self.variables[rank.NICENESS] = str(os.getpriority(os.PRIO_PROCESS, 0))
         self.command = [sys.executable, "-P", "-m", "cluster.ray.rank"]
         self.cwd: str = hello["cwd"]
@@ -38,7 +37,7 @@ class Cluster:
         """Returns why that is not possible, one line each."""
         address = self.hello["address"]
         if address and (fault := unusable_token(os.environ) or unreachable(address)):
-            return [f"launcher.address: {address}: {fault}"]
+            return [f"{self.hello['named']}: {address}: {fault}{self._cure()}"]
         import ray
         from ray import cloudpickle
 
@@ -57,9 +56,12 @@ class Cluster:
                 **quiet,
             )
         except Exception as error:  # Ray raises all sorts here
-            where = f"launcher.address: {address}: " if address else "a local Ray cluster did not start: "
+            where = f"{self.hello['named']}: {address}: " if address else "a local Ray cluster did not start: "
             return [where + in_a_line(error)]
         return []
+
+    def _cure(self) -> str:
+        return ", or unset RAY_ADDRESS for a cluster of this machine" if self.hello["named"] == "RAY_ADDRESS" else ""
 
     def nodes(self) -> list[Node]:
         import ray
@@ -152,7 +154,7 @@ def unreachable(address: str) -> str:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
     except OSError as error:
-        return f"nothing answers there ({error.strerror or error})"
+        return f"nothing answers there ({error.strerror or error}); start Ray there, or name another cluster"
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.exceptions import AuthenticationError
 

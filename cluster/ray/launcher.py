@@ -18,19 +18,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.launcher import Launch, OptionsError, State
+from cluster.launcher import Launch, State
 from cluster.ray.capacity import Need, Node, what_there_is
 from cluster.ray.child import CLOSE_SECONDS, Child
 from cluster.ray.options import cores_of, head_address, parse
 from cluster.ray.rank import found_here
 from cluster.results.folder import LOOK
 from cluster.setup.lacking import lacking, why_not
+from cluster.study.schema import StudyError
 from jobs.contract.exits import Status
 from jobs.contract.files import RankExit
 from jobs.contract.outcome import conclude, now
 from jobs.contract.trial import Trial
 from jobs.machine.cores import allowed_cores
 from jobs.machine.tpu import TpuError
+from jobs.machine.variables import masked
 
 CONNECT_SECONDS = 180.0  # that Ray has to start, or the nodes to be looked at
 
@@ -55,13 +57,14 @@ class RayLauncher:
 
     def __init__(self, options: dict[str, Any], results: Path) -> None:
         self._options = parse(options)
-        try:
-            given = os.environ.get("RAY_ADDRESS")
-            self._address = self._options.address or (
-                None if given in (None, "", "local") else head_address(str(given))
-            )
-        except ValueError as error:
-            raise OptionsError([f"address: RAY_ADDRESS: {error}"]) from None
+        self._address, self._named = self._options.address, "launcher.address"
+        given = os.environ.get("RAY_ADDRESS")
+        if self._address is None and given not in (None, "", "local"):
+            self._named = "RAY_ADDRESS"
+            try:
+                self._address = head_address(str(given))
+            except ValueError as error:
+                raise StudyError([f"RAY_ADDRESS: {masked(str(error))}, or unset RAY_ADDRESS"]) from None
         self._results = results.resolve()
         self._child: Child | None = None
         self._known: list[Node] | None = None
@@ -243,6 +246,7 @@ class RayLauncher:
             child.say(
                 do="connect",
                 address=self._address,
+                named=self._named,
                 cpus=len(allowed_cores()),
                 temporary=str(child.folder) if child.folder else None,
                 environment=dict(os.environ),

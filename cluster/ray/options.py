@@ -17,7 +17,9 @@ from jobs.machine.cores import needed
 def head_address(text: str) -> str:
     if text.startswith("ray://"):
         raise ValueError(f"{text!r} is Ray Client's; run on a node of the cluster and give its head as host:port")
-    if not re.fullmatch(r"\S+:\d{1,5}", text):
+    if re.match(r"https?://", text):
+        raise ValueError(f"{text!r} is a dashboard's; write the head node's as host:port, 6379 by default")
+    if not re.fullmatch(r"[^\s/@]+:\d{1,5}", text):
         raise ValueError(f"{text!r} is not an address; write the head node's as host:port")
     return text
 

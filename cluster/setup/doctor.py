@@ -26,6 +26,7 @@ from cluster.setup.software import (
     strategies,
     tensorflow,
 )
+from cluster.setup.variables import variables
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,4 +82,5 @@ EXAMINERS: dict[str, Callable[[str], Finding]] = {
     "SLURM": slurm,
     "C++ compiler": compiler,
     "Browser": browser,
+    "Variables": variables,
 }

@@ -129,7 +129,7 @@ def _step(
     trial = read_trial(folder)
     # SLURM's own limit on the step is the last resort: the ranks' keepers hold the exact ones.
     minutes = int(trial.limits.trial // 60) + 2
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(OF_THE_JOB)}
+    environment = {k: v for k, v in queue.for_commands(os.environ).items() if not k.startswith(OF_THE_JOB)}
     environment |= {"MASTER_ADDR": address, "MASTER_PORT": str(master_port(address))}
     began, began_unix, mine = now(), time.time(), folder.stat().st_ino
     with (folder / SRUN_LOG).open("wb") as log:

@@ -9,9 +9,11 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from jobs.machine.variables import neutral
 
 ANSWER_SECONDS = 30.0
 
@@ -40,8 +42,8 @@ REFUSED_DEPENDS_ON_TIME = re.compile(r"Requested nodes are busy|Resources? (are 
 NO_SUCH_NODES = re.compile(r"node configuration is not available", re.I)
 NOT_TODAY = ("down", "drain", "drng", "fail", "unk", "boot", "maint", "inval")  # sinfo's %t begins with one
 
-# What somebody's shell may hold goes before a script's own lines, and would hide jobs from squeue.
-FOREIGN = ("SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SCONTROL_", "SLURM_CLUSTERS")
+# What a shell holds of these may change what the commands print, and of sbatch's goes before a script's own lines.
+OF_SLURM = ("SLURM_", "SRUN_", "SALLOC_", "SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SCONTROL_", "SPRIO_", "SSTAT_")
 # But these are how people name their account once and for all; a script that names its own keeps it.
 DEFAULTS = {"account": "-A", "partition": "-p", "qos": "-q"}
 
@@ -75,7 +77,7 @@ class JobState:
 
 def _ask(command: Sequence[str], **defaults: str) -> str:
     """What `command` prints. Raises SlurmError with what it says on stderr."""
-    variables = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)} | defaults
+    variables = for_commands(os.environ) | defaults
     try:
         done = subprocess.run(
             command, capture_output=True, timeout=ANSWER_SECONDS, stdin=subprocess.DEVNULL, env=variables
@@ -92,6 +94,12 @@ def _ask(command: Sequence[str], **defaults: str) -> str:
         kind = ControllerAway if AWAY.search(said) else QueueFull if FULL.search(said) else SlurmError
         raise kind(said or f"{command[0]} ended with exit code {done.returncode}")
     return done.stdout.decode(errors="replace")
+
+
+def for_commands(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables without those that change what SLURM's commands take or print; the rest is a job's own matter."""
+    foreign = (k for k in variables if k.startswith("SBATCH_") or (k.startswith(OF_SLURM) and neutral(k)))
+    return {k: variables[k] for k in variables.keys() - set(foreign)}
 
 
 def _sbatch(script: Path, *flags: str) -> str:

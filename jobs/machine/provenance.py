@@ -1,4 +1,4 @@
-"""On what a rank ran: versions, hardware, environment, container, commit, for its report.
+"""On what a rank ran: versions, hardware, container, commit, for its report.
 
 Gathered after training, so that none of it costs a measured step.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -19,35 +18,6 @@ PACKAGES = (
     "torch_xla", "libtpu", "numpy", "ray", "scaling",
     "nvidia-nccl-cu12", "nvidia-nccl-cu13", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
 )  # fmt: skip
-# Families of variables that change how fast the libraries are.
-FAMILIES = (
-    "OMP_",
-    "KMP_",
-    "MKL_",
-    "OPENBLAS_",
-    "TF_",
-    "XLA_",
-    "JAX_",
-    "PJRT_",
-    "TPU_",
-    "LIBTPU_",
-    "TORCH_",
-    "NCCL_",
-    "GLOO_",
-    "HOROVOD_",
-    "CUDA_",
-    "CUDNN_",
-    "NVIDIA_",
-    "PYTORCH_",
-    "MALLOC_",
-)
-# Of these, what is Terraform's and its clouds' (developer.hashicorp.com/terraform/cli/config/environment-variables).
-TERRAFORM = (
-    "TF_VAR_", "TF_CLI_", "TF_TOKEN_", "TF_CLOUD_", "TF_HTTP_", "TF_STATE_", "TF_LOG", "TF_DATA_DIR", "TF_INPUT",
-    "TF_WORKSPACE", "TF_IN_AUTOMATION", "TF_REGISTRY_", "TF_PLUGIN_", "TF_IGNORE", "TF_ACC", "TF_AWS_", "TF_AZURE_",
-)  # fmt: skip
-SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|PWD|CREDENTIAL|DSN|PRIVATE|AUTH", re.I)
-WHO = re.compile(r"(?<=://)[^/\s@]+(?=@)")  # before the host of a URL, a user and a password
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -148,12 +118,6 @@ def gpus() -> list[dict[str, Any]]:
         return []
     finally:
         nvml.nvmlShutdown()
-
-
-def environment(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables of FAMILIES that are set, without what may be a secret."""
-    ours = {k: v for k, v in sorted(variables.items()) if k.startswith(FAMILIES) and not k.startswith(TERRAFORM)}
-    return {name: WHO.sub("***", value) for name, value in ours.items() if not SECRET.search(name)}
 
 
 def container(root: Path = Path("/"), variables: Mapping[str, str] = os.environ) -> str | None:

@@ -18,8 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from jobs.contract.environment import RankEnvironment
+from jobs.contract.environment import RankEnvironment, rank_variables
 from jobs.contract.files import TRIAL, RankExit, rank_file
+from jobs.machine.variables import for_ranks
 from jobs.rank.parent import PARENT
 
 GRACE_SECONDS = 2.0  # between being asked to end and being ended
@@ -29,9 +30,6 @@ ASKING = (signal.SIGTERM, signal.SIGUSR1)  # either asks a keeper to end its ran
 TOGETHER_SECONDS = 0.5
 LOOK_SECONDS = 1.0  # how often limits are looked at; a death is seen at once
 LOOK_AGAIN_SECONDS = 0.05  # where it cannot be, after this long
-
-# What another launcher, or a shell, may have set and a rank must not inherit.
-FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_", "NODE_RANK", "MASTER_", "TF_CONFIG", "HOROVOD_", "OMP_", "GLOO_")
 
 
 class Bounds(NamedTuple):
@@ -46,14 +44,13 @@ def start_worker(
 ) -> subprocess.Popen[bytes]:
     """Start the worker of `rank` in a session of its own, with its output in its log.
 
-    `variables` is the rank environment; the rest is inherited, but for what another launcher left.
+    `variables` is the rank environment; the rest is inherited, as jobs/machine/variables.py has it.
     """
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
     with rank_file(folder, rank, "log").open("wb") as log:
         return subprocess.Popen(
             # -P: a torch.py in the user's folder is not PyTorch.
             [python, "-P", "-m", "jobs.worker", str(folder)],
-            env=inherited | dict(variables) | {PARENT: str(os.getpid())},
+            env=for_ranks(os.environ) | dict(variables) | {PARENT: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -196,4 +193,4 @@ def main(folder: Path, variables: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), {k: v for k, v in os.environ.items() if k.startswith(FOREIGN)})
+    main(Path(sys.argv[1]), rank_variables(RankEnvironment.from_variables(os.environ)))

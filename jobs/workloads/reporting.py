@@ -28,7 +28,7 @@ def write(
     import psutil
 
     from jobs.contract.report import RankReport, write_rank_report
-    from jobs.machine import cores, provenance, tpu
+    from jobs.machine import cores, provenance, tpu, variables
 
     trial, number, laps = rank.trial, rank.place.rank, rank.laps.seconds
     hardware = provenance.hardware()
@@ -60,7 +60,7 @@ def write(
         inter_op_threads=facts.inter_op_threads,
         versions=provenance.versions() | facts.versions,
         hardware=hardware,
-        environment=provenance.environment(),
+        environment=variables.recorded(os.environ),
         container=provenance.container(),
         commit=provenance.commit() if number == 0 else None,
     )

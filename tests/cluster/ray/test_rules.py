@@ -19,7 +19,7 @@ import pytest
 from cluster.launcher import Launch, OptionsError, State
 from cluster.ray import rank
 from cluster.ray.capacity import Need, Node, places
-from cluster.ray.child import own_cluster
+from cluster.ray.child import for_ray, own_cluster
 from cluster.ray.connection import Cluster, in_a_line
 from cluster.ray.launcher import RayLauncher, _probe, _Refused, _Running
 from cluster.ray.options import parse
@@ -440,9 +440,46 @@ def test_unknown_options_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(OptionsError) as caught:
         RayLauncher({"partition": "x", "placement": "nice", "wait": 0, "address": "ray://h:10001"}, tmp_path)
     assert sorted(f.split(":")[0] for f in caught.value.faults) == ["address", "partition", "placement", "wait"]
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    with pytest.raises(OptionsError, match="RAY_ADDRESS: 'auto' is not an address"):
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("auto", "RAY_ADDRESS: 'auto' is not an address; "),
+        ("http://127.0.0.1:8265", "RAY_ADDRESS: 'http://127.0.0.1:8265' is a dashboard's; "),
+        ("https://me:hunter2@head:8265", "RAY_ADDRESS: 'https://***@head:8265' is a dashboard's; "),
+        ("ray://head:10001", "RAY_ADDRESS: 'ray://head:10001' is Ray Client's; "),
+        ("me:hunter2@head:6379", "RAY_ADDRESS: '***@head:6379' is not an address; "),
+    ],
+)
+def test_a_wrong_address_is_blamed_on_the_variable_it_stands_in(
+    address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(StudyError) as caught:
         RayLauncher({}, tmp_path)
+    (fault,) = caught.value.faults
+    assert fault.startswith(said)
+    assert fault.endswith(", or unset RAY_ADDRESS")
+    assert RayLauncher({"address": "head:6379"}, tmp_path)._address == "head:6379"
+
+
+def test_ray_has_what_the_shell_has_set_for_it_but_no_other_runtime_or_cluster() -> None:
+    shell = {
+        "RAY_memory_monitor_refresh_ms": "0", "RAY_ADDRESS": "head:6379", "RAY_AUTH_TOKEN": "x", "PATH": "/bin",
+        "RAY_RUNTIME_ENV_HOOK": "ray._private.runtime_env.uv_runtime_env_hook.hook", "PYTHONWARNINGS": "error",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "1", "http_proxy": "http://127.0.0.1:9", "CUDA_VISIBLE_DEVICES": "1",
+    }  # fmt: skip
+    ours, theirs = for_ray(shell, own=True), for_ray(shell, own=False)
+    kept = {"RAY_memory_monitor_refresh_ms": "0", "PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1"}
+    not_by_uv = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "KERAS_HOME": "/dev/null"}
+    assert ours == kept | not_by_uv
+    assert theirs == ours | {"RAY_AUTH_TOKEN": "x"}
+    ask = "from ray._private import ray_constants as ray; print(ray.RAY_ENABLE_UV_RUN_RUNTIME_ENV)"
+    said = subprocess.run(
+        [sys.executable, "-c", ask], env=os.environ | ours, capture_output=True, text=True, check=True
+    )
+    assert said.stdout == "False\n"  # as Ray itself reads it
 
 
 def test_what_a_killed_driver_left_for_nodes_to_see_keeps_nobody_out(tmp_path: Path) -> None:

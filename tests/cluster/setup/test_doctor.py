@@ -169,3 +169,21 @@ def test_the_table_is_readable_on_eighty_columns() -> None:
     lines = text.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert all(any(line[3:].startswith(name) for line in lines) for name in doctor.EXAMINERS)
+
+
+def test_what_the_shell_has_set_is_listed_with_what_is_done_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = {"GOMP_CPU_AFFINITY": "0", "MASTER_PORT": "1", "NCCL_ALGO": "Ring", "LC_ALL": "C", "DATABASE_URL": "x"}
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    assert doctor.variables("Variables") == setup_finding.Finding("Variables", True, "none that libraries read")
+    for name, value in (shell | {"XLA_FLAGS": "/a/file"}).items():
+        monkeypatch.setenv(name, value)
+    found = doctor.variables("Variables")
+    assert found.ok is False
+    refused, *done = found.says.splitlines()
+    assert refused.startswith("refused: XLA_FLAGS: names a file")
+    assert done == [
+        "neutralized: GOMP_CPU_AFFINITY, MASTER_PORT",
+        "kept and recorded: NCCL_ALGO",
+        "kept, not recorded: LC_ALL",
+    ]

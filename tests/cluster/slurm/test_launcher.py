@@ -239,7 +239,18 @@ IN_THE_SHELL = {
     "SBATCH_REQUEUE": "1",
     "SQUEUE_PARTITION": "nowhere",
     "SQUEUE_FORMAT2": "jobid",
+    "SQUEUE_FORMAT": "%i",
     "SCANCEL_INTERACTIVE": "1",
+    "SRUN_OUTPUT": "/dev/null",
+    "SLURM_TIME_FORMAT": "relative",
+    "SLURM_MULTI_PROG": "1",
+    "SLURM_TASK_PROLOG": "/bin/false",
+    "SLURM_STDOUTMODE": "/nowhere/out",
+    "SLURM_HOSTFILE": "/nowhere",
+    # And what no file of a results folder is to hold.
+    "SLURM_JWT": "hunter2",
+    "NCCL_TOPO_FILE": "https://me:hunter2@host/topo.xml",
+    "DATABASE_URL": "postgres://me:hunter2@db",
 }
 
 
@@ -255,6 +266,7 @@ def test_a_folder_and_options_with_any_character_arrive_as_they_are(
     for name in IN_THE_SHELL:
         monkeypatch.delenv(name)
     assert (summary.ok, summary.failed) == (1, [])
+    assert not [path for path in results.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
     (job,) = jobs_of(results)
     assert (job / "output.txt").read_text().endswith(": ok\n")
     said = slurm("scontrol", "show", "job", "--oneliner", trials_of(results)[0].outcome.job or "")

@@ -130,7 +130,8 @@ def test_a_rank_inherits_what_the_shell_has_set_but_for_what_is_another_launcher
     python.write_text("#!/bin/sh\nenv\n")
     python.chmod(0o755)
     foreign = ["RANK", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "TF_CONFIG", "OMP_PROC_BIND", "GLOO_SOCKET_IFNAME"]
-    foreign += ["HOROVOD_RANK", "HOROVOD_FUSION_THRESHOLD", "HOROVOD_TIMELINE", "WORLD_SIZE", "LOCAL_WORLD_SIZE"]
+    foreign += ["HOROVOD_RANK", "HOROVOD_AUTOTUNE", "HOROVOD_TIMELINE", "WORLD_SIZE", "LOCAL_WORLD_SIZE"]
+    foreign += ["GOMP_CPU_AFFINITY", "KMP_AFFINITY", "http_proxy", "KERAS_BACKEND", "TORCHDYNAMO_DISABLE"]
     for name in (*foreign, "LD_PRELOAD_NOTHING"):
         monkeypatch.setenv(name, "the shell's")
     assert keeper.start_worker(folder, 0, {"RANK": "0", "WORLD_SIZE": "1"}, str(python)).wait(20) == 0
