@@ -8,7 +8,6 @@ Only wiring: each command imports what it needs when it runs, so that `--help` a
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import signal
@@ -16,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+OURS = ("jobs", "cluster", "analysis")
 FILE_COLUMNS = 110  # of output that goes into a file
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file, such as studies/quick.yaml.")]
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A study's results folder.")]
@@ -56,6 +57,7 @@ def run(
     from cluster.study import file
     from cluster.study.schema import StudyError
 
+    _bound_to_no_core()
     console = _console()
     again = f"`scaling run {study}{f' --on {on}' if on else ''}{f' --results {results}' if results else ''}`"
     with _clean_errors():
@@ -271,6 +273,12 @@ def schema() -> None:
     print(json.dumps(json_schema(), indent=2))
 
 
+def _bound_to_no_core() -> None:
+    """An OpenMP that is loaded here would bind this process to cores, and with it all ranks that it starts."""
+    for name in [name for name in os.environ if name.startswith(("OMP_", "GOMP_", "KMP_"))]:
+        del os.environ[name]
+
+
 def _figures_are_files() -> None:
     """Matplotlib fails at its import over a backend that it does not have, and a notebook's draws no files."""
     os.environ.pop("MPLBACKEND", None)
@@ -279,11 +287,12 @@ def _figures_are_files() -> None:
 def _ours_first() -> None:
     """A package called `jobs`, say, in a folder of PYTHONPATH does not stand before ours: not here, nor in ranks."""
     project = str(Path(__file__).resolve().parent)
-    found = [importlib.util.find_spec(name) for name in ("jobs", "cluster", "analysis")]
-    if not all(spec and spec.origin and spec.origin.startswith(project + os.sep) for spec in found):
+    there = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    # Here the folder of `python -m scaling` comes first; for ranks those of PYTHONPATH do.
+    found = [PathFinder.find_spec(name, path) for name in OURS for path in (None, there)]
+    if any(spec and spec.origin and not spec.origin.startswith(project + os.sep) for spec in found):
         sys.path.insert(0, project)
-        there = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join([project, *([there] if there else [])])
+        os.environ["PYTHONPATH"] = os.pathsep.join([project, *there])
 
 
 def _stop(number: int, _: object) -> None:

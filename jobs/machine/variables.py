@@ -87,6 +87,7 @@ RULES = (
     Rule("CC CXX CFLAGS CXXFLAGS CPPFLAGS LDFLAGS CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH LIBRARY_PATH MAX_JOBS", KEPT,
          "with what torch.compile builds"),
     Rule("LANG LANGUAGE LC_* TZ", PASSED, "neither speed nor numbers"),
+    Rule("GIT_*", NEUTRAL, "the commit that is recorded is this project's"),
     # Frameworks and their libraries
     Rule("TORCH_* TORCHINDUCTOR_* TORCHDYNAMO_* TORCHEXPORT_* PYTORCH_* INDUCTOR_* AOT_* AOTI_* AOTINDUCTOR_* ATEN_* "
          "PT2_* TRITON_* KINETO_* CUTLASS_* CUTEDSL_* FX_* C10_* CAFFE2_* FBGEMM_* DCP_* LTC_* PT_XLA_* USE_LIBUV "
@@ -185,8 +186,8 @@ def for_ranks(variables: Mapping[str, str]) -> dict[str, str]:
 
 def recorded(variables: Mapping[str, str]) -> dict[str, str]:
     """What of a rank's variables its report names. No secret by its name or, as far as it shows, by its value."""
-    named = {n: v for n, v in sorted(variables.items()) if (r := rule(n)) is not None and r.what in (KEPT, NEUTRAL)}
-    return {name: masked(value) for name, value in named.items() if not SECRET.search(name)}
+    told = [n for n in sorted(variables.keys() - OURS) if (r := rule(n)) is not None and r.what in (KEPT, NEUTRAL)]
+    return {name: masked(variables[name]) for name in told if not SECRET.search(name)}
 
 
 def masked(text: str) -> str:
