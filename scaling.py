@@ -303,6 +303,8 @@ def _stop(number: int, _: object) -> None:
 def _console() -> Console:
     from rich.console import Console
 
+    if not os.environ.get("COLUMNS", "").strip("0"):  # what some programs leave there, and no width
+        os.environ.pop("COLUMNS", None)
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         return Console(width=FILE_COLUMNS)

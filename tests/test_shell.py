@@ -95,6 +95,11 @@ def test_a_notebooks_backend_and_another_figure_style_change_no_figure(results: 
         assert (tmp_path / "figures" / name).read_bytes() == (results / "figures" / name).read_bytes()
 
 
+def test_a_terminal_without_a_width_is_written_to_as_a_file(results: Path) -> None:
+    told = [scaling("status", results, COLUMNS=columns).stdout for columns in ("0", "110")]
+    assert told[0] == told[1]
+
+
 @pytest.mark.parametrize("arguments", [["--dry-run"], []])
 def test_what_is_refused_is_said_before_anything_is_measured(arguments: list[str], tmp_path: Path) -> None:
     done = scaling("run", study(tmp_path), "--results", tmp_path / "r", *arguments, XLA_FLAGS="/home/me/flags.txt")
