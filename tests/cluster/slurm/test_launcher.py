@@ -248,7 +248,6 @@ IN_THE_SHELL = {
     "SLURM_STDOUTMODE": "/nowhere/out",
     "SLURM_HOSTFILE": "/nowhere",
     # And what no file of a results folder is to hold.
-    "SLURM_JWT": "hunter2",
     "NCCL_TOPO_FILE": "https://me:hunter2@host/topo.xml",
     "DATABASE_URL": "postgres://me:hunter2@db",
 }
