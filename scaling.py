@@ -24,7 +24,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cluster.study.schema import Study
+    from cluster.driver.plan import Plan
+    from jobs.data.survey import Survey
 
 app = typer.Typer(
     help="Measure how distributed training scales, and test what is said about it.",
@@ -47,6 +48,8 @@ def run(
     detach: Annotated[bool, typer.Option("--detach", help="Submit to the queue, and leave.")] = False,
 ) -> None:
     """Measure what is missing of a study, then show the table and draw the figures."""
+    from dataclasses import replace
+
     from cluster.driver.plan import launcher_of
     from cluster.driver.plan import plan as make_plan
     from cluster.driver.progress import TerminalDisplay, show_plan
@@ -68,12 +71,18 @@ def run(
         if detach and not launcher.stays:
             raise StudyError([f"--detach: trials of the {launcher.kind} launcher end with this command; leave it out"])
         plan = make_plan(chosen, launcher)
-        _check_data(chosen)
+        data = _check_data(plan, launcher.kind == "local")
+        plan = replace(plan, data=data.told)
         for note in plan.notes():
             console.print(note, style="yellow", markup=False, highlight=False)
+        for warning in data.warnings:
+            console.print(warning, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        for line in data.lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         if dry_run:
             show_plan(console, plan)
             return
+        _decode(data, console)
         folder = ResultsFolder(path)
         folder.open(chosen)
     signal.signal(signal.SIGTERM, _stop)
@@ -334,15 +343,27 @@ def _clean_errors() -> Iterator[None]:
     raise typer.Exit(2)
 
 
-def _check_data(study: Study) -> None:
-    """Read the data once before anything is launched: a wrong file is found here, not by each rank."""
+def _check_data(plan: Plan, here: bool) -> Survey:
+    """Look at the data before anything is launched: a wrong file is found here, not by each rank."""
     from cluster.study.schema import StudyError
     from jobs.data.dataset import DataError
-    from jobs.data.load import load
+    from jobs.data.survey import survey
 
     try:
-        for model in study.model if isinstance(study.model, list) else [study.model]:
-            load(study.data, study.seed, model)
+        return survey(plan.grid.points, plan.study.seed, here)
+    except DataError as error:
+        raise StudyError([str(error)]) from None
+
+
+def _decode(data: Survey, console: Console) -> None:
+    """Decode the user's images, for all ranks of all launches that run on this machine."""
+    from cluster.driver.progress import follow
+    from cluster.study.schema import StudyError
+    from jobs.data.dataset import DataError
+
+    try:
+        for images in data.undecoded:
+            follow(console, "decoding", len(images.files), images.decode())
     except DataError as error:
         raise StudyError([str(error)]) from None
 

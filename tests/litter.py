@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# Of macOS's Finder and its archiver, Windows, a Synology, Jupyter, an editor, NFS.
+# Of macOS's Finder and its archiver, Windows, a Synology, Jupyter, editors, NFS, FUSE, LibreOffice, rsync, Dropbox.
 FILES = (
     ".DS_Store",
     "._rank-00000.jsonl",
@@ -13,8 +13,15 @@ FILES = (
     "trial.json~",
     ".nfs000000000001",
     ".x.json.swp",
+    "#trial.json#",
+    ".#trial.json",
+    ".fuse_hidden0000000100000001",
+    ".~lock.results.csv#",
+    ".trial.json.Xy12Zq.part",
+    ".dropbox",
+    "Icon\r",
 )
-FOLDERS = ("__MACOSX", ".ipynb_checkpoints", "@eaDir", ".Trashes")
+FOLDERS = ("__MACOSX", ".ipynb_checkpoints", "@eaDir", ".Trashes", "lost+found", ".stfolder", ".~tmp~", "#recycle")
 
 
 def strew(folder: Path, inside: bytes = b"\x00\x05\x16\x07") -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.warm.forges import warm
+from tests.jobs.data.pictures import halves, saved
+from tests.warm.forges import bare, warm
 
 ROOT = Path(__file__).parents[1]
 GOOD: dict[str, Any] = {
@@ -23,6 +24,15 @@ GOOD: dict[str, Any] = {
     "steps": {"warmup": 2, "measured": 6, "compute_only": 2},
     "repeats": {"min": 3},
     "launcher": {"kind": "local", "oversubscribe": True},
+}
+
+
+INGEST: dict[str, Any] = {
+    "workload": "ingest",
+    "strategies": ["torch"],
+    "workers": "auto",
+    "batch": {"sizes": [8]},
+    "steps": {"warmup": 2, "measured": 6, "compute_only": 0},
 }
 
 
@@ -95,6 +105,10 @@ def test_analysis_of_a_results_folder_needs_no_framework(finished: Path) -> None
         ({"launcher": {"kind": "slrum"}}, "launcher.kind: 'slrum' is not a launcher"),
         ({"launcher": {"kind": "local", "nodes": 4}}, "launcher.nodes: is not an option of the local launcher"),
         ({"data": {"kind": "mnist", "path": "/nowhere"}}, "/nowhere: no such file or folder"),
+        ({"data": {"kind": "images", "path": "/nowhere"}}, "/nowhere: no such folder"),
+        (INGEST | {"files": {"path": "/nowhere"}}, "files.path: no PNG files in /nowhere, which is not there"),
+        (INGEST | {"source": "cached"}, "steps.warmup: 2 batches of 8 do not fill the cache with 1024 files"),
+        (INGEST | {"source": "tfrecord", "batch": {"sizes": [2000]}}, "readers: 1024 files make fewer batches of 2000"),
     ],
 )
 def test_a_mistake_in_the_study_is_one_line_and_exit_code_2(change: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -137,6 +151,52 @@ def test_a_dry_run_says_the_plan_and_touches_nothing(tmp_path: Path) -> None:
     assert "5 points, at least 15 launches" in done.stdout
     assert "torch and tf at more than 1 worker: a base case is a single process" in done.stdout
     assert not results.exists()
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A data set in two parts, and more."""
+    for part, count in (("train", 6), ("val", 2), ("test", 1)):
+        for name in ("cat", "dog"):
+            (tmp_path / "set" / part / name).mkdir(parents=True)
+            for i in range(count):
+                content = saved(halves(10 * i, 200 - i), "JPEG")
+                (tmp_path / "set" / part / name / f"{i}.jpg").write_bytes(content)
+    (tmp_path / "set" / "train" / "dog" / "7.webp").write_bytes(b"x")
+    return tmp_path / "set"
+
+
+def test_a_dry_run_counts_images_and_says_what_is_left_out_and_how_long_decoding_takes(
+    images: Path, tmp_path: Path
+) -> None:
+    asked = study(tmp_path, data={"kind": "images", "path": str(images)}, strategies=["torch"])
+    done = scaling("run", asked, "--results", tmp_path / "results", "--dry-run", XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert f"{images}: 16 images of 2 classes (cat 8, dog 8), 4 held out (val/)" in done.stdout
+    assert f"{images}: left out: 2 images in test/, which is neither train nor val, 1 .webp files" in done.stdout
+    assert f"{images}: decoded once, in less than a second, and kept in {tmp_path / 'cache'}" in done.stdout
+    assert not (tmp_path / "cache").exists()
+    (images / "val" / "cat" / "0.jpg").write_bytes(b"")
+    done = scaling("run", asked, "--results", tmp_path / "results", "--dry-run", XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "0.jpg: not readable as an image (an empty file)" in done.stderr
+
+
+def test_what_is_in_a_folder_of_images_is_told_with_the_results(images: Path, tmp_path: Path) -> None:
+    asked = study(tmp_path, data={"kind": "images", "path": str(images)}, strategies=["torch"], repeats={"min": 1})
+    folder, cache = tmp_path / "results", tmp_path / "cache"
+    done = scaling("run", asked, "--results", folder, XDG_CACHE_HOME=str(cache), **bare())
+    assert done.returncode == 0, done.stderr
+    told = json.loads((folder / "plan.json").read_text())["data"]
+    assert told == [json.loads(next(folder.glob("trials/*/rank-00000.json")).read_text())["data"]]
+    assert told[0]["left_out"] == {"images in test/, which is neither train nor val": 2, ".webp files": 1}
+    assert [path.suffix for path in (cache / "scaling" / "images").iterdir()] == [".npy"]
+    page = (folder / "report" / "index.html").read_text()
+    for said in ("16 images of 2 classes, 8 each; 4 held out (val/)", "2 images in test/, which is neither train"):
+        assert said in page
+    (folder / "plan.json").unlink()  # of a study whose folder the one who planned it could not see
+    scaling("report", folder, "--to", tmp_path / "again.html")
+    assert "16 images of 2 classes, 8 each; 4 held out (val/)" in (tmp_path / "again.html").read_text()
 
 
 def test_the_schema_is_json() -> None:

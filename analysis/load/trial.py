@@ -67,8 +67,10 @@ COLUMNS: dict[str, Any] = {
 # What other programs leave in folders: as in jobs/contract/files.py, which the analysis does not know.
 LITTER = (
     ".DS_Store", "._*", ".AppleDouble", ".localized", ".Spotlight-V100", ".Trash*", ".fseventsd", ".TemporaryItems",
-    "__MACOSX", "Thumbs.db", "ehthumbs.db", "[Dd]esktop.ini", "$RECYCLE.BIN", "System Volume Information", ".directory",
-    "@eaDir", "lost+found", ".nfs*", ".fuse_hidden*", ".ipynb_checkpoints", "*~", ".*.sw[a-p]", "~$*", ".~lock.*",
+    "__MACOSX", "[Tt]humbs.db", "ehthumbs*.db", "[Dd]esktop.ini", "$RECYCLE.BIN", "System Volume Information",
+    ".directory", "@eaDir", "#recycle", "#snapshot", ".snapshot", "lost+found", ".nfs*", ".fuse_hidden*", ".smbdelete*",
+    ".ipynb_checkpoints", "*~", ".*.sw[a-p]", "~$*", ".~lock.*", ".#*", "#*#", ".goutputstream-*", "Icon\r",
+    ".dropbox*", ".stfolder", ".stversions", ".syncthing.*", ".~tmp~", ".rsync-partial", ".*.part",
 )  # fmt: skip
 
 

@@ -128,6 +128,48 @@ def not_measured(results: Results) -> list[tuple[str, str]]:
     return found
 
 
+def folders(results: Results) -> list[dict[str, Any]]:
+    """What was found in the user's own folders of files: by who planned the study, else by a launch's first rank."""
+    planned = results.plan.get("data")
+    if isinstance(planned, list) and planned:
+        return [told for told in planned if isinstance(told, dict)]
+    if not any(_mapping(results.study.get(key)).get("path") for key in ("data", "files")):
+        return []
+    for trial_id in results.trials.filter(status="ok")["trial_id"]:
+        ranks = results.outcome(trial_id).get("ranks")
+        for rank in ranks if isinstance(ranks, list) else []:
+            if told := _mapping(_mapping(rank).get("data")):
+                return [told]
+    return []
+
+
+def data(results: Results) -> list[tuple[str, str]]:
+    """Each of these folders, and what is in it."""
+    found = []
+    for told in folders(results):
+        if counts := [count for count in _mapping(told.get("classes")).values() if isinstance(count, int)]:
+            each = f"{min(counts):,}" if len(set(counts)) == 1 else f"{min(counts):,} to {max(counts):,}"
+            words = f"{_number(told.get('images'))} images of {len(counts):,} classes, {each} each"
+            words += f"; {_number(told.get('held_out'))} held out ({told.get('held_out_from')})"
+        else:
+            words = f"{_number(told.get('files'))} PNG files"
+        found.append((str(told.get("path")), words))
+    return found
+
+
+def left_out_of_data(results: Results) -> list[tuple[str, str]]:
+    """Each of these folders that has files which were not taken, how many and why."""
+    found = []
+    for told in folders(results):
+        if left_out := _mapping(told.get("left_out")):
+            found.append((str(told.get("path")), ", ".join(f"{_number(n)} {why}" for why, n in left_out.items())))
+    return found
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "?"
+
+
 def constant_factors(results: Results) -> list[tuple[str, str]]:
     trials = results.trials
     return [(name, str(trials[name][0])) for name in results.factors if trials[name].n_unique() == 1]

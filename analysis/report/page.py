@@ -99,6 +99,8 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         set_aside=[(relative(results, s.path), s.reason) for s in results.set_aside],
         constant=facts.constant_factors(results),
         varied=facts.varied_factors(results),
+        data=facts.data(results),
+        left_out_of_data=facts.left_out_of_data(results),
         study_file=_study_file(results),
         rules=rules.answers(results, estimates, workloads.points(study.workloads, results), study.fits, study.roofline),
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cluster.launcher import LAUNCHERS, Launcher, OptionsError
 from cluster.study.grid import Grid, grid
@@ -18,11 +19,15 @@ from jobs.machine.tpu import TpuError
 
 @dataclass(frozen=True)
 class Plan:
-    """A study on a launcher of this machine: the grid of what can run, and why the rest cannot."""
+    """A study on a launcher of this machine: the grid of what can run, and why the rest cannot.
+
+    `data` is what was found in the user's own folders of images, as plan.json has it.
+    """
 
     study: Study
     grid: Grid
     not_available: dict[str, str]
+    data: list[dict[str, Any]] = field(default_factory=list)
 
     def notes(self) -> list[str]:
         """What is left out of the study and why, one line each."""

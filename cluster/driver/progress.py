@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from cluster.driver.plan import Plan
@@ -16,6 +16,7 @@ from cluster.launcher import State
 from jobs.contract.outcome import Outcome
 from jobs.contract.trial import Trial
 
+LINE_SECONDS = 10.0  # between two lines about the same work where there is no terminal
 # Factors whose value is told beside the strategy where it is not the default.
 TOLD = ("model", "execution", "precision", "layout", "optimizer", "learning_rate_rule")
 
@@ -47,6 +48,19 @@ def show_plan(console: Console, plan: Plan) -> None:
         console.print(f"{describe(point).rpartition(',')[0]}  {point.point}", markup=False, highlight=False)
     least = len(plan.grid.points) * plan.study.repeats.min
     console.print(f"{len(plan.grid.points)} points, at least {least} launches")
+
+
+def follow(console: Console, what: str, total: int, counts: Iterable[int]) -> None:
+    """Work through `counts`, of which each says how many of `total` are done: a bar, or now and then a line."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    told = time.monotonic()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        for count in counts:
+            progress.update(task, completed=count)
+            if not console.is_terminal and time.monotonic() > told + LINE_SECONDS:
+                told = time.monotonic()
+                console.print(f"{what}: {count:,} of {total:,}", markup=False, highlight=False)
 
 
 class TerminalDisplay:

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO, Any
@@ -114,14 +114,17 @@ class ResultsFolder:
         content = yaml.safe_dump({"format": FORMAT, **resolved(study)}, sort_keys=False, allow_unicode=True)
         write_atomically(self.path / "study.yaml", content)
 
-    def write_plan(self, grid: Grid, repeats: int, not_available: dict[str, str]) -> None:
-        """`plan.json`: the points, the least number of repeats of each, and what was left out."""
+    def write_plan(
+        self, grid: Grid, repeats: int, not_available: dict[str, str], data: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """`plan.json`: the points, the least number of repeats of each, what was left out, and the user's data."""
         plan = {
             "format": FORMAT,
             "points": [p.point for p in grid.points],
             "repeats": repeats,
             "left_out": grid.left_out,
             "not_available": not_available,
+            **({"data": list(data)} if data else {}),
         }
         write_atomically(self.path / "plan.json", json.dumps(plan, indent=1) + "\n")
 

@@ -36,13 +36,19 @@ class Plan:
     repeats: int = 1
     left_out: list[str] = field(default_factory=list)
     not_available: dict[str, str] = field(default_factory=dict)
+    data: list[dict[str, Any]] = field(default_factory=list)
 
     def joined(self, other: Plan) -> Plan:
         """Both plans; what one machine could not run, the other may have."""
         points = list(dict.fromkeys(self.points + other.points))
         run = {point.rpartition("-n")[0] for point in points}
         lacking = {k: v for k, v in (self.not_available | other.not_available).items() if k not in run}
-        return Plan(points, self.repeats, list(dict.fromkeys(self.left_out + other.left_out)), lacking)
+        left_out = list(dict.fromkeys(self.left_out + other.left_out))
+        return Plan(points, self.repeats, left_out, lacking, self.data or other.data)
+
+    def content(self) -> dict[str, Any]:
+        """As the file has it, which says nothing of data where there is nothing to say."""
+        return {"format": FORMAT} | {key: value for key, value in vars(self).items() if key != "data" or value}
 
 
 def read_plan(path: Path) -> Plan | None:
@@ -63,7 +69,7 @@ def grow(folder: ResultsFolder, study: Study, plan: Plan) -> None:
         folder.write_study(grown)
     old = read_plan(folder.path / "plan.json")
     if (joined := old.joined(plan) if old else plan) != old:
-        write_atomically(folder.path / "plan.json", json.dumps({"format": FORMAT, **vars(joined)}, indent=1) + "\n")
+        write_atomically(folder.path / "plan.json", json.dumps(joined.content(), indent=1) + "\n")
 
 
 def _grown(own: Study, more: Study) -> Study:

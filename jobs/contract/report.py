@@ -46,7 +46,8 @@ class RankReport(Record):
     `memory_bytes` at the end, what they share counted once (PSS).
     Of training, `work` is what a step does per sample: `flop` operations, and elements of `parameters`,
     `activations` and the `image`.
-    `environment` are the variables that change speed, `commit` is the project's (of rank 0).
+    `environment` are the variables that change speed, `commit` is the project's (of rank 0); `data` is what rank 0
+    found in a folder of the user's, and what of it was left out.
     `visible_devices` is CUDA_VISIBLE_DEVICES as the launcher gave it, None if it did not.
     """
 
@@ -85,6 +86,7 @@ class RankReport(Record):
     environment: dict[str, str] = {}
     container: str | None = None
     commit: str | None = None
+    data: dict[str, Any] | None = None
 
 
 def write_rank_report(folder: Path, report: RankReport) -> None:

@@ -22,7 +22,10 @@ def load(data: Data, seed: int, model: str = "cnn") -> Dataset:
     if data.kind == "images":
         from jobs.data import folder
 
-        return folder.load(str(data.path), data.side or MODELS[model].side, MODELS[model])
+        found = folder.find(data, MODELS[model])
+        for _ in found.decode():
+            pass
+        return found.load()
     return mnist(data.path)
 
 

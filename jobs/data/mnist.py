@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,13 @@ def mnist(path: str | None) -> Dataset:
 def _find(folder: Path, name: str) -> Path:
     """The file of that name, packed or not, in the folder, or below it where torchvision and others put them."""
     dotted = name.replace("-idx", ".idx")
-    for place in (".", "raw", "MNIST/raw", "mnist", "MNIST"):
+    for place in (".", "raw", "MNIST/raw", "mnist", "MNIST", name):
         for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
             if (folder / place / candidate).is_file():
                 return folder / place / candidate
-    raise DataError(f"{folder}: {name} (or {name}.gz) is missing; it takes the four files of MNIST")
+    packed = sorted(path.name for path in folder.glob("*.zip"))
+    cure = f"; unpack {packed[0]} there" if packed else ""
+    raise DataError(f"{folder}: {name} (or {name}.gz) is missing; it takes the four files of MNIST{cure}")
 
 
 def _npz(path: Path) -> tuple[NDArray[Any], ...]:
@@ -49,13 +52,16 @@ def _npz(path: Path) -> tuple[NDArray[Any], ...]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             absent = [key for key in keys if key not in archive]
+            if any("idx3-ubyte" in name for name in archive.files):
+                raise DataError(f"{path}: a zip of the IDX files; unpack it, and name the folder they are in")
             if absent:
                 raise DataError(f"{path}: no array {absent[0]!r}; mnist.npz holds {', '.join(keys)}")
             return tuple(archive[key] for key in keys)
     except DataError:
         raise
-    except Exception as error:  # numpy raises half a dozen kinds on a damaged archive
-        raise DataError(f"{path}: not a readable mnist.npz ({error})") from None
+    except Exception as error:  # numpy raises half a dozen kinds on a damaged archive, or on what is none
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path}: not a readable mnist.npz ({reason}); name that or the IDX files' folder") from None
 
 
 def _idx(path: Path) -> NDArray[Any]:
@@ -69,9 +75,9 @@ def _idx(path: Path) -> NDArray[Any]:
     if len(raw) < 4 or raw[:3] != b"\0\0\x08" or not 1 <= raw[3] <= 3:
         raise DataError(f"{path}: not an IDX file of unsigned bytes; fetch the original MNIST files")
     header = 4 + 4 * raw[3]
-    shape = tuple(np.frombuffer(raw[4:header], ">u4").astype(int))
-    if len(shape) != raw[3] or len(raw) - header != int(np.prod(shape)):
-        raise DataError(f"{path}: holds {len(raw) - header} bytes, its header says {shape}: truncated or damaged")
+    shape = tuple(int.from_bytes(raw[at : at + 4], "big") for at in range(4, header, 4))
+    if len(raw) - header != math.prod(shape):
+        raise DataError(f"{path}: holds {len(raw)} bytes, its header says {header} + {shape}: truncated or damaged")
     return np.frombuffer(raw[header:], np.uint8).reshape(shape)
 
 
@@ -97,6 +103,8 @@ def _checked(arrays: tuple[NDArray[Any], ...], place: str) -> Dataset:
             raise DataError(f"{place}: {part} labels are {labels.dtype}{list(labels.shape)} for {len(images)} images")
         if len(images) == 0:
             raise DataError(f"{place}: no {part} images")
+        if images.min() < 0 or images.max() > 255:
+            raise DataError(f"{place}: {part} images run from {images.min()} to {images.max()}; 0 to 255 wanted")
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= CLASSES:
             raise DataError(f"{place}: {part} labels run from {low} to {high}; 0 to 9 wanted")

@@ -14,17 +14,20 @@ Where samples come from is the trial's `source`:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.contract.files import litter
 from jobs.contract.parts import Data, Steps
 from jobs.contract.recipe import Files, Reading, Source
-from jobs.data import dataset, load
-from jobs.data.records import write_records
+from jobs.data import dataset, load, png
+from jobs.data.dataset import DataError
+from jobs.data.listing import Listing, plain, readable, words
+from jobs.data.records import read_records, write_records
 
 
 @dataclass(frozen=True)
@@ -45,39 +48,90 @@ class Plan:
     records: tuple[str, ...]
 
 
-def plan(reading: Reading, steps: Steps, batch: int, seed: int, folder: Path) -> Plan:
-    """The samples of warm-up and measured batches; the files are those in `files.path`, else made in `folder`,
-    as TFRecord files are. Raises DataError."""
-    files, readers = reading.files, reading.readers
+def plan(reading: Reading, steps: Steps, batch: int, seed: int, folder: Path) -> tuple[Plan, dict[str, Any] | None]:
+    """The samples of warm-up and measured batches, and what was found in the user's folder, if they are from one.
+
+    The files are those in `files.path`, else made in `folder`, as TFRecord files are. Raises DataError.
+    """
+    files, told = reading.files, None
     if files.path is None:
         there = write_files(folder, files, seed)
     else:
-        home = Path(files.path).expanduser()
-        there = sorted(str(path) for path in home.rglob("*.png") if not litter(path.relative_to(home)))
-        if not there:
-            raise dataset.DataError(f"files.path: no PNG files in {files.path}")
-    count, batches = len(there), steps.warmup + steps.measured
-    first = dataset.batch_indices(count, count, 1, seed)[0]  # the order of the first epoch
-    records: tuple[str, ...] = ()
+        there, told = find(files.path)
+    order, shards = _order(reading, steps, batch, seed, len(there))
+    if files.path is not None:
+        examine(there[i] for i in np.unique(order))
+    records = write_records(folder, [[there[i] for i in shard.ravel()] for shard in shards]) if shards else ()
+    flips = np.random.default_rng((seed, 5)).random(len(order)) < 0.5
+    paths = [there[i] for i in order]
+    return Plan(reading.source, paths, flips, batch, files.resize, reading.readers, len(there), records), told
+
+
+def read_of(reading: Reading, steps: Steps, batch: int, seed: int, count: int) -> set[int]:
+    """Which of `count` files are read. Raises DataError where they are too few."""
+    return set(_order(reading, steps, batch, seed, count)[0].tolist())
+
+
+def _order(
+    reading: Reading, steps: Steps, batch: int, seed: int, count: int
+) -> tuple[NDArray[np.int32], list[NDArray[np.int32]]]:
+    """Which of `count` files each sample is, int32 [samples], and those of each TFRecord file, [batches, batch]."""
+    readers, batches = reading.readers, steps.warmup + steps.measured
     if reading.source == "png":
-        order = dataset.batch_indices(count, batch, batches, seed).ravel()
-    elif reading.source == "cached":
+        return dataset.batch_indices(count, batch, batches, seed).ravel(), []
+    first = dataset.batch_indices(count, count, 1, seed)[0]  # the order of the first epoch
+    if reading.source == "cached":
         if count > steps.warmup * batch:
-            raise dataset.DataError(
+            raise DataError(
                 f"steps.warmup: {steps.warmup} batches of {batch} do not fill the cache with {count} files; "
                 "raise it, or read fewer files"
             )
-        order = np.resize(first, batches * batch)
-    else:
-        whole = first[: count // batch * batch].reshape(-1, batch)[:batches]  # a large folder is not copied whole
-        if len(whole) < readers:
-            raise dataset.DataError(f"readers: {count} files make fewer batches of {batch} than the {readers} readers")
-        shards = [whole[reader::readers] for reader in range(readers)]
-        turns = [(shards[i % readers], i // readers) for i in range(batches)]
-        order = np.concatenate([shard[turn % len(shard)] for shard, turn in turns])
-        records = write_records(folder, [[there[i] for i in shard.ravel()] for shard in shards])
-    flips = np.random.default_rng((seed, 5)).random(len(order)) < 0.5
-    return Plan(reading.source, [there[i] for i in order], flips, batch, files.resize, readers, count, records)
+        return np.resize(first, batches * batch), []
+    whole = first[: count // batch * batch].reshape(-1, batch)[:batches]  # a large folder is not copied whole
+    if len(whole) < readers:
+        raise DataError(f"readers: {count} files make fewer batches of {batch} than the {readers} readers")
+    shards = [whole[reader::readers] for reader in range(readers)]
+    turns = [(shards[i % readers], i // readers) for i in range(batches)]
+    return np.concatenate([shard[turn % len(shard)] for shard, turn in turns]), shards
+
+
+def find(path: str) -> tuple[list[str], dict[str, Any]]:
+    """The PNG files below a files.path, and what to tell of them; none is opened. Raises DataError."""
+    home = Path(path).expanduser()
+    if not home.is_dir():
+        there = "which is no folder" if home.exists() else "which is not there"
+        raise DataError(f"files.path: no PNG files in {plain(home)}, {there}")
+    listing = Listing(home, (".png",))
+    with readable("files.path"):
+        found = sorted(str(file.path) for file in listing.below(home))
+    if not found:
+        others = words(listing.told())
+        raise DataError(f"files.path: no PNG files in {plain(home)}{f' ({others})' if others else ''}")
+    return found, {"path": plain(home), "files": len(found), "left_out": listing.told()}
+
+
+def examine(paths: Iterable[str]) -> None:
+    """Refuse files that one library cannot read, or reads otherwise than another. Raises DataError."""
+    with readable("files.path"):
+        for path in paths:
+            if why := png.fault(Path(path)):
+                raise DataError(f"{plain(path)}: {why}")
+
+
+def blame(plan: Plan) -> None:
+    """Raises DataError if a file is at fault that a pipeline has failed; which one, not every library says."""
+    from PIL import Image
+
+    for record in plan.records:
+        for _ in read_records(record):
+            pass
+    for path in dict.fromkeys(plan.paths):
+        try:
+            with Image.open(path, formats=("PNG",)) as image:
+                image.load()
+        except Exception as error:  # Pillow's are of many kinds
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise DataError(f"{plain(path)}: not readable as a PNG file ({reason}); mend or remove it") from None
 
 
 def write_files(folder: Path, files: Files, seed: int) -> list[str]:

@@ -83,7 +83,7 @@ def run(rank: Rank[Ingest]) -> None:
     strategy = rank.build(data)
     count, batch = trial.steps.warmup + trial.steps.measured, trial.global_batch
     with tempfile.TemporaryDirectory() as made:
-        plan = reading.plan(trial, trial.steps, batch, trial.seed, Path(made))
+        plan, rank.told = reading.plan(trial, trial.steps, batch, trial.seed, Path(made))
         laps.lap("files")
         apart = {child.pid for child in psutil.Process().children()}  # the node's sampler is no reader
         cpu, _ = family(apart)
@@ -98,6 +98,10 @@ def run(rank: Rank[Ingest]) -> None:
         started = time.time()
         try:
             meter.run(step, rank.watchdog, trial.limits.hang)
+        except Exception:
+            rank.watchdog.allow(trial.limits.startup)
+            reading.blame(plan)
+            raise
         finally:
             folder.append_steps(rank.folder, 0, meter.rows())
         ended = time.time()

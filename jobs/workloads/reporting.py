@@ -63,5 +63,6 @@ def write(
         environment=variables.recorded(os.environ),
         container=provenance.container(),
         commit=provenance.commit() if number == 0 else None,
+        data=rank.told if number == 0 else None,
     )
     write_rank_report(rank.folder, said.model_copy(update=dict(more)))

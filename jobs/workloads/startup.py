@@ -6,9 +6,10 @@ import gc
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.trial import Trial
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from jobs.strategies.interface import Strategy
 
 T = TypeVar("T", bound=Trial)
+ROUND_SECONDS = 1.0  # between two signs of life while images are decoded
 
 
 class Laps:
@@ -31,8 +33,9 @@ class Laps:
         self._last = perf_counter()
 
     def lap(self, name: str) -> None:
+        """What has passed since the last one belongs to the part `name`."""
         now = perf_counter()
-        self.seconds[name] = now - self._last
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
         self._last = now
 
 
@@ -41,7 +44,7 @@ class Rank(Generic[T]):
     """A rank that has settled on its cores and has done nothing else.
 
     `mask` are the cores and `visible_devices` is CUDA_VISIBLE_DEVICES as the launcher gave them. `ends` is left
-    after all is done. `rendezvous` is there once it has met the others.
+    after all is done. `told` is what it found in a folder of the user's, if it read one.
     """
 
     folder: Path
@@ -52,22 +55,51 @@ class Rank(Generic[T]):
     visible_devices: str | None
     ends: ExitStack
     laps: Laps = field(default_factory=Laps)
+    told: dict[str, Any] | None = None
 
     def load(self) -> Dataset:
         """The trial's images, in the size that its model takes."""
+        trial = self.trial
+        if trial.data.kind == "images":
+            return self._images()
         from jobs.data import load
 
-        return load.load(self.trial.data, self.trial.seed, self.trial.recipe.model)
+        return load.load(trial.data, trial.seed, trial.recipe.model)
+
+    def _images(self) -> Dataset:
+        """Those of a folder. Where they are not decoded yet, one rank of each node does it.
+
+        Meanwhile all ranks of all nodes go round in step, so that none of them is taken for one that stands still.
+        """
+        from jobs.contract.catalog import MODELS
+        from jobs.data import folder
+
+        found = folder.find(self.trial.data, MODELS[self.trial.recipe.model])  # its faults, before others wait
+        self.told = found.told()
+        rendezvous, work = self.meet(), found.decode()
+        over = False
+        while not over:
+            self.watchdog.beat()
+            until = perf_counter() + ROUND_SECONDS
+            mine = all(perf_counter() < until for _ in work)
+            over = all(rendezvous.gather(mine))
+        self.laps.lap("data_load")
+        return found.load()
 
     def meet(self) -> Rendezvous:
-        """Meet the other ranks; the first of each node starts its sampler."""
+        """The meeting with the other ranks."""
+        return self.rendezvous
+
+    @cached_property
+    def rendezvous(self) -> Rendezvous:
+        """Meets the other ranks when it is first asked for; the first of each node starts its sampler."""
         from jobs.machine.network import interface_of
         from jobs.rank.rendezvous import Rendezvous
         from jobs.telemetry import start
 
         self.laps.lap("data_load")
         trial = self.trial
-        self.rendezvous = rendezvous = Rendezvous(self.place, trial.id, trial.limits.startup)
+        rendezvous = Rendezvous(self.place, trial.id, trial.limits.startup)
         if trial.gpus_per_worker:  # where NCCL's ranks meet, under every strategy; on no other interface does it listen
             os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface_of(rendezvous.address)}")
         self.ends.enter_context(start.sampling(self.folder, trial.telemetry.hertz, self.mask, rendezvous))

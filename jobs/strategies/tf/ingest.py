@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +35,7 @@ def batches(plan: Plan) -> Iterator[Any]:
         )
 
     slices = tf.data.Dataset.from_tensor_slices
+    paths = [os.fsencode(path) for path in plan.paths]  # a name need not be UTF-8
     if plan.source == "tfrecord":
         records = slices(list(plan.records)).interleave(
             lambda path: tf.data.TFRecordDataset(path).repeat(),
@@ -44,10 +46,10 @@ def batches(plan: Plan) -> Iterator[Any]:
         )
         samples = together(records, unpack)
     elif plan.source == "cached":
-        images = slices(plan.paths[: plan.epoch]).map(read, num_parallel_calls=plan.readers, deterministic=True)
+        images = slices(paths[: plan.epoch]).map(read, num_parallel_calls=plan.readers, deterministic=True)
         samples = together(images.cache().repeat(), lambda image: image)
     else:
-        samples = together(slices(plan.paths), read)
+        samples = together(slices(paths), read)
     options = tf.data.Options()
     options.threading.private_threadpool_size = plan.readers
     options.threading.max_intra_op_parallelism = 1

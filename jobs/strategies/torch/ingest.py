@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jobs.data.reading import Plan
-from jobs.data.records import FEATURE
+from jobs.data.records import FEATURE, read_records
 
 
 def image(png: Any, resize: int) -> Any:
@@ -60,17 +60,18 @@ def records(plan: Plan) -> Any:
 
     class Records(IterableDataset):  # type: ignore[misc]
         def __iter__(self) -> Iterator[Any]:
-            from tfrecord import tfrecord_loader
+            from tfrecord.example_pb2 import Example
 
             worker = get_worker_info().id
             # Of batch i, which is worker i % readers', the flips are those of samples i × b and on.
             flips = plan.flips.reshape(-1, plan.batch)[worker :: plan.readers].ravel()
             at = 0
             while at < len(flips):
-                for record in tfrecord_loader(plan.records[worker], None, {FEATURE: "byte"}):
+                for record in read_records(plan.records[worker]):
                     if at == len(flips):
                         return
-                    made = image(io.BytesIO(record[FEATURE]), plan.resize)
+                    (png,) = Example.FromString(record).features.feature[FEATURE].bytes_list.value
+                    made = image(io.BytesIO(png), plan.resize)
                     yield made.flip(-1) if flips[at] else made
                     at += 1
 

@@ -1,11 +1,15 @@
 """A user's folder of images."""
 
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.contract.catalog import MODELS
 from jobs.contract.parts import Data
 from jobs.data import dataset
 from jobs.data import folder as image_folder
@@ -13,6 +17,11 @@ from jobs.data import load as data
 from tests.litter import strew
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
@@ -85,3 +94,142 @@ def test_too_few_images_are_refused(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8)).save(tmp_path / name / "only.png")
     with pytest.raises(dataset.DataError, match="2 images; one in 5"):
         load(tmp_path)
+
+
+def told(folder: Path, model: str = "resnet50") -> dict[str, Any]:
+    return image_folder.find(Data(kind="images", path=str(folder), side=8), MODELS[model]).told()
+
+
+def fill(folder: Path, count: int, value: int = 0) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        Image.new("L", (8, 8), value).save(folder / f"{value}-{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("training", "holding_out"), [("train", "val"), ("train", "test"), ("Training", "Testing"), ("train", "valid")]
+)
+def test_the_parts_of_a_data_set_are_no_classes(training: str, holding_out: str, tmp_path: Path) -> None:
+    for at, name in enumerate(("cat", "dog")):
+        fill(tmp_path / training / name, 6, 10 * at)
+        fill(tmp_path / holding_out / name, 3, 100 + 10 * at)
+    found = load(tmp_path)
+    assert sorted(zip(found.train_images[:, 0, 0, 0], found.train_labels, strict=True)) == [(0, 0)] * 6 + [(10, 1)] * 6
+    assert sorted(zip(found.test_images[:, 0, 0, 0], found.test_labels, strict=True)) == [(100, 0)] * 3 + [(110, 1)] * 3
+    assert told(tmp_path)["classes"] == {"cat": 9, "dog": 9}
+    assert (told(tmp_path)["held_out"], told(tmp_path)["held_out_from"]) == (6, f"{holding_out}/")
+
+
+def test_of_three_parts_one_is_left_out_and_a_class_may_have_nothing_held_out(tmp_path: Path) -> None:
+    for name in ("ant", "cat", "dog"):
+        fill(tmp_path / "train" / name, 4)
+    fill(tmp_path / "val" / "dog", 2, 7)
+    fill(tmp_path / "test", 5)  # which nobody has labelled
+    found = load(tmp_path)
+    assert found.test_labels.tolist() == [2, 2]
+    assert told(tmp_path)["left_out"] == {"images in test/, which is neither train nor val": 5}
+
+
+def test_parts_that_cannot_be_told_apart_are_refused_with_a_cure(tmp_path: Path) -> None:
+    def said() -> str:
+        with pytest.raises(dataset.DataError) as caught:
+            told(tmp_path)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    fill(tmp_path / "train", 6)
+    fill(tmp_path / "val", 3)
+    assert f"{tmp_path / 'train'}: 0 sub-folders" in said()
+    for name in ("cat", "dog"):
+        fill(tmp_path / "train" / name, 6)
+    assert f"{tmp_path / 'val'}: 0 sub-folders" in said()
+    assert f"or name {tmp_path / 'train'} as data.path" in said()
+    fill(tmp_path / "val" / "cow", 6)
+    assert f"{tmp_path / 'val' / 'cow'}: a class that {tmp_path / 'train'} does not have" in said()
+
+
+@pytest.mark.parametrize("between", ["train", "images", "dataset"])
+def test_a_folder_too_high_is_refused_with_the_one_that_was_meant(between: str, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        fill(tmp_path / between / name, 6)
+    with pytest.raises(dataset.DataError, match=f"did you mean {tmp_path / between}?"):
+        told(tmp_path)
+
+
+def test_classes_that_happen_to_be_called_so_are_classes(tmp_path: Path) -> None:
+    for name in ("bus", "car", "train"):
+        fill(tmp_path / name, 5)
+    assert told(tmp_path)["classes"] == {"bus": 5, "car": 5, "train": 5}
+
+
+def test_whatever_is_left_out_is_counted_and_told_why(folder: Path) -> None:
+    fill(folder / ".cats", 3)
+    fill(folder / "dogs~", 2)
+    fill(folder / "a-red" / "@eaDir" / "1.png", 4)
+    fill(folder / "a-red" / ".git", 0)
+    for name in ("README.md", "a-red/1.webp", "a-red/2.WEBP", "a-red/labels.csv", "b-green/nothing", "b-green/.x.png"):
+        (folder / name).write_bytes(b"x")
+    (folder / "b-green" / "Thumbs.db").write_bytes(b"x")
+    assert told(folder)["images"] == 20
+    assert told(folder)["left_out"] == {
+        "images in @eaDir/, which is a name of what other programs leave behind": 4,
+        "images in .cats/, which is hidden": 3,
+        "images in dogs~/, which is a name of what other programs leave behind": 2,
+        ".webp files": 2,
+        "files beside the sub-folders there": 1,
+        ".csv files": 1,
+        "files without an ending": 1,
+        "files that other programs left there": 1,
+        "hidden files": 1,
+    }
+
+
+def test_links_are_followed_but_not_in_a_circle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    clean = load(folder)
+    away = tmp_path_factory.mktemp("away")
+    (folder / "a-red" / "deeper").rename(away / "deeper")
+    (folder / "a-red" / "deeper").symlink_to(away / "deeper")
+    (folder / "b-green").rename(away / "b-green")
+    (folder / "b-green").symlink_to(away / "b-green")
+    (folder / "a-red" / "round").symlink_to(folder / "a-red")
+    os.mkfifo(folder / "a-red" / "pipe.png")
+    np.testing.assert_array_equal(load(folder).train_images, clean.train_images)
+    assert told(folder)["left_out"] == {"links to a folder that they are in": 1, "sockets, pipes or devices": 1}
+    (folder / "a-red" / "gone.png").symlink_to("nowhere.png")
+    with pytest.raises(dataset.DataError, match=f"{folder}/a-red/gone.png: No such file or directory"):
+        told(folder)
+
+
+def test_names_that_are_no_text_are_read_and_told(folder: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    (folder / "a-red").rename(folder / name)
+    (folder / "b-green" / "0.JPG").rename(folder / "b-green" / f"{name}.png")
+    assert load(folder).train_images.shape == (16, 32, 32, 3)
+    assert told(folder)["classes"] == {"b-green": 10, "caf�": 10}
+    json.dumps(told(folder), ensure_ascii=False).encode()
+    (folder / "b-green" / f"{name}.png").write_bytes(b"")
+    with pytest.raises(dataset.DataError, match=r"caf�\.png: not readable as an image \(an empty file\)"):
+        load(folder)
+
+
+def test_a_folder_of_the_wrong_kind_of_file_says_what_there_is(folder: Path) -> None:
+    (folder / "c").mkdir()
+    for name in ("1.webp", "2.webp", "3.heic"):
+        (folder / "c" / name).write_bytes(b"x")
+    with pytest.raises(dataset.DataError, match=r"c: no .png, .jpg, .jpeg files \(2 .webp files, 1 .heic files\)"):
+        told(folder)
+
+
+def test_a_folder_that_may_not_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal is a stand-in: who runs the tests may be root, whom nothing is refused."""
+    real = os.scandir
+
+    def scandir(path: Path) -> Any:
+        if path == folder / "a-red" / "deeper":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(dataset.DataError, match=r"a-red/deeper: Permission denied; data\.path must be readable"):
+        told(folder)

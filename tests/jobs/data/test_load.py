@@ -1,6 +1,7 @@
 """The images and the order of batches."""
 
 import gzip
+import zipfile
 from pathlib import Path
 from typing import Literal
 
@@ -150,6 +151,71 @@ def test_wrong_data_files_are_named_in_one_line(mnist: Path, tmp_path: Path) -> 
     assert "labels run from 11 to 11" in message(mnist)
     images.unlink()
     assert "is missing" in message(mnist)
+
+
+def test_mnist_is_read_as_kaggle_unpacks_it(mnist: Path, tmp_path: Path) -> None:
+    """Each file in a folder of its own name; of the zip itself it is said what to do."""
+    root = tmp_path / "kaggle"
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        for name in data_mnist.IDX_FILES:
+            (root / name).mkdir(parents=True)
+            packed = mnist / f"{name}.gz"
+            content = gzip.decompress(packed.read_bytes()) if packed.exists() else (mnist / name).read_bytes()
+            (root / name / name).write_bytes(content)
+            archive.writestr(name.replace("-idx", ".idx"), content)
+    found = load.load(Data(kind="mnist", path=str(root)), 0)
+    np.testing.assert_array_equal(found.test_images, load.load(Data(kind="mnist", path=str(mnist)), 0).test_images)
+    with pytest.raises(data_dataset.DataError, match=r"archive\.zip: a zip of the IDX files; unpack it, and name"):
+        load.load(Data(kind="mnist", path=str(tmp_path / "archive.zip")), 0)
+    (tmp_path / "only").mkdir()
+    (tmp_path / "archive.zip").rename(tmp_path / "only" / "archive.zip")
+    with pytest.raises(data_dataset.DataError, match=r"is missing; .*; unpack archive\.zip there"):
+        load.load(Data(kind="mnist", path=str(tmp_path / "only")), 0)
+
+
+LABELS = idx(np.zeros(20))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (gzip.compress(LABELS) + b"garbage", "cannot be unpacked"),
+        (gzip.compress(LABELS)[:-9], "cannot be unpacked"),
+        (gzip.compress(gzip.compress(LABELS)), "not an IDX file"),
+        (b"", "not an IDX file"),
+        (gzip.compress(b""), "not an IDX file"),
+        (LABELS[:7], "truncated or damaged"),
+        (bytes([0, 0, 8, 3]) + b"\xff" * 12, "truncated or damaged"),
+        (bytes([0, 0, 13, 1]) + LABELS[4:], "not an IDX file of unsigned bytes"),
+        (bytes([0, 0, 8, 4]) + LABELS[4:], "not an IDX file of unsigned bytes"),
+        (bytes([8, 0, 0, 1]) + LABELS[4:], "not an IDX file of unsigned bytes"),
+        (idx(np.zeros((20, 1))), "train labels are uint8[20, 1] for 20 images"),
+        (idx(np.zeros(0)), "train labels are uint8[0] for 20 images"),
+    ],
+)
+def test_a_spoilt_file_of_labels_is_one_line_that_names_it(content: bytes, said: str, mnist: Path) -> None:
+    (mnist / f"{data_mnist.IDX_FILES[1]}.gz").write_bytes(content)
+    with pytest.raises(data_dataset.DataError) as caught:
+        load.load(Data(kind="mnist", path=str(mnist)), 0)
+    assert said in str(caught.value)
+    assert str(caught.value).startswith(str(mnist))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_was_packed_in_pieces_is_whole(mnist: Path) -> None:
+    """A gzip file may be several, one after the other."""
+    pieces = gzip.compress(LABELS[:11]) + gzip.compress(LABELS[11:]) + bytes(512)
+    (mnist / f"{data_mnist.IDX_FILES[1]}.gz").write_bytes(pieces)
+    assert load.load(Data(kind="mnist", path=str(mnist)), 0).train_labels.tolist() == [0] * 20
+
+
+def test_images_that_are_no_bytes_are_not_cut_down_to_bytes(mnist: Path, tmp_path: Path) -> None:
+    files = load.load(Data(kind="mnist", path=str(mnist)), 0)
+    arrays = {"x_train": files.train_images[..., 0], "y_train": files.train_labels}
+    arrays |= {"x_test": files.test_images[..., 0].astype(np.int32) * 100, "y_test": files.test_labels}
+    np.savez(tmp_path / "wide.npz", **arrays)
+    with pytest.raises(data_dataset.DataError, match="test images run from 0 to 900; 0 to 255 wanted"):
+        load.load(Data(kind="mnist", path=str(tmp_path / "wide.npz")), 0)
 
 
 @pytest.mark.parametrize("kind", ["digits", "synthetic"])
