@@ -141,6 +141,7 @@ RULES = (
          "how the terminal is written to"),
     Rule("POLARS_* PANDAS_* ARROW_* SCIPY_* SKLEARN_* JOBLIB_* LOKY_* SEABORN_* PYDANTIC_* PSUTIL_* QT_API", PASSED,
          "of libraries of the analysis; ranks do not load them, or for nothing that is timed"),
+    Rule("XDG_CACHE_HOME", PASSED, "where images are kept that are decoded once (docs/data.md)"),
     Rule("SCALING_*", PASSED, "this project's own"),
 )  # fmt: skip
 
