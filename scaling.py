@@ -60,7 +60,6 @@ def run(
     from cluster.study import file
     from cluster.study.schema import StudyError
 
-    _bound_to_no_core()
     console = _console()
     again = f"`scaling run {study}{f' --on {on}' if on else ''}{f' --results {results}' if results else ''}`"
     with _clean_errors():
@@ -280,12 +279,6 @@ def schema() -> None:
     from cluster.study.schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))
-
-
-def _bound_to_no_core() -> None:
-    """An OpenMP that is loaded here would bind this process to cores, and with it all ranks that it starts."""
-    for name in [name for name in os.environ if name.startswith(("OMP_", "GOMP_", "KMP_"))]:
-        del os.environ[name]
 
 
 def _figures_are_files() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from jobs.machine.cores import allowed_cores
 from tests.warm.forges import bare
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +73,8 @@ def test_it_is_measured_and_drawn_as_anywhere_else(results: Path) -> None:
     outcomes = [json.loads(path.read_text()) for path in results.glob("trials/*/outcome.json")]
     assert [outcome["status"] for outcome in outcomes] == ["ok", "ok"]
     for outcome in outcomes:
+        cores = {cpu for rank in outcome["ranks"] for cpu in rank["cpus"]}
+        assert len(cores) == min(len(outcome["ranks"]), len(allowed_cores()))
         seen = outcome["environment"]
         assert {name: seen[name] for name in CHOSEN} == CHOSEN
         assert seen["OMP_NUM_THREADS"] == "1"

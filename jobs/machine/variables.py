@@ -82,7 +82,7 @@ RULES = (
          "PYTHONBREAKPOINT PYTHONCASEOK PYTHON_PRESITE", NEUTRAL,
          "for work on a program: they slow Python, or end it over a warning"),
     # Process, memory, compiler
-    Rule("LD_* GLIBC_TUNABLES MALLOC_* TCMALLOC_* JEMALLOC_* _RJEM_MALLOC_CONF MIMALLOC_*", KEPT,
+    Rule("LD_* GLIBC_TUNABLES MALLOC_* TCMALLOC_* JEMALLOC_* MIMALLOC_*", KEPT,
          "which libraries are loaded, and how memory is had"),
     Rule("TMPDIR TEMP TMP TEMP_DIR", KEPT, "where generated code is compiled"),
     Rule("CC CXX CFLAGS CXXFLAGS CPPFLAGS LDFLAGS CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH LIBRARY_PATH MAX_JOBS", KEPT,
@@ -139,7 +139,7 @@ RULES = (
     Rule("MPLCONFIGDIR MPL_IGNORE_SYSTEM_FONTS", PASSED, "where Matplotlib keeps its list of fonts"),
     Rule("COLUMNS LINES TERM COLORTERM NO_COLOR FORCE_COLOR TTY_* TERMINAL_WIDTH JUPYTER_* TYPER_* _TYPER_*", PASSED,
          "how the terminal is written to"),
-    Rule("POLARS_* PANDAS_* ARROW_* SCIPY_* SKLEARN_* JOBLIB_* LOKY_* SEABORN_* PYDANTIC_* PSUTIL_* QT_API", PASSED,
+    Rule("POLARS_* _RJEM_* PANDAS_* ARROW_* SCIPY_* SKLEARN_* JOBLIB_* LOKY_* SEABORN_* PYDANTIC_* PSUTIL_*", PASSED,
          "of libraries of the analysis; ranks do not load them, or for nothing that is timed"),
     Rule("XDG_CACHE_HOME", PASSED, "where images are kept that are decoded once (docs/data.md)"),
     Rule("SCALING_*", PASSED, "this project's own"),
