@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from analysis.load.results import Results
+from analysis.load.trial import clean
 from analysis.wording import digits
 
 MOST_MISSING = 60
@@ -132,7 +133,7 @@ def folders(results: Results) -> list[dict[str, Any]]:
     """What was found in the user's own folders of files: by who planned the study, else by a launch's first rank."""
     planned = results.plan.get("data")
     if isinstance(planned, list) and planned:
-        return [told for told in planned if isinstance(told, dict)]
+        return [told for told in planned if isinstance(told, dict) and "path" in told]
     if not any(_mapping(results.study.get(key)).get("path") for key in ("data", "files")):
         return []
     for trial_id in results.trials.filter(status="ok")["trial_id"]:
@@ -153,7 +154,7 @@ def data(results: Results) -> list[tuple[str, str]]:
             words += f"; {_number(told.get('held_out'))} held out ({told.get('held_out_from')})"
         else:
             words = f"{_number(told.get('files'))} PNG files"
-        found.append((str(told.get("path")), words))
+        found.append((clean(str(told.get("path"))), clean(words)))
     return found
 
 
@@ -162,7 +163,8 @@ def left_out_of_data(results: Results) -> list[tuple[str, str]]:
     found = []
     for told in folders(results):
         if left_out := _mapping(told.get("left_out")):
-            found.append((str(told.get("path")), ", ".join(f"{_number(n)} {why}" for why, n in left_out.items())))
+            why = ", ".join(f"{_number(count)} {why}" for why, count in left_out.items())
+            found.append((clean(str(told.get("path"))), clean(why)))
     return found
 
 

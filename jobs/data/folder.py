@@ -93,9 +93,8 @@ def find(data: Data, model: ModelInfo) -> Found:
     """
     folder, side = Path(str(data.path)).expanduser(), data.side or model.side
     if not folder.is_dir():
-        raise DataError(
-            f"{plain(folder)}: no such folder; data.path is a folder with a sub-folder of images for each class"
-        )
+        what = "is a file; unpack it" if folder.exists() else "no such folder"
+        raise DataError(f"{plain(folder)}: {what}; data.path is a folder with a sub-folder of images for each class")
     listing = Listing(folder, ENDINGS)
     with readable("data.path"):
         top = _sub_folders(listing, folder)

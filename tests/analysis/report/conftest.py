@@ -45,6 +45,18 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "repeats": 3,
         "left_out": [f"tf at more than 1 worker {EVIL}"],
         "not_available": {"tf-tpu": f"no TPU {EVIL}"},
+        "data": [
+            {
+                "path": f"/data/{EVIL}",
+                "images": 1200,
+                "classes": {"a": 400, "\ud800": 800},
+                "held_out": "many",
+                "held_out_from": f"{EVIL}/",
+                "left_out": {f"images in {EVIL}/ and \ud800": 3000, ".webp files": None},
+            },
+            "no folder",
+            {},
+        ],
     }
     (folder / "plan.json").write_text(json.dumps(plan))
     return folder

@@ -69,6 +69,12 @@ def test_the_report_and_its_data_lie_in_the_results_folder(hostile: Path, page: 
         assert len(pl.read_parquet(page.parent / "tables" / f"{name}.parquet")) > 0
 
 
+def test_the_page_says_what_was_in_the_users_folder_and_what_was_not_taken(page: Path) -> None:
+    text = Parsed.page(page).text
+    assert f"/data/{EVIL} 1,200 images of 2 classes, 400 to 800 each; ? held out ({EVIL}/)" in text
+    assert f"/data/{EVIL} 3,000 images in {EVIL}/ and ?, ? .webp files" in text
+
+
 def test_it_can_be_written_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "results" / "trials").mkdir(parents=True)
     assert report.write(tmp_path / "results", tmp_path / "out") == tmp_path / "out" / "index.html"

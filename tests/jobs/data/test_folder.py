@@ -71,6 +71,8 @@ def test_whatever_is_wrong_is_said_in_one_line(folder: Path, monkeypatch: pytest
         return str(caught.value)
 
     assert "no such folder" in message(folder / "nowhere")
+    (folder / "images.zip").write_bytes(b"PK")
+    assert "images.zip: is a file; unpack it" in message(folder / "images.zip")
     assert "two classes at least" in message(folder / "a-red")
     whole = (folder / "a-red" / "1.png") if (folder / "a-red" / "1.png").exists() else folder / "a-red/deeper/1.png"
     content = whole.read_bytes()
