@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -191,6 +192,17 @@ def test_a_launch_that_its_files_do_not_bear_out_is_refused(
     assert len(brought.refused) == 1
     assert said in brought.refused[0]
     assert len(list((tmp_path / "here" / "trials").iterdir())) == 5
+
+
+def test_what_the_data_were_comes_along_and_stays_when_more_comes(elsewhere: Path, tmp_path: Path) -> None:
+    data = [{"path": "/data/images", "images": 20, "classes": {"a": 20}, "left_out": {".webp files": 3}}]
+    measured.edit(elsewhere / "plan.json", data=data)
+    bring(elsewhere, tmp_path / "here")
+    more = measured.study(tmp_path / "more", ["torch", "tf", "jax"])
+    bring(more, tmp_path / "here")
+    plan = json.loads((tmp_path / "here" / "plan.json").read_text())
+    assert (plan["data"], len(plan["points"])) == (data, 3)
+    assert "data" not in json.loads((more / "plan.json").read_text())
 
 
 def test_an_unfinished_launch_is_left_out_and_is_no_fault(elsewhere: Path, tmp_path: Path) -> None:
