@@ -17,6 +17,7 @@ from pathlib import Path
 from cluster.slurm import queue
 from cluster.slurm.job import JobFolder, Planned, beside_another
 from cluster.slurm.queue import JobState
+from cluster.slurm.setup import unfinished
 from jobs.contract.exits import Status, read_exits, verdict
 from jobs.contract.files import TRIAL, RankExit
 from jobs.contract.folder import read_trial
@@ -102,6 +103,9 @@ def fate(job: Job, state: JobState | None) -> tuple[Status, str]:
         return "lost", f"{name} is gone from the queue and left no record"
     said = f"{name} ended as {state.state}" + (f" on {state.nodes}" if state.nodes else "")
     meaning = queue.ENDED[state.state]
+    setup = unfinished(job.folder.output) if meaning in ("failed", "ended", "timeout") else ""
+    if meaning == "timeout" and setup:  # in the next allocation it would be the same
+        return "timeout", f"{said} (launcher.time): {setup}"
     if meaning == "timeout" and job.folder.allocation == "packed":
         return "lost", f"{said} (launcher.time)"
     if meaning == "timeout":
@@ -117,7 +121,7 @@ def fate(job: Job, state: JobState | None) -> tuple[Status, str]:
     if not job.folder.output.exists():
         return "failed", f"{said} and could not write {job.folder.output}; is that a folder which the nodes see?"
     code = queue.exit_code(job.job_id or "")
-    last = _last_line(job.folder.output)
+    last = setup or _last_line(job.folder.output)
     return "failed", said + (f" with exit code {code}" if code else "") + (f": {last}" if last else "")
 
 

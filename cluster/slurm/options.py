@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from cluster.launcher import OptionsError
+from cluster.slurm.setup import checked
 from jobs.contract.parts import Count, Part
 
 # As sbatch(1): minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
@@ -102,7 +103,7 @@ class SlurmOptions(Part):
     max_queued: Count = 100
     interface: Annotated[Word, Field(max_length=15)] | None = None
     module_load: list[Word] = []
-    setup: list[str] = []
+    setup: Annotated[list[str], AfterValidator(checked)] = []
     sbatch: list[Annotated[str, AfterValidator(_line)]] = []
     python: OneLine | None = None
     container_image: OneLine | None = None

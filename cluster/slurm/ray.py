@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from cluster.slurm.options import Word, seconds_of
 from cluster.slurm.script import SIGNAL_SECONDS, TEMPLATES, directive
+from cluster.slurm.setup import checked, steps
 from jobs.contract.parts import Count, Part
 
 
@@ -43,7 +44,7 @@ class RayJob(Part):
     exclude: Word | None = None
     exclusive: bool = False
     module_load: list[Word] = []
-    setup: list[str] = []
+    setup: Annotated[list[str], AfterValidator(checked)] = []
     results: str | None = None
 
 
@@ -67,6 +68,7 @@ def script(study: Path, job: RayJob) -> str:
     logs = Path(job.results or "results").resolve().parent / f"ray-on-slurm-{study.stem}"
     return environment.get_template("ray.sbatch.j2").render(
         options=job,
+        steps=steps(job.module_load, job.setup),
         name=f"ray-{study.stem}",
         minutes=math.ceil(seconds_of(job.time) / 60),
         signal_seconds=SIGNAL_SECONDS,

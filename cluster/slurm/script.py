@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from cluster.slurm.options import SlurmOptions
+from cluster.slurm.setup import steps
 from cluster.slurm.size import Size
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,7 @@ def script(options: SlurmOptions, size: Size, minutes: int, job: Path, name: str
     template = "packed.sbatch.j2" if options.allocation == "packed" else "trial.sbatch.j2"
     return environment.get_template(template).render(
         options=options,
+        steps=steps(options.module_load, options.setup),
         size=size,
         minutes=minutes,
         signal_seconds=SIGNAL_SECONDS,

@@ -1,0 +1,155 @@
+"""A user's lines in a job's script: a real bash runs the script; a program stands in for srun, and one for what the
+script ends in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.launcher import OptionsError
+from cluster.slurm import ending, queue
+from cluster.slurm import script as slurm_script
+from cluster.slurm.job import JobFolder
+from cluster.slurm.options import parse
+from cluster.slurm.queue import JobState
+from cluster.slurm.ray import parse as parse_ray
+from cluster.slurm.size import Size
+
+# A site's script, in whose middle things fail that it does not mind.
+SITE = """
+false
+grep -q nothing /dev/null
+[ -n "$UNSET" ] && echo never
+prepared() { false; grep -q x /dev/null; true; }
+prepared
+export SITE=$(false)
+export SITE=there
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobFolder:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, lines in {"srun": "true", "goes-on": "echo measured; env | grep -E '^(SITE|LATER)='"}.items():
+        (programs / name).write_text(f"#!/bin/bash\n{lines}\n")
+        (programs / name).chmod(0o755)
+    (tmp_path / "site.sh").write_text(SITE)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(sys, "executable", str(programs / "goes-on"))
+    monkeypatch.setattr(queue, "exit_code", lambda job_id: "1:0")
+    (tmp_path / "slurm" / "job").mkdir(parents=True)
+    return JobFolder(tmp_path / "slurm" / "job", "job", "per-trial", None, ())
+
+
+def run(job: JobFolder, **options: list[str]) -> str:
+    """What the script of a job with these options prints, run as SLURM's daemon runs it."""
+    job.script.write_text(slurm_script.script(parse(dict(options)), Size(1, 1, 1, 1, 0), 1, job.path, job.name))
+    with job.output.open("w") as output:
+        done = subprocess.run(["bash", job.script], stdout=output, stderr=output, cwd=job.path.parents[1], timeout=20)
+    said = job.output.read_text()
+    assert (done.returncode == 0) == ("measured" in said), said
+    return said
+
+
+def ended(job: JobFolder, state: str = "FAILED") -> tuple[str, str]:
+    return ending.fate(ending.Job(job, "17", {}), JobState("17", "job", state, "", "n1"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("source /no/such/site.sh", "ended with exit code 1: /no/such/site.sh: No such file or directory"),
+        ("conda activate x", "ended with exit code 127: conda: command not found"),
+        ("export NCCL_X=$(false)", "a substitution in it ended with exit code 1"),
+        ("declare -x A=`nosuch`", "a substitution in it ended with exit code 127: nosuch: command not found"),
+        ('eval "$(conda shell.bash hook)"', "a substitution in it ended with exit code 127: conda: command not found"),
+        ("source <(nosuch hook)", "a substitution in it ended with exit code 127: nosuch: command not found"),
+        ("cd /nowhere", "ended with exit code 1: cd: /nowhere: No such file or directory"),
+        ("cat /nowhere | sort", "a command of its pipe ended with exit code 1: cat: /nowhere: No such file"),
+        ("module() { echo 'unknown: x' >&2; return 1; }; module load x", "'module load x' ended with exit code 1: unk"),
+        ("source ./site.sh; cat /nowhere", "'cat /nowhere' ended with exit code 1: cat: /nowhere: No such file"),
+        ("exit 3", "it has ended the shell of the job with exit code 3"),
+        ("set -e -u; echo $UNSET_X", "it has ended the shell of the job with exit code 1: UNSET_X: unbound variable"),
+        ("export PATH=/nowhere", "after it there is no srun on PATH: /nowhere"),
+        ("kill -KILL $$", "had not ended"),
+    ],
+)
+def test_a_step_that_fails_ends_the_job_and_is_told(entry: str, words: str, job: JobFolder) -> None:
+    said = run(job, setup=["# first of all", "export A=1", entry, "export LATER=1"])
+    assert "measured" not in said
+    status, why = ended(job)
+    assert status == "failed"
+    assert why.startswith(f"job 17 ended as FAILED on n1 with exit code 1:0: launcher.setup[2]: {entry}: {words}"), why
+    assert "\n" not in why
+
+
+def test_what_does_not_fail_by_the_rules_of_bash_goes_on(job: JobFolder) -> None:
+    setup = [
+        "source ./site.sh",
+        "[ -d /nowhere ] && export LATER=no",
+        "if ! nosuch 2>/dev/null; then export A=1; fi",
+        "ulimit -n 999999999 2>/dev/null || true",
+        "export A=$(grep -q x /dev/null; echo some)",
+        "yes | head -n 1 >/dev/null",
+        "module() { false; true; }; module load x",
+        "if test -d /; then",
+        "  source ./site.sh",
+        "fi",
+        "cat <<END >/dev/null\n$(hostname)\n\nEND",
+        "set -u",
+        "export LATER=\\",
+        "yes",
+        "sleep 0 &",
+    ]
+    said = run(job, setup=setup)
+    assert said.splitlines()[-4:] == ["set-up is done", "measured", *sorted(["LATER=yes", "SITE=there"])] or (
+        {"measured", "LATER=yes", "SITE=there"} <= set(said.splitlines())
+    )
+
+
+def test_a_module_that_is_not_there_is_named(job: JobFolder) -> None:
+    run(job, module_load=["cuda/12.4"])
+    assert ended(job)[1].endswith(
+        "launcher.module_load[0]: module load cuda/12.4: ended with exit code 127: module: command not found"
+    )
+
+
+def test_a_line_within_an_entry_is_a_step_and_a_secret_is_not_told(job: JobFolder) -> None:
+    said = run(job, setup=["export WANDB_API_KEY=hunter2\nwget https://me:hunter2@example/x -O - | false\n"])
+    _, why = ended(job)
+    assert "launcher.setup[0]: wget https://***@example/x -O - | false: " in why, why
+    assert "hunter2" not in why + said.replace(job.script.read_text(), "")
+
+
+@pytest.mark.parametrize("allocation", ["per-trial", "packed"])
+def test_a_step_that_hangs_is_named_and_not_tried_in_the_next_allocation(allocation: str, job: JobFolder) -> None:
+    job.output.write_text("set-up begins: launcher.setup[0]: sleep 9999\n")
+    packed = JobFolder(job.path, job.name, allocation, None, ())
+    status, why = ended(packed, "TIMEOUT")
+    assert (status, why) == (
+        "timeout",
+        "job 17 ended as TIMEOUT on n1 (launcher.time): launcher.setup[0]: sleep 9999: had not ended",
+    )
+
+
+@pytest.mark.parametrize(
+    ("setup", "words"),
+    [
+        (["true", "fi"], "entry 1, 'fi': syntax error near unexpected token `fi'"),
+        (["if true; then", "true"], "entry 0, 'if true; then\\ntrue': syntax error: unexpected end of file"),
+        (["echo \\"], "entry 0, 'echo \\\\': ends with a backslash, which takes in the next line"),
+        (["cat <<END", "x"], "entry 0, 'cat <<END\\nx': warning: here-document at line 1 delimited by end-of-file"),
+    ],
+)
+def test_what_bash_cannot_read_is_refused_before_it_is_submitted(setup: list[str], words: str) -> None:
+    with pytest.raises(OptionsError) as error:
+        parse({"setup": setup})
+    (fault,) = error.value.faults
+    assert fault.startswith(f"setup: bash cannot run {words}"), fault
+    with pytest.raises(ValueError, match=r"^setup: .*bash cannot run"):
+        parse_ray(["cpus_per_node=1", "time=1", f"setup={setup}"])
