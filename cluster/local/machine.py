@@ -11,6 +11,7 @@ from pathlib import Path
 from cluster.results.folder import MACHINE, entries
 from jobs.contract.files import write_atomically
 from jobs.machine.variables import for_ranks
+from jobs.rank.parent import PARENT
 
 PATIENCE = 60.0  # seconds
 
@@ -24,11 +25,11 @@ def describe(results: Path, threads: int) -> None:
     trials = results / "trials"
     if (results / MACHINE).exists() or (trials.is_dir() and entries(trials)):
         return
-    command = [sys.executable, "-P", "-m", "jobs.machine.peaks", str(threads)]
+    command = [sys.executable, "-P", "-m", "jobs.rank.parent", "jobs.machine.peaks", str(threads)]
     try:
         done = subprocess.run(
             command,
-            env=for_ranks(os.environ),
+            env=for_ranks(os.environ) | {PARENT: str(os.getpid())},
             capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=PATIENCE,

@@ -10,12 +10,16 @@ interpreter, folder and environment, like a rank of any other launcher:
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -44,6 +48,7 @@ class Rank:
         self._over = threading.Event()
         self._asked = False
         self._own: str | None = None
+        self._lock = -1
         self._folder = self._prefix = ""
 
     def begin(
@@ -62,7 +67,7 @@ class Rank:
         if (here := ray.get_runtime_context().get_node_id()) != node:
             raise RuntimeError(f"node {node[:8]} has died, and Ray has put this actor on {here[:8]}")
         if trial is not None:
-            self._own = tempfile.mkdtemp(prefix="scaling-rank-")
+            self._own = self._folder_here()
             folder = os.path.join(self._own, os.path.basename(folder))
             os.mkdir(folder)
             Path(folder, "trial.json").write_text(trial, encoding="utf-8")
@@ -74,7 +79,10 @@ class Rank:
                 try:
                     probe.bind((variables["MASTER_ADDR"], port))
                 except OSError as error:
-                    raise RuntimeError(f"port {port} of {variables['MASTER_ADDR']}: {error.strerror}") from None
+                    where = f"port {port} of {variables['MASTER_ADDR']}: {error.strerror}"
+                    if error.errno == errno.EADDRINUSE:
+                        raise RuntimeError(where) from None
+                    return f"cannot listen at {where}; `ray start --node-ip-address` tells Ray an IPv4 address of it"
         self._folder, self._prefix = folder, f"rank-{int(variables['RANK']):05d}."
         devices = {name: os.environ[name] for name in DEVICES if name in os.environ}
         environment = variables | devices | {PARENT: str(os.getpid())}
@@ -84,6 +92,18 @@ class Rank:
         threading.Thread(target=self._tend, args=([*command, folder], environment, cwd, begun, ready)).start()
         ready.wait()
         return begun[0] if begun else ""
+
+    def _folder_here(self) -> str:
+        """A folder of this node's, and a lock on it: without one it goes as those of jobs/rank/scratch.py do."""
+        home = os.path.join(tempfile.gettempdir(), f"scaling-{os.getuid()}")
+        os.makedirs(home, 0o700, exist_ok=True)
+        found = os.lstat(home)
+        safe = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+        folder = tempfile.mkdtemp(prefix="rank-", dir=home if safe else None)
+        self._lock = os.open(folder, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a network file system
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        return folder
 
     def _tend(
         self, command: list[str], environment: dict[str, str], cwd: str, trouble: list[str], ready: threading.Event
@@ -153,6 +173,8 @@ class Rank:
         """Remove what is on this node alone."""
         if self._own is not None:
             shutil.rmtree(self._own, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.dirname(self._own))  # where no other rank has one; another folder is not empty
 
 
 def not_seen(folder: str) -> str:

@@ -8,6 +8,7 @@ not look at the sums in the files, as TensorFlow does; here they are looked at.
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.data.dataset import DataError
+from jobs.rank.parent import PARENT
 
 FEATURE = "image"  # what a file's bytes are called in a record
 MASK = 0xA282EAD8
@@ -24,8 +26,9 @@ def write_records(folder: Path, contents: list[list[str]]) -> tuple[str, ...]:
     """A TFRecord file in `folder` for each list of files; where they are. Raises RuntimeError."""
     paths = [str(folder / f"{number:03d}.tfrecord") for number in range(len(contents))]
     wanted = json.dumps(list(zip(paths, contents, strict=True)))
-    command = [sys.executable, "-P", "-m", "jobs.data.records"]
-    done = subprocess.run(command, input=wanted, text=True, capture_output=True, check=False)
+    command = [sys.executable, "-P", "-m", "jobs.rank.parent", "jobs.data.records"]
+    mine = os.environ | {PARENT: str(os.getpid())}
+    done = subprocess.run(command, env=mine, input=wanted, text=True, capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(f"TFRecord files were not written: {done.stderr.strip()}")
     return tuple(paths)

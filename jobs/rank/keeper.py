@@ -21,6 +21,7 @@ from typing import NamedTuple
 from jobs.contract.environment import RankEnvironment, rank_variables
 from jobs.contract.files import TRIAL, RankExit, rank_file
 from jobs.machine.variables import for_ranks
+from jobs.rank import scratch
 from jobs.rank.parent import PARENT
 
 GRACE_SECONDS = 2.0  # between being asked to end and being ended
@@ -39,23 +40,36 @@ class Bounds(NamedTuple):
     hang: float
 
 
-def start_worker(
-    folder: Path, rank: int, variables: Mapping[str, str], python: str = sys.executable
-) -> subprocess.Popen[bytes]:
-    """Start the worker of `rank` in a session of its own, with its output in its log.
+class Worker(subprocess.Popen[bytes]):
+    """A rank's process, and the folder of its temporary files; None where it has those of all processes."""
+
+    scratch: scratch.Scratch | None = None
+
+
+def start_worker(folder: Path, rank: int, variables: Mapping[str, str], python: str = sys.executable) -> Worker:
+    """Start the worker of `rank` in a session of its own, with its output in its log. To be ended by `end`.
 
     `variables` is the rank environment; the rest is inherited, as jobs/machine/variables.py has it.
     """
-    with rank_file(folder, rank, "log").open("wb") as log:
-        return subprocess.Popen(
-            # -P: a torch.py in the user's folder is not PyTorch.
-            [python, "-P", "-m", "jobs.worker", str(folder)],
-            env=for_ranks(os.environ) | dict(variables) | {PARENT: str(os.getpid())},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    made = scratch.make()
+    own = made.variables() if made else {}
+    try:
+        with rank_file(folder, rank, "log").open("wb") as log:
+            worker = Worker(
+                # -P: a torch.py in the user's folder is not PyTorch.
+                [python, "-P", "-m", "jobs.worker", str(folder)],
+                env=for_ranks(os.environ) | own | dict(variables) | {PARENT: str(os.getpid())},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    except OSError:
+        if made:
+            made.remove()
+        raise
+    worker.scratch = made
+    return worker
 
 
 def overstepped(folder: Path, rank: int, limits: Bounds, age: float) -> str:
@@ -93,7 +107,7 @@ def stopped(pid: int) -> bool:
 
 
 def end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """End the processes and whatever they have started: ask, then force."""
+    """End the processes and whatever they have started: ask, then force. Then go their temporary files."""
     living = [p for p in processes if p.poll() is None]
     for process in living:
         _signal(process, signal.SIGTERM)
@@ -106,6 +120,9 @@ def end(processes: list[subprocess.Popen[bytes]]) -> None:
     for process in processes:
         _signal(process, signal.SIGKILL)
         process.wait()
+        if isinstance(process, Worker) and process.scratch:
+            process.scratch.remove()
+            process.scratch = None
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from cluster.local import machine
 from jobs.machine import peaks
+from tests.running import until
 
 
 def test_peaks_are_measured_on_one_core_and_no_plain_product_is_faster() -> None:
@@ -70,4 +72,15 @@ def test_where_peaks_cannot_be_measured_there_is_no_file(tmp_path: Path, monkeyp
     machine.describe(tmp_path, 1)
     monkeypatch.setattr(sys, "executable", "/bin/true" if os.path.exists("/bin/true") else "/usr/bin/true")
     machine.describe(tmp_path, 1)  # says nothing, so there is nothing to read
+    assert not (tmp_path / "machine.json").exists()
+
+
+def test_the_measurement_dies_with_who_asked_for_it(tmp_path: Path) -> None:
+    code = "import sys, pathlib; from cluster.local import machine; machine.describe(pathlib.Path(sys.argv[1]), 1)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as asks:
+        (measures,) = until(psutil.Process(asks.pid).children, 20)
+        assert "jobs.machine.peaks" in until(measures.cmdline, 5)
+        until(lambda: measures.cpu_times().user > 0.1, 20)  # it has tied itself to the other by then
+        asks.kill()
+    until(lambda: not measures.is_running() or measures.status() == psutil.STATUS_ZOMBIE, 2)
     assert not (tmp_path / "machine.json").exists()
