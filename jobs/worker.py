@@ -77,9 +77,9 @@ def main(arguments: list[str]) -> None:
         with ExitStack() as ends:
             run(Path(arguments[0]), ends)
         code = 0
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()  # its last line is the reason; it is the last line of the log
-        code = 1
+        code = getattr(error, "EXIT_CODE", 1)
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: TensorFlow's and Gloo's threads may hold up the interpreter's end for minutes.

@@ -25,7 +25,7 @@ from jobs.contract.exits import Status, read_exits
 from jobs.contract.files import RankExit
 from jobs.contract.folder import read_trial, set_aside, write_trial
 from jobs.contract.outcome import UnreadableOutcome, conclude, now, read_outcome
-from jobs.machine.network import address_on, master_port
+from jobs.machine.network import address_on, interfaces, master_port, meeting_address
 
 SIGNALS = (signal.SIGUSR1, signal.SIGALRM, signal.SIGTERM)
 END_SECONDS = 8.0  # that a step has to end its ranks when asked, and again when told
@@ -67,7 +67,7 @@ def run(job: JobFolder, rank_command: list[str], srun: list[str]) -> None:
     if job.job_id is None:
         job.submitted(job_id)
     job.began(queue.hostnames(os.environ["SLURM_JOB_NODELIST"]))
-    address = address_on(job.interface) if job.interface else _answer(lambda: queue.address_of(node))
+    address = address_on(job.interface) if job.interface else _answer(lambda: _meeting_address(node))
     left = _answer(lambda: queue.seconds_left(job_id))
     deadline = None if left is None else time.monotonic() + left - SIGNAL_SECONDS
     for planned in _missing(job):
@@ -77,6 +77,22 @@ def run(job: JobFolder, rank_command: list[str], srun: list[str]) -> None:
                 print(f"{planned.trial}: not begun: it may take {wanted:.0f} s and {left:.0f} s are left", flush=True)
                 raise Stop("time")
         _step(job, planned, job_id, address, [*srun, *planned.size.flags()], rank_command)
+
+
+def _meeting_address(node: str) -> str:
+    """The address of this node, where rank 0 will be, for ranks on all nodes of the job. Raises RendezvousError."""
+    ((host, known_as),) = queue.hosts(node).items()
+    others = [its for other, its in queue.hosts(os.environ["SLURM_JOB_NODELIST"]).items() if other != host]
+    try:
+        address = meeting_address(known_as, others)
+    except RendezvousError as error:
+        raise RendezvousError(
+            f"NodeAddr={known_as} of node {node}: {error}; name the network between the nodes in launcher.interface "
+            f"(this node has {', '.join(interfaces())})"
+        ) from None
+    if address != known_as:
+        print(f"rank 0 is met at {address}; SLURM knows its node {node} by NodeAddr={known_as}", flush=True)
+    return address
 
 
 def _answer(ask: Callable[[], Answer]) -> Answer:

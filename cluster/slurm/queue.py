@@ -230,16 +230,20 @@ def is_ending(job_id: str) -> bool:
         return False
 
 
-def address_of(node: str) -> str:
-    """The address of a node by which the others reach it, from scontrol: no name need resolve.
+def hosts(nodes: str) -> dict[str, str]:
+    """The hosts of `nodes` (one may be several nodes), and the name or address by which SLURM reaches each.
 
     Raises ControllerAway, SlurmError.
     """
-    text = _ask(["scontrol", "show", "node", "--oneliner", node])
-    found = re.search(r"\bNodeAddr=(\S+)", text)
-    if found is None:
-        raise SlurmError(f"scontrol says no NodeAddr of node {node}: {_one_line(text)[:200]}")
-    return found[1]
+    text = _ask(["scontrol", "show", "node", "--oneliner", nodes])
+    found = {}
+    for line in text.splitlines():
+        address, host = (re.search(rf"\b{key}=(\S+)", line) for key in ("NodeAddr", "NodeHostName"))
+        if address:
+            found[host[1] if host else address[1]] = address[1]
+    if not found:
+        raise SlurmError(f"scontrol says no NodeAddr of node {nodes}: {_one_line(text)[:200]}")
+    return found
 
 
 def hostnames(nodes: str) -> list[str]:

@@ -12,6 +12,12 @@ class RendezvousError(RuntimeError):
     """The ranks did not meet; the message says which part failed."""
 
 
+class PortTaken(RendezvousError):
+    """Another program listens at the port that was chosen for this rank; with another one all may be well."""
+
+    EXIT_CODE = 75  # of the rank: "try again later" in sysexits(3)
+
+
 @dataclass(frozen=True)
 class RankEnvironment:
     """One rank's place among the others, as torchrun's variables tell it."""

@@ -11,12 +11,13 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from jobs.contract.environment import PortTaken
 from jobs.contract.files import RankExit, rank_file
 
 STOOD_STILL = re.compile(r"Timeout \(\d+:\d+:\d+(\.\d+)?\)!")  # as faulthandler writes it
 
 # ok: complete. failed: a rank died. timeout: a limit of the trial struck. cancelled: by the user.
-# lost: the launcher lost sight of it (its node or its job is gone).
+# lost: to be launched again, as it is not to blame (its node or its job is gone, its port was taken).
 Status = Literal["ok", "failed", "timeout", "cancelled", "lost"]
 
 
@@ -58,6 +59,8 @@ def verdict(folder: Path, exits: Sequence[RankExit], processes: int) -> tuple[St
             if stood := _stood_still(folder, end.rank):
                 return "timeout", f"rank {end.rank} {stood}"
             reason = (last_lines(folder, end.rank, 1) or ["it left no message"])[0]
+            if end.exit_code == PortTaken.EXIT_CODE and f"{PortTaken.__name__}: " in reason:
+                return "lost", f"rank {end.rank}: {reason.partition(': ')[2]}"
             return "failed", f"rank {end.rank} {in_words(end.exit_code)}: {reason}"
     if len(exits) == processes and all(end.exit_code == 0 for end in exits):
         return "ok", ""

@@ -8,15 +8,20 @@ starts a torchrun job starts every strategy: no ssh, no mpirun, no horovodrun.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.contract.environment import LOOPBACK, RankEnvironment, RendezvousError
-from jobs.machine.network import reserve_port
+from jobs.contract.environment import LOOPBACK, PortTaken, RankEnvironment, RendezvousError
+from jobs.machine.network import reserve_port, resolved, taken, towards
+
+# Of a connection to a host that is not there, or behind a firewall: nobody has answered, not even to refuse.
+SILENT = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT)
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,9 @@ class Rendezvous:
             if place.rank == 0:
                 self._accept(deadline)
             else:
-                self._connect(deadline)
+                self._connect(deadline, timeout)
         self.held = reserve_port(self.address)
+        self._port = int(self.held.getsockname()[1])
         mine = {
             "rank": place.rank,
             "host": socket.gethostname(),
@@ -64,7 +70,7 @@ class Rendezvous:
             "node_rank": place.node_rank,
             "local_rank": place.local_rank,
             "local_world_size": place.local_world_size,
-            "port": self.held.getsockname()[1],
+            "port": self._port,
             "pid": os.getpid(),
             "cpus": sorted(os.sched_getaffinity(0)),
             "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -92,6 +98,22 @@ class Rendezvous:
         """Return when every rank has called it."""
         self.gather(None)
 
+    def listen(self) -> None:
+        """Listen at the port that this rank holds. Raises PortTaken."""
+        try:
+            self.held.listen(socket.SOMAXCONN)
+        except OSError as error:
+            raise self.instead_of(error) from None
+
+    def instead_of(self, error: OSError) -> OSError | PortTaken:
+        """What a rank should say of an error that it met when it wanted to listen at the port that it holds."""
+        return PortTaken(f"another program has port {self._port} of {self.address}") if taken(error) else error
+
+    def meet_no_stranger(self) -> None:
+        """Raises PortTaken if somebody listens at the port that this rank holds and does not listen at itself."""
+        with suppress(OSError), socket.create_connection((self.address, self._port), timeout=1):
+            raise PortTaken(f"another program has port {self._port} of {self.address}")
+
     def close(self) -> None:
         self.held.close()
         for peer in [*self._to_ranks.values(), *filter(None, [self._to_first])]:
@@ -103,8 +125,10 @@ class Rendezvous:
         try:
             server = socket.create_server((self.address, place.master_port), backlog=place.world_size)
         except OSError as error:
-            where = f"{self.address}:{place.master_port}"
-            raise RendezvousError(f"rank 0 cannot listen on {where}: {error}") from None
+            if taken(error):
+                raise PortTaken(f"another program has port {place.master_port} of {self.address}") from None
+            where = f"MASTER_ADDR {place.master_addr}"
+            raise RendezvousError(f"rank 0 cannot listen on {where}, port {place.master_port}: {error}") from None
         with server:
             while len(self._to_ranks) < place.world_size - 1:
                 remaining = deadline - time.monotonic()
@@ -119,40 +143,50 @@ class Rendezvous:
                     rank = hello["rank"] if hello["word"] == self._word else None
                 except (OSError, ValueError, KeyError, TypeError):
                     continue
+                with suppress(OSError):
+                    _send(peer, {"word": self._word, "welcome": rank in absent})
                 if rank in absent:
                     peer.settimeout(None)
                     self._to_ranks[rank] = peer
                 else:
                     peer.close()
 
-    def _connect(self, deadline: float) -> None:
+    def _connect(self, deadline: float, timeout: float) -> None:
+        """Every other rank: until rank 0 has said that this is the trial and that nobody else is this rank.
+
+        Another program may have its port before rank 0 comes and finds that out, which is for rank 0 to tell. A host
+        that does not even refuse is given up before the rank's watchdog strikes, which knows no address.
+        """
         place, pause = self.place, 0.01
         while True:
             try:
                 peer = socket.create_connection((place.master_addr, place.master_port), timeout=10)
                 peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                peer.settimeout(None)
+                peer.settimeout(max(0.1, deadline - time.monotonic()))
                 _send(peer, {"rank": place.rank, "word": self._word})
-                self._to_first = peer
-                return
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    where = f"{place.master_addr}:{place.master_port}"
-                    raise RendezvousError(f"rank 0 cannot be reached at {where}: {error}") from None
-                time.sleep(pause)
-                pause = min(0.25, pause * 2)
+                answer = _receive(peer)
+                if answer["word"] == self._word:
+                    break
+                why, silent = "another trial is there", False
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                why, silent = str(error), getattr(error, "errno", 0) in SILENT or isinstance(error, TimeoutError)
+            if time.monotonic() > deadline - (0.3 * timeout if silent else 0.0):
+                where = f"{place.master_addr}:{place.master_port}"
+                raise RendezvousError(f"rank 0 cannot be reached at {where}: {why}")
+            time.sleep(pause)
+            pause = min(0.25, pause * 2)
+        if not answer["welcome"]:
+            raise RendezvousError(f"there is a rank {place.rank} already")
+        peer.settimeout(None)
+        self._to_first = peer
 
 
 def _own_address(place: RankEnvironment) -> str:
-    """The address of this host by which the others reach it: of the interface towards rank 0."""
+    """The address of this host by which the others reach it: of rank 0 the one they are told, of others that of
+    the interface towards rank 0."""
     if place.world_size == 1:
         return LOOPBACK
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((place.master_addr, place.master_port or 9))
-            return str(probe.getsockname()[0])
-    except OSError as error:
-        raise RendezvousError(f"MASTER_ADDR {place.master_addr} cannot be reached: {error}") from None
+    return towards(place.master_addr, place.master_port or 9) if place.rank else resolved(place.master_addr)
 
 
 def _send(peer: socket.socket, value: Any) -> None:

@@ -63,6 +63,9 @@ def _serve(rendezvous: Rendezvous) -> None:
     for peer in rendezvous.peers:
         slots[f"node{peer.node_rank}"] = peer.local_world_size
     plan = get_host_assignments([HostInfo(name, count) for name, count in slots.items()], len(rendezvous.peers))
-    server = RendezvousHTTPServer((rendezvous.address, rendezvous.peers[0].port), RendezvousHandler, 0)
+    try:
+        server = RendezvousHTTPServer((rendezvous.address, rendezvous.peers[0].port), RendezvousHandler, 0)
+    except OSError as error:
+        raise rendezvous.instead_of(error) from None
     server.init(plan)
     threading.Thread(target=server.serve_forever, daemon=True).start()

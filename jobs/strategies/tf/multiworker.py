@@ -42,7 +42,11 @@ class TensorFlowMultiWorker(TensorFlowLoop):
         kinds = tf.distribute.experimental
         how = kinds.CommunicationImplementation
         options = kinds.CommunicationOptions(implementation=how.NCCL if self.gpus else how.RING)
-        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        except tf.errors.UnknownError:  # "Could not start gRPC server", which is all it says
+            self.context.rendezvous.meet_no_stranger()
+            raise
 
 
 STRATEGY = TensorFlowMultiWorker

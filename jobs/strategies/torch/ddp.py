@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from datetime import timedelta
 from typing import Any
 
@@ -27,7 +26,7 @@ class TorchDDP(TorchLoop):
         os.environ["GLOO_SOCKET_IFNAME"] = interface_of(meeting.address)
         listener = None
         if place.rank == 0:
-            meeting.held.listen(socket.SOMAXCONN)
+            meeting.listen()
             listener = meeting.held.detach()
         meeting.barrier()  # who finds nobody listening waits up to a second before it tries again
         timeout = timedelta(seconds=self.trial.limits.trial)

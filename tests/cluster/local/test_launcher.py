@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import json
+=======
+import contextlib
+>>>>>>> ccbcf05 (Find where ranks can meet, and try again with another port where theirs was taken)
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +21,21 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cluster.driver.plan import plan
+from cluster.driver.run import run
 from cluster.launcher import Launch, OptionsError
 from cluster.local.launcher import LocalLauncher
+from cluster.results.folder import ResultsFolder
+from cluster.study import file
+from jobs.contract.environment import LOOPBACK
 from jobs.contract.files import rank_file
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import Outcome, read_outcome
 from jobs.contract.parts import Limits, Steps
 from jobs.contract.trial import Trial
 from jobs.machine import cores
+from jobs.machine.network import master_port
+from tests.cluster.driver.test_run import Silent
 from tests.running import launch, ranks_of, until
 
 LONG = Steps(warmup=1, measured=100_000, compute_only=0)
@@ -39,6 +53,14 @@ def launcher(tmp_path: Path) -> Iterator[LocalLauncher]:
     yield made
     made.close()
     assert not ranks_of(tmp_path)
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A short path, as a temporary folder's is."""
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
 def begin(launcher: LocalLauncher, trial: Trial, results: Path) -> tuple[Path, list[psutil.Process]]:
@@ -124,6 +146,45 @@ def test_a_rank_that_cannot_start_leaves_its_reason(launcher: LocalLauncher, tmp
 
 
 @pytest.mark.usefixtures("bare_ranks")
+def test_a_port_that_was_taken_meanwhile_costs_another_try_and_no_more_than_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ranks come to the other program's port first, which hangs up on them."""
+    study = file.check({"name": "x", "strategies": ["torch-ddp"], "workers": [2], "scaling": ["strong"],
+                        "batch": {"global": 4}, "steps": SHORT.model_dump(), "repeats": {"min": 2},
+                        "launcher": {"kind": "local", "oversubscribe": True}})  # fmt: skip
+    with socket.create_server((LOOPBACK, 0)) as thief:
+        threading.Thread(target=hang_up, args=[thief], daemon=True).start()
+        others = thief.getsockname()[1]
+        ports = [others, others, 0, others, others]  # the second launch never gets another one
+        monkeypatch.setattr("cluster.local.launcher.master_port", lambda: ports.pop(0) or master_port())
+        folder, launcher = ResultsFolder(tmp_path), LocalLauncher(study.launcher.options, tmp_path)
+        folder.open(study)
+        summary = run(plan(study, launcher), folder, launcher, lambda path: {}, Silent())
+        folder.close()
+    assert (summary.ok, [outcome.status for outcome in summary.failed]) == (1, ["lost"])
+    assert summary.failed[0].error == f"rank 0: another program has port {others} of 127.0.0.1"
+    assert ["was lost: rank 0: another program has port" in line for line in folder.moved] == [True] * 3
+
+
+def hang_up(server: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            server.accept()[0].close()
+
+
+def test_what_an_ingest_trial_made_goes_with_it(launcher: LocalLauncher, tmp_path: Path, temporary: Path) -> None:
+    trial = Trial.model_validate(
+        {"workload": "ingest", "strategy": "torch", "workers": 1, "global_batch": 4, "files": {"count": 50},
+         "steps": {"warmup": 1, "measured": 100_000, "compute_only": 0}}
+    )  # fmt: skip
+    begin(launcher, trial, tmp_path)
+    assert len(list(temporary.rglob("*.png"))) == 50
+    launcher.close()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.usefixtures("bare_ranks")
 def test_ranks_die_with_their_launcher_however_it_dies(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.cluster.local.test_launcher import *\n"
@@ -152,6 +213,7 @@ def test_each_worker_has_cores_and_threads_of_its_own(tmp_path: Path) -> None:
     assert done.outcome.versions["torch"].startswith("2.13")
 
 
+<<<<<<< HEAD
 IN_THE_SHELL = {
     "RANK": "7", "WORLD_SIZE": "9", "OMP_NUM_THREADS": "64", "GOMP_CPU_AFFINITY": "0", "OMP_PROC_BIND": "close",
     "TF_CONFIG": "{", "TF_USE_LEGACY_KERAS": "1", "KERAS_BACKEND": "torch", "TF_NUM_INTRAOP_THREADS": "7",
@@ -164,12 +226,21 @@ KERAS = {"floatx": "float16", "image_data_format": "channels_first", "backend": 
 def test_what_the_shell_has_set_does_not_reach_the_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorFlow's own ranks, which read the most of it; what is no library's to bend is kept and recorded."""
     for name, value in IN_THE_SHELL.items():
+=======
+@pytest.mark.parametrize("variables", [{"RANK": "7", "WORLD_SIZE": "9", "OMP_NUM_THREADS": "64", "TF_CONFIG": "{"}])
+def test_what_the_shell_has_set_does_not_reach_the_ranks(
+    variables: dict[str, str], tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what TensorFlow writes into the temporary folder does not stay there."""
+    for name, value in variables.items():
+>>>>>>> ccbcf05 (Find where ranks can meet, and try again with another port where theirs was taken)
         monkeypatch.setenv(name, value)
     (tmp_path / ".keras").mkdir()
     (tmp_path / ".keras" / "keras.json").write_text(json.dumps(KERAS))
     monkeypatch.setenv("HOME", str(tmp_path))
     done = launch(Trial.of(strategy="tf-multiworker", workers=2, global_batch=4, steps=SHORT), tmp_path)
     assert done.outcome.status == "ok", done.outcome.exits
+<<<<<<< HEAD
     seen = done.outcome.environment
     assert (seen["OMP_NUM_THREADS"], seen["NCCL_ALGO"]) == ("1", "Ring")
     assert not seen.keys() & {
@@ -180,6 +251,9 @@ def test_what_the_shell_has_set_does_not_reach_the_ranks(tmp_path: Path, monkeyp
         "TF_USE_LEGACY_KERAS",
         "http_proxy",
     }
+=======
+    assert list(temporary.iterdir()) == []
+>>>>>>> ccbcf05 (Find where ranks can meet, and try again with another port where theirs was taken)
 
 
 def listening(processes: list[psutil.Process]) -> set[str]:

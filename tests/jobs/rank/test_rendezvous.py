@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
@@ -9,7 +10,7 @@ from functools import partial
 import psutil
 import pytest
 
-from jobs.contract.environment import LOOPBACK, RankEnvironment, RendezvousError
+from jobs.contract.environment import LOOPBACK, PortTaken, RankEnvironment, RendezvousError
 from jobs.machine.network import interface_of, master_port
 from jobs.rank.rendezvous import Rendezvous, _receive
 from jobs.strategies.horovod import horovod_variables
@@ -96,6 +97,45 @@ def test_a_rank_that_goes_away_is_an_error_to_the_others() -> None:
     with pytest.raises(RendezvousError, match="went away"):
         first.barrier()
     first.close()
+
+
+@pytest.mark.parametrize("says", [b"", b"SSH-2.0-x\r\n", b"\0\0\0\2{}"])
+def test_a_port_that_another_program_has_is_told_by_rank_0_and_by_nobody_else(says: bytes) -> None:
+    """It accepts, may say something, and may hang up: the other ranks wait for rank 0, which finds out."""
+    with socket.create_server((LOOPBACK, 0)) as thief, ThreadPoolExecutor(2) as pool:
+        port = thief.getsockname()[1]
+        second = pool.submit(Rendezvous, RankEnvironment(1, 2, 1, 2, 0, LOOPBACK, port), "trial", 1.0)
+        guest, _ = thief.accept()
+        guest.sendall(says)
+        guest.close()
+        assert not wait([second], timeout=0.3).done
+        with pytest.raises(PortTaken, match=f"another program has port {port} of 127.0.0.1"):
+            Rendezvous(RankEnvironment(0, 2, 0, 2, 0, LOOPBACK, port), "trial", 1.0)
+        thief.close()
+        with pytest.raises(RendezvousError, match=r"rank 0 cannot be reached at 127\.0\.0\.1"):
+            second.result()
+
+
+def test_a_held_port_on_which_another_program_listens_is_told() -> None:
+    (meeting,) = meet(1)
+    meeting.meet_no_stranger()
+    with socket.create_server(meeting.held.getsockname()):
+        with pytest.raises(PortTaken):
+            meeting.listen()
+        with pytest.raises(PortTaken):
+            meeting.meet_no_stranger()
+    meeting.listen()
+    meeting.close()
+
+
+@pytest.mark.parametrize("address", ["198.51.100.7", "::1", "no-such-host.invalid"])
+def test_rank_0_says_at_once_that_it_cannot_listen_at_its_address(address: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(RendezvousError) as error:
+        Rendezvous(RankEnvironment(0, 2, 0, 2, 0, address, 4711), "trial", 60.0)
+    assert address in str(error.value)
+    assert type(error.value) is RendezvousError  # another port would not help
+    assert time.monotonic() - began < 20
 
 
 def comes(port: int, count: int = 3) -> Callable[[int], Rendezvous]:
