@@ -143,9 +143,10 @@ class Rendezvous:
                     rank = hello["rank"] if hello["word"] == self._word else None
                 except (OSError, ValueError, KeyError, TypeError):
                     continue
+                welcome = rank in absent
                 with suppress(OSError):
-                    _send(peer, {"word": self._word, "welcome": rank in absent})
-                if rank in absent:
+                    _send(peer, {"word": self._word, "welcome": welcome})
+                if welcome:
                     peer.settimeout(None)
                     self._to_ranks[rank] = peer
                 else:
