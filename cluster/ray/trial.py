@@ -159,6 +159,11 @@ class TrialOnRay(threading.Thread):
             raise Lost("; ".join(silent))
         # On one node the ranks meet as they do without Ray, and nothing of theirs listens beyond it.
         master = nodes[0].address if len(nodes) > 1 else LOOPBACK
+        if master.startswith("127.") and any(not node.address.startswith("127.") for node in nodes[1:]):
+            raise Unfit(
+                f"Ray knows node {nodes[0].name} by an address of its loopback, where no other host is; "
+                "start it with --node-ip-address"
+            )
         port = secrets.choice(PORTS) if len(ranks) > 1 else 0
         trial = None if self._shared else (self._folder / TRIAL).read_text(encoding="utf-8")
         remote = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=4)(Rank)

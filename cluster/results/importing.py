@@ -10,7 +10,6 @@ from __future__ import annotations
 import filecmp
 import shutil
 import stat
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from jobs.contract.files import LITTER, litter
 from jobs.contract.folder import read_trial
 from jobs.contract.outcome import Outcome, UnreadableOutcome, read_outcome
 from jobs.contract.trial import Trial
+from jobs.rank.scratch import temporary_folder
 
 # A launch's folder ─▶ the status that its files bear out ("broken" if they contradict it), and why.
 Examine = Callable[[Path], tuple[str, str]]
@@ -73,7 +73,7 @@ def bring(source: Path, results: Path | None, examine: Examine) -> Brought:
 
     Raises StudyError if nothing of it can be used, or if it does not belong there.
     """
-    with tempfile.TemporaryDirectory(prefix="scaling-import-") as scratch:
+    with temporary_folder() as scratch:
         try:
             home = source if source.is_dir() else _unpacked(source, Path(scratch))
             _only_plain_files(home)

@@ -106,6 +106,8 @@ def fate(job: Job, state: JobState | None) -> tuple[Status, str]:
     setup = unfinished(job.folder.output) if meaning in ("failed", "ended", "timeout") else ""
     if meaning == "timeout" and setup:  # in the next allocation it would be the same
         return "timeout", f"{said} (launcher.time): {setup}"
+    if state.state == "DEADLINE":
+        return "timeout", f"{said} (--deadline in launcher.sbatch)"
     if meaning == "timeout" and job.folder.allocation == "packed":
         return "lost", f"{said} (launcher.time)"
     if meaning == "timeout":

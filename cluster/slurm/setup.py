@@ -17,6 +17,7 @@ from pathlib import Path
 from jobs.machine.provenance import SECRET, WHO
 
 BEGINS, FAILED, DONE = "set-up begins: ", "set-up failed: ", "set-up is done"
+MORE = " …"  # of a label that is not all of its step
 # What the shell puts before its own messages: the script, by the name that SLURM's daemon gave it, and a line of it.
 WHERE = re.compile(r"^\S*: line \d+: ")
 TELLING = re.compile(
@@ -41,7 +42,7 @@ def steps(module_load: Sequence[str], setup: Sequence[str]) -> list[Step]:
     for index, text, _ in _commands(setup):
         lines = [line.strip() for line in text.splitlines()]
         first, *more = [line for line in lines if line and not line.startswith("#")]
-        found.append(Step(f"launcher.setup[{index}]: {masked(first)[:200]}{' …' if more else ''}", text))
+        found.append(Step(f"launcher.setup[{index}]: {masked(first)[:200]}{MORE if more else ''}", text))
     return found
 
 
@@ -105,5 +106,6 @@ def unfinished(output: Path) -> str:
     ended = next((line.removeprefix(FAILED) for line in said if line.startswith(FAILED)), "had not ended")
     said = [line for line in said if not line.startswith((FAILED, "slurmstepd: "))]
     reason = next((line for line in said if TELLING.search(line)), said[-1] if said else "")
-    ended = ended.replace(f"'{label.partition(': ')[2]}' ", "")  # which is all of the step
+    if not label.endswith(MORE):  # the label has all of the step; what the shell was at may be deep in a function
+        ended = re.sub(r"^'.*' (?=ended with exit code \d+$)", "", ended)
     return masked(f"{label}: {ended}" + (f": {reason}" if reason else ""))

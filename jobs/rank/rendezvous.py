@@ -146,7 +146,7 @@ class Rendezvous:
                 welcome = rank in absent
                 with suppress(OSError):
                     _send(peer, {"word": self._word, "welcome": welcome})
-                if welcome:
+                if rank is not None and welcome:
                     peer.settimeout(None)
                     self._to_ranks[rank] = peer
                 else:

@@ -245,6 +245,17 @@ def test_ranks_are_not_sent_to_a_port_that_another_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("on_a_node")
+@pytest.mark.parametrize("address", ["198.51.100.7", "fd00::dead", "no-such-host.invalid"])
+def test_a_node_that_does_not_have_the_address_that_ray_knows_is_told(address: str, tmp_path: Path) -> None:
+    """Another port would not help."""
+    (tmp_path / "trial.json").touch()
+    place = ALONE | {"MASTER_ADDR": address, "MASTER_PORT": "4711"}
+    fault = Rank(lease=1.0).begin(HERE, ["true"], place, str(tmp_path), str(tmp_path), None)
+    assert fault.startswith(f"cannot listen at port 4711 of {address}: ")
+    assert "--node-ip-address" in fault
+
+
+@pytest.mark.usefixtures("on_a_node")
 def test_an_actor_that_ray_has_moved_is_not_the_rank_that_was_numbered(
     tmp_path: Path,
 ) -> None:
@@ -315,23 +326,39 @@ def test_what_nodes_are_shown_of_the_results_folder_is_not_left_behind(tmp_path:
     assert refused.value.args[0] == [f"{tmp_path / 'file'}: cannot be written to (Not a directory); use --results"]
 
 
-def test_ranks_are_numbered_node_by_node_wherever_ray_has_put_their_bundles(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, nodes = on_ray(tmp_path, count=4), [Node(name * 8, name, 2, 0) for name in "abc"]
-    bundles = {"bundles_to_node_id": dict(enumerate(name * 8 for name in "bcbc"))}
+def begin_on(nodes: list[Node], patch: pytest.MonkeyPatch, folder: Path) -> TrialOnRay:
+    """A trial of four ranks on the second and third of three nodes, up to where its ranks would be started."""
+    begun, ids = on_ray(folder, count=4), [node.id for node in nodes[1:]]
     stand_ins = {
         "ray": {},
-        "ray.util.placement_group": {"placement_group_table": lambda group: bundles},
+        "ray.util.placement_group": {
+            "placement_group_table": lambda group: {"bundles_to_node_id": dict(enumerate(2 * ids))}
+        },
         "ray.util.scheduling_strategies": {"PlacementGroupSchedulingStrategy": None},
     }
     for module, content in stand_ins.items():
-        monkeypatch.setitem(sys.modules, module, SimpleNamespace(**content))
+        patch.setitem(sys.modules, module, SimpleNamespace(**content))
     cluster = SimpleNamespace(nodes=lambda: nodes, differences=lambda *_: (["enough is seen"], []))
-    monkeypatch.setattr(begun, "_cluster", cluster)
+    patch.setattr(begun, "_cluster", cluster)
+    return begun
+
+
+def test_ranks_are_numbered_node_by_node_wherever_ray_has_put_their_bundles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = begin_on([Node(name * 8, name, 2, 0) for name in "abc"], monkeypatch, tmp_path)
     with pytest.raises(Unfit, match="enough is seen"):
         begun._begin(None)
     assert [begun._names[rank][0] for rank in range(4)] == ["b", "b", "c", "c"]
+
+
+def test_ranks_on_another_host_are_not_sent_to_a_loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But all nodes may be one host, as in Ray's own tests."""
+    nodes = [Node(name * 8, address, 2, 0) for name, address in zip("abc", ["a", "127.0.1.1", "10.0.0.3"], strict=True)]
+    begun = begin_on(nodes, monkeypatch, tmp_path)
+    monkeypatch.setattr(begun._cluster, "differences", lambda *_: ([], []))
+    with pytest.raises(Unfit, match=r"Ray knows node 127\.0\.1\.1 \(bbbbbbbb\) by an address of its loopback"):
+        begun._begin(None)
 
 
 def test_what_is_gone_with_its_node_is_lost_and_what_took_too_long_is_not(tmp_path: Path) -> None:

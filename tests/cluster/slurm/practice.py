@@ -30,9 +30,15 @@ def absent(*more: str) -> str | None:
 
 
 @contextmanager
-def practice_cluster(folder: Path) -> Iterator[None]:
-    """A cluster of four nodes in `folder`, found by SLURM's commands while it is up."""
-    up = subprocess.run([PRACTICE / "up", folder], capture_output=True, text=True, timeout=120)
+def practice_cluster(folder: Path, **settings: str) -> Iterator[None]:
+    """A cluster of four nodes in `folder`, found by SLURM's commands while it is up; with other `settings`."""
+    home = PRACTICE
+    if settings:
+        home = shutil.copytree(PRACTICE, folder / "practice")
+        text = (home / "slurm.conf").read_text()
+        kept = [line for line in text.splitlines() if line.partition("=")[0] not in settings]
+        (home / "slurm.conf").write_text("\n".join(kept + [f"{key}={value}" for key, value in settings.items()]) + "\n")
+    up = subprocess.run([home / "up", folder], capture_output=True, text=True, timeout=120)
     assert up.returncode == 0, up.stderr
     before = os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")

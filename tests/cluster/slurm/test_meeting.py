@@ -43,7 +43,7 @@ def instead_of(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, lines: 
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-@pytest.mark.parametrize("address", ["127.0.1.1", "no-such-host.invalid", "fd00::dead", "198.51.100.7"])
+@pytest.mark.parametrize("address", ["127.0.1.1", "fd00::dead"])
 def test_what_slurm_calls_a_node_may_mean_nothing_there(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

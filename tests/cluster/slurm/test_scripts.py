@@ -297,7 +297,7 @@ def test_a_task_of_a_step_knows_its_place() -> None:
     ("state", "per_trial", "packed"),
     [
         ("TIMEOUT", "timeout", "lost"),
-        ("DEADLINE", "timeout", "lost"),
+        ("DEADLINE", "timeout", "timeout"),
         ("NODE_FAIL", "lost", "lost"),
         ("BOOT_FAIL", "lost", "lost"),
         ("PREEMPTED", "lost", "lost"),

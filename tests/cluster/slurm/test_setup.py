@@ -3,6 +3,7 @@ script ends in."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -71,12 +72,13 @@ def ended(job: JobFolder, state: str = "FAILED") -> tuple[str, str]:
         ("source <(nosuch hook)", "a substitution in it ended with exit code 127: nosuch: command not found"),
         ("cd /nowhere", "ended with exit code 1: cd: /nowhere: No such file or directory"),
         ("cat /nowhere | sort", "a command of its pipe ended with exit code 1: cat: /nowhere: No such file"),
-        ("module() { echo 'unknown: x' >&2; return 1; }; module load x", "'module load x' ended with exit code 1: unk"),
-        ("source ./site.sh; cat /nowhere", "'cat /nowhere' ended with exit code 1: cat: /nowhere: No such file"),
+        ("m() { echo 'unknown: x' >&2; ls /nowhere; }; m load", "ended with exit code 2: unknown: x"),
+        ("source ./site.sh; cat /nowhere", "ended with exit code 1: cat: /nowhere: No such file"),
         ("exit 3", "it has ended the shell of the job with exit code 3"),
         ("set -e -u; echo $UNSET_X", "it has ended the shell of the job with exit code 1: UNSET_X: unbound variable"),
         ("export PATH=/nowhere", "after it there is no srun on PATH: /nowhere"),
         ("kill -KILL $$", "had not ended"),
+        ("if true; then\n  true\n  false\nfi", "'false' ended with exit code 1"),
     ],
 )
 def test_a_step_that_fails_ends_the_job_and_is_told(entry: str, words: str, job: JobFolder) -> None:
@@ -84,7 +86,8 @@ def test_a_step_that_fails_ends_the_job_and_is_told(entry: str, words: str, job:
     assert "measured" not in said
     status, why = ended(job)
     assert status == "failed"
-    assert why.startswith(f"job 17 ended as FAILED on n1 with exit code 1:0: launcher.setup[2]: {entry}: {words}"), why
+    label = entry if "\n" not in entry else f"{entry.splitlines()[0]} …"
+    assert why.startswith(f"job 17 ended as FAILED on n1 with exit code 1:0: launcher.setup[2]: {label}: {words}"), why
     assert "\n" not in why
 
 
@@ -96,6 +99,8 @@ def test_what_does_not_fail_by_the_rules_of_bash_goes_on(job: JobFolder) -> None
         "ulimit -n 999999999 2>/dev/null || true",
         "export A=$(grep -q x /dev/null; echo some)",
         "yes | head -n 1 >/dev/null",
+        "cat /nowhere 2>&1 | grep -q nothing && export LATER=no",
+        "if cat /nowhere 2>&1 | grep -q nothing; then export LATER=no; fi",
         "module() { false; true; }; module load x",
         "if test -d /; then",
         "  source ./site.sh",
@@ -106,10 +111,13 @@ def test_what_does_not_fail_by_the_rules_of_bash_goes_on(job: JobFolder) -> None
         "yes",
         "sleep 0 &",
     ]
-    said = run(job, setup=setup)
-    assert said.splitlines()[-4:] == ["set-up is done", "measured", *sorted(["LATER=yes", "SITE=there"])] or (
-        {"measured", "LATER=yes", "SITE=there"} <= set(said.splitlines())
-    )
+    said = run(job, setup=setup).splitlines()
+    assert {"measured", "LATER=yes", "SITE=there"} <= set(said), said
+    assert [line for line in said if line.startswith("set-up begins")][-3:] == [
+        "set-up begins: launcher.setup[13]: set -u",
+        "set-up begins: launcher.setup[14]: export LATER=\\ …",
+        "set-up begins: launcher.setup[16]: sleep 0 &",
+    ]
 
 
 def test_a_module_that_is_not_there_is_named(job: JobFolder) -> None:
@@ -152,4 +160,4 @@ def test_what_bash_cannot_read_is_refused_before_it_is_submitted(setup: list[str
     (fault,) = error.value.faults
     assert fault.startswith(f"setup: bash cannot run {words}"), fault
     with pytest.raises(ValueError, match=r"^setup: .*bash cannot run"):
-        parse_ray(["cpus_per_node=1", "time=1", f"setup={setup}"])
+        parse_ray(["cpus_per_node=1", "time=1", f"setup={json.dumps(setup)}"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -92,14 +93,26 @@ def test_a_folder_that_others_may_write_to_is_not_used(temporary: Path) -> None:
     home.unlink()
 
 
-def test_a_path_that_is_too_long_for_sockets_is_not_made_longer(
+def test_where_paths_are_too_long_for_sockets_ranks_have_a_short_way_there(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deep = temporary / ("d" * 40)
+    deep, short = temporary / ("d" * 70), temporary / "s"
     deep.mkdir()
+    short.mkdir()
     monkeypatch.setenv("TMPDIR", str(deep))
-    assert scratch.make() is None
+    monkeypatch.setattr(scratch, "SHORT", str(short))
+    given = new()
+    told = Path(given.variables()["TMPDIR"])
+    assert told.is_relative_to(short)
+    (told / "file").touch()
+    assert [path.name for path in deep.glob("*/*/*")] == ["file"]
+    shutil.rmtree(given.path)  # as by another that knows of the folder alone
+    again = new()
+    assert not told.is_symlink()
+    for each in (again, given):
+        each.remove()
     deep.rmdir()
+    short.rmdir()
 
 
 def test_where_there_are_no_locks_there_is_no_folder(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,4 +121,21 @@ def test_where_there_are_no_locks_there_is_no_folder(temporary: Path, monkeypatc
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert scratch.make() is None
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with scratch.temporary_folder() as folder:
+        assert Path(folder).is_relative_to(temporary)
     (temporary / f"scaling-{os.getuid()}").rmdir()
+
+
+@pytest.mark.parametrize("name", ["short", "d" * 70])
+def test_other_programs_of_ours_have_such_a_folder_too(
+    name: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = temporary / name
+    below.mkdir()
+    monkeypatch.setenv("TMPDIR", str(below))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with scratch.temporary_folder() as folder:
+        Path(folder, "file").touch()
+        assert Path(folder).is_relative_to(below)
+    below.rmdir()
