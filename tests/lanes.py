@@ -22,9 +22,11 @@ from xdist.scheduler import LoadScopeScheduling
 LANES = {
     "launchers": (
         "tests/cluster/slurm/test_launcher.py",
+        "tests/cluster/slurm/test_meeting.py",
         "tests/cluster/slurm/test_ends.py",
         "tests/cluster/slurm/test_ray.py",
         "tests/cluster/slurm/test_accounting.py",
+        "tests/cluster/slurm/test_states.py",
         "tests/cluster/ray/test_launcher.py",
         "tests/cluster/ray/test_ends.py",
         "tests/cluster/local/test_launcher.py",

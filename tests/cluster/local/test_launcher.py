@@ -181,7 +181,8 @@ def test_what_an_ingest_trial_made_goes_with_it(launcher: LocalLauncher, tmp_pat
     begin(launcher, trial, tmp_path)
     assert len(list(temporary.rglob("*.png"))) == 50
     launcher.close()
-    assert list(temporary.iterdir()) == []
+    # But for PyTorch's cache, which serves the next launch too.
+    assert [path.name for path in temporary.iterdir() if not path.name.startswith("torchinductor_")] == []
 
 
 @pytest.mark.usefixtures("bare_ranks")
