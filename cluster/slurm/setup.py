@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from jobs.machine.provenance import SECRET, WHO
+from jobs.machine.variables import masked
 
 BEGINS, FAILED, DONE = "set-up begins: ", "set-up failed: ", "set-up is done"
 MORE = " …"  # of a label that is not all of its step
@@ -83,12 +83,6 @@ def _against(text: str) -> str:
         return ""
     said = [WHERE.sub("", line) for line in done.stderr.splitlines()]
     return said[0] if said else ""  # a here-document that does not end is a warning only
-
-
-def masked(text: str) -> str:
-    """`text` without what it gives to names of secrets, and without users and passwords in addresses."""
-    text = re.sub(rf"(\w*(?:{SECRET.pattern})\w*)=\S+", r"\1=***", text, flags=re.I)
-    return WHO.sub("***", text)
 
 
 def unfinished(output: Path) -> str:

@@ -9,6 +9,7 @@ Loaded by every keeper: the standard library alone.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -84,7 +85,7 @@ RULES = (
     # Process, memory, compiler
     Rule("LD_* GLIBC_TUNABLES MALLOC_* TCMALLOC_* JEMALLOC_* MIMALLOC_*", KEPT,
          "which libraries are loaded, and how memory is had"),
-    Rule("TMPDIR TEMP TMP TEMP_DIR", KEPT, "where generated code is compiled"),
+    Rule("TMPDIR TEMP TMP TEMP_DIR", KEPT, "where generated code is compiled; each rank has a folder of its own there"),
     Rule("CC CXX CFLAGS CXXFLAGS CPPFLAGS LDFLAGS CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH LIBRARY_PATH MAX_JOBS", KEPT,
          "with what torch.compile builds"),
     Rule("LANG LANGUAGE LC_* TZ", PASSED, "neither speed nor numbers"),
@@ -147,6 +148,7 @@ RULES = (
 
 # What ranks have instead.
 OURS = {"KERAS_HOME": os.devnull}
+BEFORE = "SCALING_BEFORE"  # as JSON, what the shell had for those that a keeper has set for its rank alone
 DEVICES_AND_THREADS = r"--xla_(?:force_host_platform_device_count|cpu_multi_thread_eigen)(?:=\S*)?(?!\S)"
 
 # A name that may be a secret's is not recorded, whatever its rule.
@@ -187,7 +189,10 @@ def for_ranks(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def recorded(variables: Mapping[str, str]) -> dict[str, str]:
-    """What of a rank's variables its report names. No secret by its name or, as far as it shows, by its value."""
+    """What of a rank's variables its report names, as the shell had them. No secret by its name or, as far as it
+    shows, by its value."""
+    before = json.loads(variables.get(BEFORE, "{}"))
+    variables = {n: v for n, v in (dict(variables) | before).items() if v is not None}
     told = [n for n in sorted(variables.keys() - OURS) if (r := rule(n)) is not None and r.what in (KEPT, NEUTRAL)]
     return {name: masked(variables[name]) for name in told if not SECRET.search(name)}
 

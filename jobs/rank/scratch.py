@@ -8,12 +8,15 @@ who is killed: a folder whose lock is free is nobody's, and is removed by whoeve
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+
+from jobs.machine.variables import BEFORE
 
 # Characters of the path by which a rank knows it: sockets are made below it, with 32 more (multiprocessing), and the
 # path of a socket has 107 at most (unix(7)).
@@ -40,8 +43,8 @@ class Scratch:
         except (KeyError, OSError):  # as in a container, for a user without a name
             user = f"uid_{os.getuid()}"
         folder = "torchinductor_" + re.sub(r'[\\/:*?"<>|]', "_", user)
-        cache = os.environ.get(CACHE) or os.path.join(_temporary(), folder)
-        return {"TMPDIR": self.link or self.path, CACHE: cache}
+        own = {"TMPDIR": self.link or self.path, CACHE: os.environ.get(CACHE) or os.path.join(_temporary(), folder)}
+        return own | {BEFORE: json.dumps({name: os.environ.get(name) for name in own})}
 
     def remove(self) -> None:
         _remove(self.path, self.lock)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-import json
-=======
 import contextlib
->>>>>>> ccbcf05 (Find where ranks can meet, and try again with another port where theirs was taken)
+import json
 import os
 import signal
 import socket
@@ -214,7 +211,6 @@ def test_each_worker_has_cores_and_threads_of_its_own(tmp_path: Path) -> None:
     assert done.outcome.versions["torch"].startswith("2.13")
 
 
-<<<<<<< HEAD
 IN_THE_SHELL = {
     "RANK": "7", "WORLD_SIZE": "9", "OMP_NUM_THREADS": "64", "GOMP_CPU_AFFINITY": "0", "OMP_PROC_BIND": "close",
     "TF_CONFIG": "{", "TF_USE_LEGACY_KERAS": "1", "KERAS_BACKEND": "torch", "TF_NUM_INTRAOP_THREADS": "7",
@@ -224,24 +220,20 @@ IN_THE_SHELL = {
 KERAS = {"floatx": "float16", "image_data_format": "channels_first", "backend": "torch", "epsilon": 1e-7}
 
 
-def test_what_the_shell_has_set_does_not_reach_the_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorFlow's own ranks, which read the most of it; what is no library's to bend is kept and recorded."""
-    for name, value in IN_THE_SHELL.items():
-=======
-@pytest.mark.parametrize("variables", [{"RANK": "7", "WORLD_SIZE": "9", "OMP_NUM_THREADS": "64", "TF_CONFIG": "{"}])
 def test_what_the_shell_has_set_does_not_reach_the_ranks(
-    variables: dict[str, str], tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And what TensorFlow writes into the temporary folder does not stay there."""
-    for name, value in variables.items():
->>>>>>> ccbcf05 (Find where ranks can meet, and try again with another port where theirs was taken)
+    """TensorFlow's own ranks, which read the most of it; what is no library's to bend is kept and recorded.
+
+    What they write into the temporary folder does not stay there.
+    """
+    for name, value in IN_THE_SHELL.items():
         monkeypatch.setenv(name, value)
     (tmp_path / ".keras").mkdir()
     (tmp_path / ".keras" / "keras.json").write_text(json.dumps(KERAS))
     monkeypatch.setenv("HOME", str(tmp_path))
     done = launch(Trial.of(strategy="tf-multiworker", workers=2, global_batch=4, steps=SHORT), tmp_path)
     assert done.outcome.status == "ok", done.outcome.exits
-<<<<<<< HEAD
     seen = done.outcome.environment
     assert (seen["OMP_NUM_THREADS"], seen["NCCL_ALGO"]) == ("1", "Ring")
     assert not seen.keys() & {
@@ -252,9 +244,8 @@ def test_what_the_shell_has_set_does_not_reach_the_ranks(
         "TF_USE_LEGACY_KERAS",
         "http_proxy",
     }
-=======
+    assert seen["TMPDIR"] == str(temporary)
     assert list(temporary.iterdir()) == []
->>>>>>> ccbcf05 (Find where ranks can meet, and try again with another port where theirs was taken)
 
 
 def listening(processes: list[psutil.Process]) -> set[str]:
