@@ -12,7 +12,7 @@ import pytest
 
 from jobs.machine.cores import allowed_cores
 from tests import lanes
-from tests.missing import ACCELERATORS, missing
+from tests.missing import MAY_LACK, missing
 from tests.warm import forges
 
 MISSING = missing()
@@ -47,7 +47,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI a skipped test is a failure: there, everything that a test may need is installed."""
     report = yield
-    allowed = any(item.get_closest_marker(name) for name in ACCELERATORS)
+    allowed = any(item.get_closest_marker(name) for name in MAY_LACK)
     if IN_CI and report.skipped and not hasattr(report, "wasxfail") and not allowed:
         _fail(report)
     return report

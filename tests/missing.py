@@ -8,10 +8,11 @@ import sys
 
 from cluster.horovod.installed import why_not
 from jobs.machine import gpus
+from tests import limited
 from tests.cluster.slurm import practice
 
 # For want of these alone a test may be skipped in continuous integration too.
-ACCELERATORS = ("gpu", "tpu")
+MAY_LACK = ("gpu", "tpu", "quota")
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -27,6 +28,7 @@ def missing() -> dict[str, str]:
         "horovod": f"Horovod is missing: {why}" if (why := why_not()) else "",
         "slurm": practice.absent() or "",
         "accounting": practice.absent("slurmdbd", "mariadbd") or "",
+        "quota": limited.absent() or "",
         "browser": "" if chromium() else f"no Chromium: none of {', '.join(CHROMIUMS)} is on the PATH",
     }
     return {marker: why for marker, why in found.items() if why}
@@ -35,7 +37,7 @@ def missing() -> dict[str, str]:
 def main() -> None:
     in_ci = os.environ.get("CI") == "true"
     for marker, why in missing().items():
-        fails = in_ci and marker not in ACCELERATORS
+        fails = in_ci and marker not in MAY_LACK
         print(f"{'will fail' if fails else 'left out'}: tests marked {marker}: {why}")
     print("left out: PyTorch/XLA, which has an environment of its own: make test-xla")
     print("left out: what only a TPU can show: docs/tpu.md says how to run it on one", flush=True)

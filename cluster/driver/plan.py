@@ -14,6 +14,7 @@ from jobs.contract.catalog import STRATEGIES
 from jobs.contract.registry import RegistryError
 from jobs.contract.trial import Trial
 from jobs.machine import variables
+from jobs.machine.cores import quota_note
 from jobs.machine.tpu import TpuError
 
 
@@ -65,6 +66,8 @@ def plan(study: Study, launcher: Launcher) -> Plan:
     grid = study_grid(study, possible, largest)
     unfit = {point.point: why for point in grid.points if (why := launcher.unfit(point) or _unfit_mesh(point, largest))}
     left_out = [f"{p.strategy} at {p.workers} workers: {unfit[p.point]}" for p in grid.points if p.point in unfit]
+    if launcher.kind == "local" and (note := quota_note()):
+        left_out.append(note)
     grid = Grid([p for p in grid.points if p.point not in unfit], grid.left_out + list(dict.fromkeys(left_out)))
     faults = launcher.refuse(grid.points)
     if too_many := sorted({p.workers for p in grid.points if p.tpu == "real" and p.workers > largest}):

@@ -27,6 +27,7 @@ from jobs.contract.trial import Trial
 from jobs.machine import gpus, tpu
 from jobs.machine.cores import allowed_cores
 from jobs.machine.network import master_port
+from jobs.machine.quota import cgroup_quota
 from jobs.rank.keeper import LOOK_SECONDS, Bounds, end, overstepped, silence, sleep_until_a_death, start_worker, stopped
 
 
@@ -92,17 +93,18 @@ class LocalLauncher:
         faults = _without_a_gpu(points)
         if self._oversubscribe:
             return faults  # cores can be shared, GPUs cannot
-        cores = len(allowed_cores())
+        cores, quota = len(allowed_cores()), cgroup_quota()
+        there = f"{cores} physical cores there are" + (f" (a CPU quota of {quota:g})" if quota is not None else "")
         wanted = {p.cores for p in points if p.cores[0] > cores and p.cores[1] != "threads"}
         for what in sorted({what for _, what in wanted}):
             too_many = ", ".join(str(n) for n, of in sorted(wanted) if of == what)
-            faults.append(f"{what}: {too_many} are more than the {cores} physical cores there are")
+            faults.append(f"{what}: {too_many} are more than the {there}")
         for threads in sorted({p.threads_per_worker for p in points}):
             sizes = {p.workers for p in points if p.threads_per_worker == threads}
             if more := sorted(n for n in sizes if n * threads > cores):
                 faults.append(
-                    f"workers: {', '.join(map(str, more))} × {threads} threads do not fit on the {cores} physical "
-                    "cores there are; use fewer, or set launcher.oversubscribe: true"
+                    f"workers: {', '.join(map(str, more))} × {threads} threads do not fit on the {there}; use "
+                    "fewer, or set launcher.oversubscribe: true"
                 )
         return faults
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cluster.horovod import nccl
 from cluster.setup.finding import SETUP, Finding, version_of
-from jobs.machine.cores import allowed_cores, cgroup_quota
+from jobs.machine.cores import allowed_cores, quota_note
 from jobs.machine.provenance import cpu_model
+from jobs.machine.quota import cgroup_quota
 
 TPU_SETUP = "python3 -m venv .venv-tpu && .venv-tpu/bin/pip install tensorflow-tpu==2.20.0"
 
@@ -18,7 +19,7 @@ def cores(name: str) -> Finding:
 
     usable, quota = len(allowed_cores()), cgroup_quota()
     of = f"of {psutil.cpu_count(logical=False) or os.cpu_count()} on this machine"
-    limit = f", a quota of {quota:g}" if quota is not None else ""
+    limit = "" if quota is None else f", {quota_note() or f'a CPU quota of {quota:g} cores'}"
     return Finding(name, True, f"{usable} physical for this process, {of}{limit} ({cpu_model()})")
 
 

@@ -46,6 +46,10 @@ class RankReport(Record):
     `memory_bytes` at the end, what they share counted once (PSS).
     Of training, `work` is what a step does per sample: `flop` operations, and elements of `parameters`,
     `activations` and the `image`.
+    `cores` are the physical ones of `cpus`, each by its first hardware thread. `cpu_quota` is what the rank's control
+    groups allow, in cores; `quota_periods` are those of the quota in the measured steps, `throttled_periods` those of
+    them in which it held the group back, `throttled_seconds` for how long, summed over cores. None: none, or not known.
+    `not_as_asked` is what the rank did otherwise than its trial says, in words.
     `environment` are the variables that change speed, `commit` is the project's (of rank 0); `data` is what rank 0
     found in a folder of the user's, and what of it was left out.
     `visible_devices` is CUDA_VISIBLE_DEVICES as the launcher gave it, None if it did not.
@@ -57,6 +61,11 @@ class RankReport(Record):
     address: str
     pid: int
     cpus: list[int]
+    cores: list[int] | None = None
+    cpu_quota: float | None = None
+    quota_periods: int | None = None
+    throttled_periods: int | None = None
+    throttled_seconds: float | None = None
     threads: int
     niceness: int
     visible_devices: str | None = None
@@ -76,6 +85,7 @@ class RankReport(Record):
     max_difference: float | None = None
     cpu_seconds_per_sample: float | None = None
     memory_bytes: int | None = None
+    not_as_asked: list[str] = []
     parameters: int
     work: dict[str, int] | None = None
     device: str

@@ -8,39 +8,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs.machine.quota import cgroup_quota
+
 
 def allowed_cores() -> list[int]:
     """One logical CPU per physical core this process may run on, ascending.
 
-    Respects the affinity mask and a cgroup CPU quota: with a quota of 4.0 on 64 cores, four are
+    Respects the affinity mask and the CPU quotas of control groups: with a quota of 4.0 on 64 cores, four are
     returned. Second hardware threads are left out: two workers on one core are not two workers.
     """
-    cores: dict[str, int] = {}
+    cores: dict[int, int] = {}
     for cpu in sorted(os.sched_getaffinity(0)):
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        try:
-            key = siblings.read_text().strip()
-        except OSError:
-            key = str(cpu)
-        cores.setdefault(key, cpu)
+        cores.setdefault(core_of(cpu), cpu)
     usable = sorted(cores.values())
     quota = cgroup_quota()
     return usable if quota is None else usable[: max(1, int(quota))]
 
 
-def cgroup_quota() -> float | None:
-    """The CPU quota of this process's cgroup in cores, None if there is none (v2, then v1)."""
+def core_of(cpu: int) -> int:
+    """The physical core of a logical CPU, by the number of its first hardware thread; `cpu` where nothing tells."""
     try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if limit == "max" else int(limit) / int(period)
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+        return int(siblings.replace("-", ",").split(",")[0])  # "0,32" or "0-1"
     except (OSError, ValueError):
-        pass
-    try:
-        limit_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
-        period_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return None
-    return limit_us / period_us if limit_us > 0 else None
+        return cpu
+
+
+def quota_note() -> str:
+    """That a CPU quota is no whole number of cores, and what comes of it; "" where it is one or there is none."""
+    quota = cgroup_quota()
+    if quota is None or (quota >= 1 and quota == int(quota)):
+        return ""
+    how = f"{int(quota)} can be used in full" if quota >= 1 else "not even one worker of one thread has a core's time"
+    return f"a CPU quota of {quota:g} cores: {how}"
 
 
 def needed(trial: Mapping[str, Any], processes: int) -> int:
@@ -55,16 +55,15 @@ def needed(trial: Mapping[str, Any], processes: int) -> int:
 def share(cores: list[int], local_rank: int, local_processes: int, wanted: int) -> list[int]:
     """The cores of the process `local_rank` among `local_processes` on this node.
 
-    If the node's mask has room for all of them, each takes its own slice; if the mask holds just
-    this process's cores (the launcher has bound it already), it takes those. On a machine with too
-    few cores the slices wrap around: oversubscribed, and the rank's report shows it.
+    If the node's mask has room for all of them, each takes its own slice. If not, either the launcher has bound this
+    process already, and the mask is its own, or all share it: the slices go round, so that in a mask of as many cores
+    as are wanted it takes them all, and in a shared one no core has two processes more than another. The rank's report
+    shows what is shared.
     """
     if len(cores) >= local_processes * wanted:
         return cores[local_rank * wanted : (local_rank + 1) * wanted]
-    if len(cores) >= wanted and local_processes * wanted > (os.cpu_count() or 1) >= len(cores):
-        start = local_rank * wanted
-        return sorted({cores[(start + i) % len(cores)] for i in range(wanted)})
-    return cores[:wanted]
+    start = local_rank * wanted
+    return sorted({cores[(start + i) % len(cores)] for i in range(wanted)})
 
 
 def claim(cores: list[int], first: int, wanted: int) -> tuple[list[int], list[socket.socket]]:

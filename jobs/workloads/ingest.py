@@ -106,7 +106,9 @@ def run(rank: Rank[Ingest]) -> None:
             folder.append_steps(rank.folder, 0, meter.rows())
         ended = time.time()
         cpu_after, memory = family(apart)
+    left_over = plan.epoch % batch if trial.source == "tfrecord" else 0
     more = {
+        "not_as_asked": [f"{left_over} of {plan.epoch} files fill no batch and are not read"] if left_over else [],
         "prepare_seconds": laps.seconds["prepare"],
         "cpu_seconds_per_sample": (cpu_after - cpu) / (count * batch),
         "memory_bytes": memory,

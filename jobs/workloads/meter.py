@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.data.dataset import Indices
+from jobs.machine import quota
 from jobs.rank.watchdog import Watchdog
 from jobs.strategies.interface import DeviceClock, Losses
 
@@ -62,7 +64,12 @@ class Recording:
 
 
 class Meter:
-    """Runs a phase; what was recorded up to a failure can still be had from `recording`."""
+    """Runs a phase; what was recorded up to a failure can still be had from `recording`.
+
+    `throttled` is how a CPU quota held the process back in the measured steps, None without one.
+    """
+
+    throttled: quota.Throttled | None = None
 
     def __init__(self, phase: str, batches: Indices, warmup: int, steps_per_call: int) -> None:
         """`batches` is int32 [steps, b], this process's part; steps must be a multiple of k."""
@@ -91,10 +98,12 @@ class Meter:
         batches, k = self._batches, self._batches.shape[1]
         seconds, data_seconds = self.recording.seconds, self.recording.data_seconds
         losses = self.recording.losses
+        before: dict[Path, quota.Throttled] = {}
         for call in range(len(batches)):
             if call == self._warmup_calls:
                 gc.collect()
                 gc.freeze()  # what start-up made is not looked through again in a measured step
+                before = quota.throttling()
             begin = perf_counter()
             batch = batches[call]
             ready = perf_counter()
@@ -108,16 +117,19 @@ class Meter:
                 watchdog.allow(hang_seconds)
             elif end >= watchdog.due:
                 watchdog.beat()
+        self.throttled = quota.throttled_since(before)
 
     def _run_on_device(
         self, step: Callable[[Any], Losses], watchdog: Watchdog, hang_seconds: float, clock: DeviceClock
     ) -> None:
         given, calls = clock.load(self._batches), len(self._batches)
         edges = sorted({0, min(1, calls), min(self._warmup_calls, calls), calls})
+        before: dict[Path, quota.Throttled] = {}
         for begin, end in pairwise(edges):
             if begin == self._warmup_calls:
                 gc.collect()
                 gc.freeze()
+                before = quota.throttling()
             losses = []
             clock.mark()
             for call in range(begin, end):
@@ -128,6 +140,7 @@ class Meter:
             self.recording.seconds[begin:end], self.recording.losses[begin:end] = clock.read(losses)
             self.done = end
             watchdog.allow(hang_seconds)
+        self.throttled = quota.throttled_since(before)
 
     def rows(self) -> list[dict[str, object]]:
         return self.recording.rows(self.done)

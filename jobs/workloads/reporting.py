@@ -18,7 +18,10 @@ def report(
     """Write the rank's report. `started` and `ended` are the Unix times of what `meter` has run; `more` is the
     workload's own."""
     timing = "host" if strategy.clock is None else "events"
-    write(rank, strategy.facts(), float(meter.recording.seconds[0]), started, ended, {"timing": timing, **more})
+    said: dict[str, Any] = {"timing": timing}
+    if meter.throttled is not None:
+        said |= dict(zip(("quota_periods", "throttled_periods", "throttled_seconds"), meter.throttled, strict=True))
+    write(rank, strategy.facts(), float(meter.recording.seconds[0]), started, ended, said | dict(more))
 
 
 def write(
@@ -28,7 +31,7 @@ def write(
     import psutil
 
     from jobs.contract.report import RankReport, write_rank_report
-    from jobs.machine import cores, provenance, tpu, variables
+    from jobs.machine import cores, provenance, quota, tpu, variables
 
     trial, number, laps = rank.trial, rank.place.rank, rank.laps.seconds
     hardware = provenance.hardware()
@@ -36,13 +39,16 @@ def write(
         hardware["gpu"] = facts.device.removeprefix("gpu ")
     if trial.tpu == "real":
         hardware["accelerator"] = tpu.name()
+    cpus = sorted(os.sched_getaffinity(0))
     said = RankReport(
         rank=number,
         local_rank=rank.place.local_rank,
         host=rank.rendezvous.peers[number].host,
         address=rank.rendezvous.address,
         pid=os.getpid(),
-        cpus=sorted(os.sched_getaffinity(0)),
+        cpus=cpus,
+        cores=sorted({cores.core_of(cpu) for cpu in cpus}),
+        cpu_quota=quota.cgroup_quota(),
         threads=cores.needed(trial.model_dump(), trial.processes),
         niceness=os.getpriority(os.PRIO_PROCESS, 0),
         visible_devices=rank.visible_devices,
