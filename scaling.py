@@ -118,6 +118,7 @@ def run(
 @app.command()
 def status(results: Results) -> None:
     """How far a study has come, and what its launches wait for."""
+    from analysis.report import standing
     from cluster.driver import status as state
     from cluster.driver.plan import launcher_of
     from cluster.study import file
@@ -125,6 +126,8 @@ def status(results: Results) -> None:
     with _clean_errors():
         console = _console()
         console.print(state.render(state.status(results)))
+        for line in standing.lines(results):
+            console.print(line, style="yellow", markup=False, highlight=False)
         launcher = launcher_of(file.stored(results), results)
         if running := launcher.observe():
             console.print(state.render_running(running))
@@ -193,12 +196,15 @@ def claims(
 ) -> None:
     """Judge the article's claims by a study's results."""
     from analysis.load.results import load
+    from analysis.report import facts
     from analysis.verdicts import claims as judging
 
     with _clean_errors():
-        verdicts = judging.judge(load(results))
+        loaded = load(results)
+        verdicts = judging.judge(loaded)
     if json:
-        print(judging.to_json(verdicts, ascii_only=not (sys.stdout.encoding or "").lower().startswith("utf")))
+        ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+        print(judging.to_json(verdicts, facts.left_out(loaded), ascii_only))
     else:
         _console().print(judging.render(verdicts))
 
@@ -242,6 +248,8 @@ def compare(
         if found:
             for line in comparison.differs:
                 print(f"not the same: {line}", file=sys.stderr)
+            for line in comparison.warned:
+                print(f"warning: {line}", file=sys.stderr)
             raise typer.Exit(1)
 
 

@@ -31,3 +31,8 @@ def within(row: dict[str, Any], name: str) -> str:
     """The interval of a quantity, as it follows its value; nothing where there is none."""
     low, high = row[name + "_low"], row[name + "_high"]
     return "" if low is None else f" ({digits(low)}–{digits(high)})"
+
+
+def clean(text: str) -> str:
+    """Text that can be encoded: a file name or a JSON escape may hold half a surrogate pair."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")

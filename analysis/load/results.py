@@ -23,6 +23,7 @@ import yaml
 from analysis.load import trial
 from analysis.load.steps import LINE, read_steps
 from analysis.load.trial import COLUMNS, FORMAT, SetAside
+from analysis.wording import clean
 
 
 class NotResults(ValueError):
@@ -93,11 +94,12 @@ class Results:
         return trial.read_json(self.folder / "trials" / trial_id / "outcome.json")[0] or {}
 
 
-def load(folder: Path, *, check_steady: bool = True) -> Results:
+def load(folder: Path, *, check_steady: bool = True, steps: bool = True) -> Results:
     """Read a results folder. Raises NotResults if `folder` is none.
 
     `check_steady` may be switched off where only throughput is wanted, and quickly; the telemetry is then
-    not looked at either.
+    not looked at either. Without `steps` no step lines are read: what they tell is null, and an outcome is taken at
+    its word.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -110,7 +112,7 @@ def load(folder: Path, *, check_steady: bool = True) -> Results:
     plan = _plan(folder / "plan.json", set_aside)
     rows: list[dict[str, Any]] = []
     for home in trial.entries(trials_folder) if trials_folder.is_dir() else []:
-        row = trial.read(home, set_aside, check_steady)
+        row = trial.read(home, set_aside, check_steady, steps)
         if row is not None:
             rows.append(row)
     driver_left = folder / "set-aside"
@@ -221,7 +223,7 @@ def _factor_series(name: str, values: list[Any]) -> pl.Series:
             return pl.Series(name, values, dtype=_DTYPES[frozenset(kinds)], strict=False)
         except (pl.exceptions.PolarsError, OverflowError):
             pass  # an integer beyond 64 bits
-    return pl.Series(name, [None if v is None else trial.clean(str(v)) for v in values], dtype=pl.String)
+    return pl.Series(name, [None if v is None else clean(str(v)) for v in values], dtype=pl.String)
 
 
 _DTYPES = {

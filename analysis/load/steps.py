@@ -44,6 +44,8 @@ MEASURED = {
     "data_seconds": pl.Float64,  # mean input wait of the rank that was slowest in the step
     "straggler_seconds": pl.Float64,  # mean over steps of (slowest rank - median rank)
     "stood_still_seconds": pl.Float64,  # beyond the median, of steps that cannot be the training's
+    "stood_still_on_all": pl.Boolean,  # whether all ranks did in each of them; null if it did not
+    "alone_still_seconds": pl.Float64,  # the same of compute-only steps, of the rank that stood longest
     "steady": pl.Boolean,
     "steady_note": pl.String,
 }
@@ -211,7 +213,7 @@ def measure(
     waits = np.take_along_axis(train.data_seconds, train.seconds.argmax(axis=0)[None, :], axis=0)[0]
     alone = float(compute.seconds.mean()) if compute is not None and compute.seconds.size else None
     p50, p95, p99 = np.percentile(slowest, (50, 95, 99)).tolist()
-    still = slowest[slowest > max(STILL_MEDIANS * p50, p50 + STILL_SECONDS)]
+    still = _still(slowest)
     is_steady, note = steady.check(slowest) if check_steady else (None, "")
     total = float(slowest.sum())
     return {
@@ -225,10 +227,23 @@ def measure(
         "exposed_seconds": None if alone is None else float(slowest.mean()) - alone,
         "data_seconds": float(waits.mean()),
         "straggler_seconds": float((slowest - np.median(train.seconds, axis=0)).mean()),
-        "stood_still_seconds": float((still - p50).sum()),
+        "stood_still_seconds": float((slowest[still] - p50).sum()),
+        "stood_still_on_all": bool(_still(train.seconds, p50)[:, still].all()) if still.any() else None,
+        "alone_still_seconds": None if alone is None or compute is None else _longest_still(compute.seconds),
         "steady": is_steady,
         "steady_note": note,
     }
+
+
+def _still(seconds: Floats, median: float | None = None) -> NDArray[np.bool_]:
+    """Which steps cannot be the training's, of the median of these if no other is given."""
+    p50 = float(np.median(seconds)) if median is None else median
+    return seconds > max(STILL_MEDIANS * p50, p50 + STILL_SECONDS)
+
+
+def _longest_still(seconds: Floats) -> float:
+    """Of the rank that stood still longest, the seconds beyond the median; `seconds` is [ranks, steps]."""
+    return float(((seconds - np.median(seconds)) * _still(seconds)).sum(axis=1).max())
 
 
 def _few(numbers: Sequence[int], most: int = 5) -> str:

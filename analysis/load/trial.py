@@ -16,8 +16,9 @@ from typing import Any
 
 import polars as pl
 
-from analysis.load import summary, telemetry
+from analysis.load import bent, summary, telemetry
 from analysis.load.steps import MEASURED, BrokenSteps, measure, phases, read_steps
+from analysis.wording import clean
 
 FORMAT = 1  # the newest results format that is understood
 STATUSES = ("ok", "failed", "timeout", "cancelled", "lost", "unfinished", "broken")
@@ -61,6 +62,7 @@ COLUMNS: dict[str, Any] = {
     "memory_bytes": pl.Float64,
     **MEASURED,
     **summary.SUMMARY,
+    **bent.BENT,
 }
 
 
@@ -87,7 +89,7 @@ def entries(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not any(fnmatchcase(path.name, p) for p in LITTER))
 
 
-def read(home: Path, set_aside: list[SetAside], check_steady: bool) -> dict[str, Any] | None:
+def read(home: Path, set_aside: list[SetAside], check_steady: bool, steps: bool = True) -> dict[str, Any] | None:
     """The row of the trial in folder `home`, None if it is none; what is wrong goes to `set_aside`."""
     if not home.is_dir():
         set_aside.append(SetAside(home, "not a trial's folder"))
@@ -117,13 +119,13 @@ def read(home: Path, set_aside: list[SetAside], check_steady: bool) -> dict[str,
     else:
         row |= _outcome_columns(outcome)
         fault = _named_otherwise(home, content) or _outcome_fault(home, outcome, row)
-        if not fault and row["status"] == "ok":
+        if not fault and row["status"] == "ok" and steps:
             try:
                 row |= _measured(home, content, outcome, batch, check_steady)
             except (BrokenSteps, OSError) as error:
                 fault = str(error)
             else:
-                row |= _telemetry(home, outcome, row, set_aside) if check_steady else {}
+                row |= _telemetry(home, content, outcome, row, set_aside) if check_steady else {}
     if fault:
         row |= {"status": "broken", "error": fault}
         set_aside.append(SetAside(home, fault))
@@ -140,16 +142,25 @@ def _measured(
     planned, alone = _whole(steps.get("measured"), 1), _whole(steps.get("compute_only"), 0)
     found = phases(read_steps(home), expected)
     workload = str(trial.get("workload") or "train")
-    return measure(found, batch, planned, planned_alone=alone, workload=workload, check_steady=check_steady)
+    measured = measure(found, batch, planned, planned_alone=alone, workload=workload, check_steady=check_steady)
+    alone_seconds = found["compute_only"].seconds.mean(axis=1) if alone and "compute_only" in found else []
+    return measured | {"host_seconds": bent.by_host(outcome, list(map(float, alone_seconds)))}
 
 
-def _telemetry(home: Path, outcome: dict[str, Any], row: dict[str, Any], set_aside: list[SetAside]) -> dict[str, Any]:
-    """The summary of what the samplers saw. A broken file of theirs costs the trial nothing else."""
+def _telemetry(
+    home: Path, trial: dict[str, Any], outcome: dict[str, Any], row: dict[str, Any], set_aside: list[SetAside]
+) -> dict[str, Any]:
+    """The summary of what the samplers saw, and whose are missing. A broken file costs the trial nothing else."""
     nodes, faults = telemetry.read(home)
     set_aside += [SetAside(path, reason) for path, reason in faults]
     steps = round(row["samples"] / row["global_batch"])
     gpus = row["workers"] * (_whole(row.get("gpus_per_worker"), 0) or 0)
-    return summary.summarize(nodes, outcome.get("ranks"), row["train_seconds"], row["samples"], steps, gpus)
+    asked = trial.get("telemetry")
+    hosts = {str(report.get("host")) for report in bent.reports_of(outcome)} - {node.host for node in nodes}
+    found = summary.summarize(nodes, outcome.get("ranks"), row["train_seconds"], row["samples"], steps, gpus)
+    if hosts and isinstance(asked, dict) and asked.get("hertz"):
+        found["bent"] = "; ".join(filter(None, [row["bent"], f"no telemetry of {len(hosts)} of {row['hosts']} hosts"]))
+    return found
 
 
 def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +182,7 @@ def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
         "ended": _time(outcome.get("ended")),
         "hosts": len(hosts) if isinstance(hosts, list) else None,
         "device": _text(device),
-        "host_cpu": _text(hardware.get("cpu")),
+        "host_cpu": bent.host_cpus(bent.reports_of(outcome)) or _text(hardware.get("cpu")),
         "emulated": bool(
             hardware.get("emulated") or hardware.get("simulated") or outcome.get("emulated") or outcome.get("simulated")
         ),
@@ -184,6 +195,7 @@ def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
         "max_difference": _number(first.get("max_difference")),
         "cpu_seconds_per_sample": _number(first.get("cpu_seconds_per_sample")),
         "memory_bytes": _number(first.get("memory_bytes")),
+        **bent.of(outcome),
     }
 
 
@@ -282,11 +294,6 @@ def _number(value: Any) -> float | None:
 
 def _text(value: Any) -> str | None:
     return None if value is None else clean(str(value))
-
-
-def clean(text: str) -> str:
-    """Text that can be encoded: a file name or a JSON escape may hold half a surrogate pair."""
-    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _time(value: Any) -> datetime | None:

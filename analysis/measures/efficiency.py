@@ -26,11 +26,11 @@ import numpy as np
 import polars as pl
 
 from analysis.load.results import Results, load
+from analysis.measures.caveats import Around, base_warnings, failed, launch_warnings
 from analysis.stats import bootstrap
 from analysis.stats.bootstrap import Mean
 
 MODES = ("strong", "weak")
-FEW_LAUNCHES = 5
 # Positive costs, whose intervals are made on a log scale, and what may be zero or negative.
 COSTS = ("step_p50", "step_p95", "step_p99", "startup_seconds", "first_step_seconds")
 PLAIN = ("compute_only_seconds", "exposed_seconds", "data_seconds", "straggler_seconds", "test_accuracy")
@@ -64,8 +64,8 @@ def estimate(
         for rows in _groups(results.trials.filter(pl.col(mode)), results.factors)
         if len(ok := rows.filter(status="ok"))
     ]
-    added = adds_launches(results)
-    rows = [_row(point, points, results.factors, confidence, added) for point in points]
+    around = Around.of(results)
+    rows = [_row(point, points, results.factors, confidence, around) for point in points]
     frame = pl.DataFrame(rows, schema=_schema(results), orient="row")
     return frame.sort(*(pl.col(name) for name in results.factors), *ORDER, nulls_last=True)
 
@@ -134,7 +134,9 @@ class _Point:
         return self.workers == 1 and self.mode == other.mode and self.factors == other.factors
 
 
-def _row(point: _Point, points: Sequence[_Point], factors: Sequence[str], confidence: float, added: bool) -> list[Any]:
+def _row(
+    point: _Point, points: Sequence[_Point], factors: Sequence[str], confidence: float, around: Around
+) -> list[Any]:
     cost = point.means["cost"]
     base = next((p for p in points if p.is_base_of(point)), None)
     itself = next((p for p in points if p.is_self_of(point)), None)
@@ -168,15 +170,19 @@ def _row(point: _Point, points: Sequence[_Point], factors: Sequence[str], confid
         ),
         *(point.factors[name] for name in factors),
         len(point.ok),
-        _failed(point.trials),
+        failed(point.trials),
         *measured,
         base.strategy if base else None,
         1 / base.means["cost"].value if base else None,
         _all_of(point.ok["launcher"]),
         _all_of(point.ok["device"]),
         bool(point.ok["emulated"].any()),
-        "; ".join([*launch_warnings(point.trials, added), *_base_warnings(point, base)]),
+        "; ".join(launch_warnings(point.trials, around) + ([] if base is point else _of_base(point, base))),
     ]
+
+
+def _of_base(point: _Point, base: _Point | None) -> list[str]:
+    return base_warnings(point.ok, base.ok if base else None)
 
 
 def _cost_interval(mean: Mean, confidence: float) -> bootstrap.Interval:
@@ -200,66 +206,6 @@ def _schema(results: Results) -> dict[str, Any]:
         "emulated": pl.Boolean,
         "warning": pl.String,
     }
-
-
-def launch_warnings(trials: pl.DataFrame, added: bool) -> list[str]:
-    """What to warn of in the launches of one point; `added` says that launches were added until the
-    interval was narrow."""
-    ok, failed = trials.filter(status="ok"), _failed(trials)
-    n, found = len(ok), []
-    if ok["emulated"].any():
-        found.append("EMULATED: CPU devices stood in for a TPU's cores")
-    if n < FEW_LAUNCHES:
-        found.append(f"fewer than {FEW_LAUNCHES} launches")
-    if added:
-        found.append("launches were added until the interval was narrow: it covers less than 95%")
-    if failed:
-        found.append(f"{failed} of {n + failed} launches did not succeed")
-    if len(still := ok.filter(pl.col("stood_still_seconds") > 0)):
-        seconds, whole = still["stood_still_seconds"].sum(), still["train_seconds"].sum()
-        found.append(
-            f"{len(still)} of {n} launches stood still for {seconds:.1f} of their {whole:.1f} s, which are counted"
-        )
-    if unsteady := ok.filter(pl.col("steady").eq(False)).height:
-        found.append(f"not steady in {unsteady} of {n} launches")
-    if beside := ok.filter(pl.col("concurrent").eq(True)).height:
-        found.append(f"{beside} of {n} launches ran beside other trials, which disturb")
-    if noisy := ok.filter(pl.col("noisy_neighbour").eq(True)).height:
-        found.append(f"a noisy neighbour in {noisy} of {n} launches")
-    if (unchecked := ok["steady"].null_count()) > n / 2:
-        found.append(f"steadiness not checked in {unchecked} of {n} launches")
-    if len(ran_on := _hardware(ok)) > 1:
-        found.append(f"launches ran on different hardware ({' / '.join(sorted(ran_on))})")
-    return found
-
-
-def adds_launches(results: Results) -> bool:
-    """Whether the study adds launches to a point until its interval is narrow (`repeats.until_ci`)."""
-    repeats = results.study.get("repeats")
-    return isinstance(repeats, dict) and repeats.get("until_ci") is not None
-
-
-def _base_warnings(point: _Point, base: _Point | None) -> list[str]:
-    if base is None:
-        return ["base case not measured"]
-    found = []
-    if base is not point and len(still := base.ok.filter(pl.col("stood_still_seconds") > 0)):
-        found.append(f"{len(still)} of {len(base.ok)} launches of its base case stood still in a step")
-    ran_on, on = _hardware(point.ok), _hardware(base.ok)
-    if ran_on and on and ran_on != on:
-        found.append(f"base case ran on other hardware ({' / '.join(sorted(on))})")
-    return found
-
-
-def _hardware(launches: pl.DataFrame) -> set[str]:
-    """What the launches ran on, as far as they say: the device, and the host's CPU where that is another."""
-    pairs = launches.select("device", "host_cpu").drop_nulls("device").unique().rows()
-    return {device if host in (None, device) else f"{device} in {host}" for device, host in pairs}
-
-
-def _failed(trials: pl.DataFrame) -> int:
-    """Launches that ended otherwise than well; one without an outcome may still run, and has not ended."""
-    return int(trials["status"].is_in(["ok", "unfinished"]).not_().sum())
 
 
 def _all_of(names: pl.Series) -> str | None:

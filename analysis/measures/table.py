@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analysis.load.results import varied
+from analysis.measures.caveats import lettered
 from analysis.measures.efficiency import KEY, base_words
 
 if TYPE_CHECKING:
@@ -35,10 +36,9 @@ def render(estimates: pl.DataFrame) -> Table:
     for name in ("N", "n", "samples/s", "speedup", "efficiency"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
-    warnings = [list(filter(None, text.split("; "))) for text in estimates["warning"]]
-    letters, of_all = _letters(warnings)
+    marks, said = lettered(estimates["warning"])
     last = None
-    for row, texts in zip(estimates.iter_rows(named=True), warnings, strict=True):
+    for row, mark in zip(estimates.iter_rows(named=True), marks, strict=True):
         here = (row["scaling"], *(row[name] for name in apart))
         if last is not None and here != last:
             table.add_section()
@@ -50,21 +50,11 @@ def render(estimates: pl.DataFrame) -> Table:
             _throughput(row),
             "base case" if is_base else _with_interval(row, "speedup", _three_digits),
             "" if is_base else _with_interval(row, "efficiency", lambda v: f"{100 * v:.0f}", "%"),
-            "".join(sorted(letters.get(text, "") for text in texts)),
+            mark,
         ]
         table.add_row(*(Text(cell) for cell in cells), style="bold" if is_base else "")
-    notes = [*_base_cases(estimates), *(f"All rows: {text}." for text in of_all)]
-    notes += [f"{letter}: {text}" for text, letter in letters.items()]
-    table.caption = Text("\n".join(notes), style="not italic dim")
+    table.caption = Text("\n".join([*_base_cases(estimates), *said]), style="not italic dim")
     return table
-
-
-def _letters(warnings: list[list[str]]) -> tuple[dict[str, str], list[str]]:
-    """A letter for each warning of some rows, and the warnings that all rows share."""
-    texts = dict.fromkeys(text for row in warnings for text in row)
-    of_all = [text for text in texts if len(warnings) > 1 and all(text in row for row in warnings)]
-    some = [text for text in texts if text not in of_all]
-    return {text: chr(ord("a") + i) if i < 26 else "*" for i, text in enumerate(some)}, of_all
 
 
 def _varied_factors(estimates: pl.DataFrame) -> list[str]:

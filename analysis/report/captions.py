@@ -14,8 +14,8 @@ import polars as pl
 from analysis.laws.law import LawFit
 from analysis.load.results import Results
 from analysis.measures.breakdown import parts
+from analysis.measures.caveats import FEW, Around, launch_warnings
 from analysis.measures.distribution import order_residuals
-from analysis.measures.efficiency import adds_launches, launch_warnings
 from analysis.measures.roofline import Roofline
 from analysis.measures.utilization import Series
 from analysis.wording import digits, percent, within
@@ -162,16 +162,16 @@ def cautions(results: Results, estimates: pl.DataFrame) -> list[str]:
 def _beside_training(results: Results) -> list[list[str]]:
     """The warnings of each point that is no training: calls of the model, files that are read."""
     others = beside(results)
-    added = adds_launches(results)
+    around = Around.of(results)
     points = others.partition_by("point", maintain_order=True) if len(others) else []
-    return [launch_warnings(point, added) for point in points if (point["status"] == "ok").any()]
+    return [launch_warnings(point, around) for point in points if (point["status"] == "ok").any()]
 
 
 def _kind(warning: str) -> str:
     """The warning without the numbers of its point."""
     if "did not succeed" in warning:
         return "some launches of the point did not succeed"
-    for begin in ("not steady", "steadiness not checked", "fewer than 5 launches"):
+    for begin in ("not steady", "steadiness not checked", FEW):
         if warning.startswith(begin):
             return {"not steady": "not steady in some launches"}.get(begin, begin)
     return warning

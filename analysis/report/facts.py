@@ -172,6 +172,13 @@ def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else "?"
 
 
+def left_out(results: Results) -> list[str]:
+    """What of the study was not measured, and what of its folder is not used, a line each."""
+    said = [f"{what}: {why}" for what, why in not_measured(results)]
+    said += [f"left out of {path}: {why}" for path, why in left_out_of_data(results)]
+    return said + [f"not used: {s.path.name}: {s.reason}" for s in results.set_aside]
+
+
 def constant_factors(results: Results) -> list[tuple[str, str]]:
     trials = results.trials
     return [(name, str(trials[name][0])) for name in results.factors if trials[name].n_unique() == 1]

@@ -14,7 +14,8 @@ import polars as pl
 
 from analysis.laws.law import LawFit
 from analysis.load.results import Results
-from analysis.measures.efficiency import FEW_LAUNCHES, base_words
+from analysis.measures.caveats import FEW_LAUNCHES
+from analysis.measures.efficiency import base_words
 from analysis.measures.roofline import Roofline
 from analysis.report import facts
 from analysis.stats.bootstrap import RESAMPLES

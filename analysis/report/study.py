@@ -15,7 +15,9 @@ from analysis.measures import energy, roofline
 from analysis.measures.breakdown import parts
 from analysis.measures.distribution import Distributions, distributions
 from analysis.measures.efficiency import estimate
+from analysis.measures.hosts import hosts
 from analysis.measures.utilization import Series, series
+from analysis.report import facts
 from analysis.verdicts import claims
 from analysis.workloads import accuracy
 from analysis.workloads.interface import Shown, shown
@@ -68,10 +70,14 @@ def write_tables(study: Study, folder: Path) -> None:
         "ranks": study.distributions.ranks,
         "laws": fit.frame(study.fits),
         "claims": claims.frame(study.verdicts),
+        **({"hosts": of_hosts} if len(of_hosts := hosts(results)) else {}),
         **({"energy": study.energies} if len(study.energies) else {}),
         **({"roofline": study.roofline.points} if len(study.roofline.points) else {}),
         **({"accuracy": study.times} if len(study.times) else {}),
         **({"utilization": study.utilization.lines} if study.utilization else {}),
+        "not-measured": pl.DataFrame(
+            facts.not_measured(results), schema={"what": pl.String, "why": pl.String}, orient="row"
+        ),
         "set-aside": pl.DataFrame(
             [(relative(results, s.path), s.reason) for s in results.set_aside],
             schema={"path": pl.String, "reason": pl.String},

@@ -13,6 +13,7 @@ import polars as pl
 from analysis.cells import Cell, Column, Table, number, text, three, whole
 from analysis.figures.breakdown import PARTS
 from analysis.load.results import Results, varied
+from analysis.measures import caveats
 from analysis.measures.breakdown import parts
 from analysis.workloads.interface import unknown
 
@@ -174,6 +175,8 @@ def launches(results: Results) -> Table:
     ]
     said = bool(unknown(results))
     columns += [Column("workload")] if said else []
+    noted = any(map(caveats.of_launch, shown.iter_rows(named=True)))
+    columns += [Column("note")] if noted else []
     rows = []
     for row in shown.iter_rows(named=True):
         noise = {True: "noisy", False: "quiet"}.get(row["noisy_neighbour"], "")
@@ -184,6 +187,7 @@ def launches(results: Results) -> Table:
                 *(whole(row["order"]), text(started), text(row["trial_id"]), text(row["status"])),
                 *(number(row["throughput"]), number(row["startup_seconds"]), text(steady), text(noise)),
                 *([text(row["workload"])] if said else []),
+                *([text(caveats.of_launch(row))] if noted else []),
             ]
         )
     return Table("launches", "Launches in their order", columns, rows, "launches", len(trials) - len(shown))

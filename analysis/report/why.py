@@ -146,6 +146,7 @@ def roofline(found: Roofline) -> Table:
 
 def times(frame: pl.DataFrame, results: Results) -> Table:
     """Time to accuracy; the goal and the learning rate's rule are shown even where they do not vary."""
+    noted = any(frame["warning"])
     factors = list(
         dict.fromkeys([*(n for n in ("until_accuracy", *RULE[:1]) if n in frame), *varied(frame, results.factors)])
     )
@@ -158,6 +159,7 @@ def times(frame: pl.DataFrame, results: Results) -> Table:
         Column("J", True, "energy per sample times the samples"),
         Column("best accuracy", True, "of any launch"),
         Column("samples/s", True, "throughput of the measured steps"),
+        *([Column("note")] if noted else []),
     ]
     rows = [
         [
@@ -168,6 +170,7 @@ def times(frame: pl.DataFrame, results: Results) -> Table:
             *(number(*three(row, "steps")), number(row["samples"])),
             number(*three(row, "joules")),
             *(number(row["best"], unit="%"), number(row["throughput"])),
+            *([text(row["warning"])] if noted else []),
         ]
         for row in frame.iter_rows(named=True)
     ]

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from analysis.load.results import Results
+from analysis.measures import caveats
 from analysis.verdicts.contrast import Comparison, overall
 from analysis.verdicts.evidence import PUBLISHED, Published
 from analysis.verdicts.judges import JUDGES
@@ -49,6 +50,7 @@ class Verdict:
     summary: str
     comparisons: tuple[Comparison, ...] = ()
     published: Published | None = None
+    warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # point ─▶ those of launches it stands on
 
     @property
     def statement(self) -> str:
@@ -104,13 +106,17 @@ CLAIMS = (
 
 def judge(results: Results) -> list[Verdict]:
     """The verdict on every claim, in the article's order."""
-    margin = _margin(results)
+    margin, warned = _margin(results), caveats.by_point(results)
+    point_of = dict(results.trials.select("trial_id", "point").iter_rows())
     verdicts = []
     for claim in CLAIMS:
         comparisons = tuple(JUDGES[claim.id](results, margin))
         word = overall([c.verdict for c in comparisons if c.primary])
         evidence = PUBLISHED[claim.id](margin) if claim.id in PUBLISHED else None
-        verdicts.append(Verdict(claim, word, margin, _summary(claim, word, comparisons), comparisons, evidence))
+        points = dict.fromkeys(point_of[record] for c in comparisons for record in c.records)
+        warnings = {point: tuple(warned.get(point, ())) for point in points}
+        summary = _summary(claim, word, comparisons)
+        verdicts.append(Verdict(claim, word, margin, summary, comparisons, evidence, warnings))
     return verdicts
 
 
@@ -144,13 +150,15 @@ def frame(verdicts: Sequence[Verdict]) -> pl.DataFrame:
     for v in verdicts:
         head = {"claim": v.claim.id, "claim_verdict": v.verdict, "margin": v.margin}
         head["published_verdict"] = v.published.verdict if v.published else None
+        head["warning"] = "; ".join(caveats.counted(v.warnings))
         for row in [c.row() for c in v.comparisons] or [dict.fromkeys(Comparison.columns())]:
             rows.append(head | row)
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def to_json(verdicts: Sequence[Verdict], ascii_only: bool = False) -> str:
-    """For machines; docs/claims.md describes the keys. Infinite bounds are null."""
+def to_json(verdicts: Sequence[Verdict], left_out: Sequence[str] = (), ascii_only: bool = False) -> str:
+    """For machines; docs/claims.md describes the keys. Infinite bounds are null. `left_out`: what of the study was
+    not measured or not used, a line each."""
     content = [
         {
             **asdict(v.claim),
@@ -158,11 +166,13 @@ def to_json(verdicts: Sequence[Verdict], ascii_only: bool = False) -> str:
             "margin": v.margin,
             "summary": v.summary,
             "comparisons": [{**c.row(), "records": list(c.records)} for c in v.comparisons],
+            "warnings": {point: list(texts) for point, texts in v.warnings.items()},
             "published": asdict(v.published) if v.published else None,
         }
         for v in verdicts
     ]
-    return json.dumps({"format": 1, "claims": _finite(content)}, indent=1, ensure_ascii=ascii_only, allow_nan=False)
+    said = {"format": 1, "left_out": list(left_out), "claims": _finite(content)}
+    return json.dumps(said, indent=1, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
@@ -187,6 +197,8 @@ def render(verdicts: Sequence[Verdict]) -> Group:
             if not c.primary:
                 bounds = f"{c.ratio:.2f} [{c.low:.2f}, {c.high:.2f}]"
                 lines.append(Text(f"    {c.name}, {c.where()}: {bounds}, {c.verdict}", style="dim"))
+        for warning in caveats.counted(v.warnings):
+            lines.append(Text(f"    warning, {warning}", style="dim"))
         if v.published:
             colour = colours.get(v.published.verdict, "dim")
             lines.append(Text.assemble("  published: ", (v.published.verdict, colour), ". ", v.published.summary))

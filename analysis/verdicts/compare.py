@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analysis.load.results import Results
+from analysis.measures import caveats
 from analysis.stats.ratios import LogRate, holm, log_ratio
 from analysis.verdicts.contrast import ALPHA
 
@@ -51,12 +52,13 @@ class Change:
 @dataclass(frozen=True)
 class Comparison:
     """All common points, and those that only one of the folders has. `differs` is what else than time is not the
-    same where they were measured, a line each."""
+    same where they were measured, a line each; `warned` what to warn of in either folder."""
 
     changes: tuple[Change, ...]
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
     differs: tuple[str, ...] = ()
+    warned: tuple[str, ...] = ()
 
     def regressions(self, percent: float) -> list[Change]:
         """Points that became slower for real, by more than `percent` (estimate)."""
@@ -99,7 +101,15 @@ def compare(before: Results, after: Results) -> Comparison:
             )
         )
     measured = [_measured_by(results, side, common) for results, side in zip((before, after), sides, strict=True)]
-    return Comparison(tuple(changes), _rest(names[0], common), _rest(names[1], common), _differences(*measured))
+    warned = [f"in {name}, {line}" for name, each in (("A", before), ("B", after)) for line in _warned(each, common)]
+    differs = _differences(*measured)
+    return Comparison(tuple(changes), _rest(names[0], common), _rest(names[1], common), differs, tuple(warned))
+
+
+def _warned(results: Results, points: Sequence[str]) -> list[str]:
+    """What to warn of in launches of these points, but for how few they are, which the table shows."""
+    warned = caveats.by_point(results)
+    return caveats.counted({point: [text for text in warned[point] if text != caveats.FEW] for point in points})
 
 
 def _measured_by(results: Results, launches: pl.DataFrame, points: Sequence[str]) -> dict[str, set[str]]:
@@ -154,6 +164,7 @@ def render(comparison: Comparison) -> RenderableType:
         )
         table.add_row(*(Text(cell) for cell in cells), style=style)
     above = [Text(f"not the same: {line}", style="yellow") for line in comparison.differs]
+    above += [Text(f"warning: {line}", style="yellow") for line in comparison.warned]
     notes = [
         f"{len(comparison.changes)} common points (n workers, b global batch), in samples/s; intervals and tests are "
         "corrected for that number (Holm)."

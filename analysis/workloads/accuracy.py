@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 
 from analysis.load.results import Results, varied
+from analysis.measures import caveats
 from analysis.measures.efficiency import KEY, MODES, ORDER
 from analysis.stats import bootstrap
 from analysis.stats.bootstrap import Mean
@@ -44,6 +45,7 @@ MEASURED: dict[str, Any] = {
     "base_case": pl.String,
     "best": pl.Float64,  # accuracy that any launch came to
     "throughput": pl.Float64,  # of the measured steps, samples per second, to stand beside
+    "warning": pl.String,  # of the measured steps, as of the estimates
 }
 Expected = tuple[float, float, float]
 NONE: Expected = (math.nan, math.nan, math.nan)
@@ -60,10 +62,10 @@ def times(results: Results, *, confidence: float = 0.95, resamples: int = bootst
     `joules` are those per sample of the measured steps times the samples until then, null without energy in
     the telemetry of every launch; energy of the evaluations is not in it.
     """
-    trials, factors = asked(results), list(results.factors)
+    trials, factors, warned = asked(results), list(results.factors), caveats.by_point(results)
     by = ["strategy", "workers", "global_batch", *factors]
     points = {
-        (mode, *rows.select(by).row(0)): _Point(rows, resamples)
+        (mode, *rows.select(by).row(0)): _Point(rows, resamples, caveats.joined(rows, warned))
         for mode in MODES
         for rows in (trials.filter(pl.col(mode)).partition_by(by, maintain_order=True) if len(trials) else [])
     }
@@ -89,7 +91,8 @@ def times(results: Results, *, confidence: float = 0.95, resamples: int = bootst
 class _Point:
     """The launches of one row."""
 
-    def __init__(self, rows: pl.DataFrame, resamples: int) -> None:
+    def __init__(self, rows: pl.DataFrame, resamples: int, warning: str) -> None:
+        self.warning = warning
         first = rows.row(0, named=True)
         self.strategy, self.framework, self.communication = (
             first[n] for n in ("strategy", "framework", "communication")
@@ -130,7 +133,7 @@ def _row(point: _Point, base: _Point | None, confidence: float) -> list[Any]:
     return [
         *(point.n, point.reached),
         *(None if math.isnan(value) else value for value in numbers),
-        *(base.strategy if base else None, point.best, point.throughput),
+        *(base.strategy if base else None, point.best, point.throughput, point.warning),
     ]
 
 
@@ -152,21 +155,24 @@ def render(frame: pl.DataFrame) -> Table:
         table.add_column(HEADS.get(name, name), no_wrap=True)
     for name in ("N", "batch", "reached", "seconds", "steps", "speedup in time"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in frame.iter_rows(named=True):
+    table.add_column("")
+    marks, said = caveats.lettered(frame["warning"])
+    for row, mark in zip(frame.iter_rows(named=True), marks, strict=True):
         cells = [
             *(str(row[name]) for name in (*modes, "strategy", *rules)),
             *(str(row["workers"]), str(row["global_batch"]), f"{row['n_reached']} of {row['n_launches']}"),
             *(_cell(row, name) for name in ("seconds", "steps")),
             "base case" if row["strategy"] == row["base_case"] else _cell(row, "speedup"),
+            mark,
         ]
         table.add_row(*map(Text, cells))
     goals = " or ".join(f"{goal:.1%}" for goal in sorted(frame["until_accuracy"].unique().to_list()))
     mode = "" if modes else f", {frame['scaling'][0]} scaling"
-    table.caption = Text(
+    caption = (
         f"Time to accuracy, not throughput: training seconds until {goals} of the held-out images are right{mode}, "
-        "launches that gave up counted; [95% interval over launches], none where a launch did not reach it.",
-        style="not italic dim",
+        "launches that gave up counted; [95% interval over launches], none where a launch did not reach it."
     )
+    table.caption = Text("\n".join([caption, *said]), style="not italic dim")
     return table
 
 

@@ -17,6 +17,7 @@ import polars as pl
 
 from analysis.cells import Cell, Column, Table, number, text, three, whole
 from analysis.load.results import Results, varied
+from analysis.measures import caveats
 from analysis.stats import bootstrap
 from analysis.wording import digits, within
 from analysis.workloads.execution import named
@@ -25,6 +26,10 @@ from analysis.workloads.interface import Workload
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+CAPTION = (
+    "n launches; [95% interval over launches]. ready: making the callable, and its first call. pays after: "
+    "calls until that is earned back from eager execution, where any saving is shown."
+)
 QUANTITIES = ("step_p50", "step_p95", "step_p99", "ready_seconds", "max_difference")
 SCHEMA = {
     "framework": pl.String,
@@ -45,6 +50,7 @@ SCHEMA = {
     "ready_seconds": pl.Float64,  # preparation and first call
     "break_even_calls": pl.Float64,  # infinite if it never pays, null if it is not shown to save anything
     "max_difference": pl.Float64,
+    "warning": pl.String,  # as of the estimates of training
 }
 
 
@@ -53,11 +59,13 @@ def calls(results: Results, *, confidence: float = 0.95, resamples: int = bootst
     ok = results.trials.filter(status="ok")
     if "workload" not in ok.columns:
         return pl.DataFrame(schema=SCHEMA)
+    warned = caveats.by_point(results)
     ok = named(ok.filter(workload="infer")).with_columns(
         (pl.col("prepare_seconds").fill_null(0.0) + pl.col("first_step_seconds")).alias("ready_seconds"),
         (pl.col("train_seconds") / pl.col("samples")).alias("cost"),
     )
     points: dict[tuple[Any, ...], dict[str, bootstrap.Mean]] = {}
+    warnings: list[str] = []
     apart = varied(ok, [name for name in results.factors if name not in ("execution", "steps_per_call")])
     keys = ("strategy", "execution", "global_batch", *apart)
     for part in ok.partition_by(*keys, maintain_order=True) if len(ok) else []:
@@ -66,7 +74,8 @@ def calls(results: Results, *, confidence: float = 0.95, resamples: int = bootst
         factors = ", ".join(f"{name} {part[name][0]}" for name in apart)
         key = (part["framework"][0], part["strategy"][0], part["execution"][0], part["global_batch"][0], factors)
         points[key] = dict(zip(("cost", *QUANTITIES), means, strict=True))
-    rows = [_row(key, points, confidence) for key in points]
+        warnings.append(caveats.joined(part, warned))
+    rows = [[*_row(key, points, confidence), warning] for key, warning in zip(points, warnings, strict=True)]
     order = pl.col("execution").replace_strict({"eager": 0, "graph": 1}, default=2)
     frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
     return frame.sort("framework", "strategy", "factors", "batch", order, "execution")
@@ -111,19 +120,17 @@ def render(frame: pl.DataFrame) -> RenderableType:
         lines.add_column(name, no_wrap=True)
     for name in ("batch", "n", "images/s", "p50 ms", "p99 ms", "over eager", "ready s", "pays after"):
         lines.add_column(name, justify="right", no_wrap=True)
+    lines.add_column("")
+    marks, said = caveats.lettered(frame["warning"])
     last = None
-    for row in frame.iter_rows(named=True):
+    for row, mark in zip(frame.iter_rows(named=True), marks, strict=True):
         here = row["strategy"], row["factors"], row["batch"]
         if last is not None and here != last:
             lines.add_section()
         last, cells = here, _cells(row)
         cells[1:1] = [row[name] for name in apart]
-        lines.add_row(*map(Text, cells), style="bold" if row["execution"] == "eager" else "")
-    lines.caption = Text(
-        "n launches; [95% interval over launches]. ready: making the callable, and its first call. pays after: "
-        "calls until that is earned back from eager execution, where any saving is shown.",
-        style="not italic dim",
-    )
+        lines.add_row(*map(Text, [*cells, mark]), style="bold" if row["execution"] == "eager" else "")
+    lines.caption = Text("\n".join([CAPTION, *said]), style="not italic dim")
     return lines
 
 
@@ -144,7 +151,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def table(frame: pl.DataFrame) -> Table:
     """For the page: each way to call the model."""
-    apart = bool((frame["factors"] != "").any())
+    apart, noted = bool((frame["factors"] != "").any()), any(frame["warning"])
     columns = [
         *(Column("strategy"), *([Column("factors")] if apart else []), Column("execution")),
         *(Column("batch", True, "images per call"), Column("launches", True)),
@@ -154,6 +161,7 @@ def table(frame: pl.DataFrame) -> Table:
         Column("ready, s", True, "making the callable, and its first call"),
         Column("pays after", True, "calls until that is earned back from eager execution, where any saving is shown"),
         Column("difference", True, "largest, of the logits from eager execution's"),
+        *([Column("note")] if noted else []),
     ]
     rows = []
     for row in frame.iter_rows(named=True):
@@ -168,6 +176,7 @@ def table(frame: pl.DataFrame) -> Table:
             number(row["ready_seconds"]),
             Cell("never", sys.float_info.max) if pays == math.inf else number(pays) if pays is not None else unshown,
             Cell("–") if row["max_difference"] is None else Cell(f"{row['max_difference']:.0e}", row["max_difference"]),
+            *([text(row["warning"])] if noted else []),
         ])  # fmt: skip
     return Table("calls", "Inference: calls of the model", columns, rows, "inference")
 

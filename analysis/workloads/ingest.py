@@ -12,6 +12,7 @@ import polars as pl
 
 from analysis.cells import Column, Table, number, text, three, whole
 from analysis.load.results import Results
+from analysis.measures import caveats
 from analysis.stats import bootstrap
 from analysis.wording import digits, within
 from analysis.workloads.interface import Workload
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 PIPELINE = {"PyTorch": "DataLoader", "TensorFlow": "tf.data"}
+CAPTION = (
+    "n launches; [95% interval over launches]. Readers are processes of DataLoader and threads of tf.data; "
+    "the files are in the page cache."
+)
 SOURCES = {"png": "PNG files", "tfrecord": "TFRecord files", "cached": "cached"}
 SCHEMA = {
     "framework": pl.String,
@@ -36,6 +41,7 @@ SCHEMA = {
     "over_one_high": pl.Float64,
     "cpu_seconds": pl.Float64,  # per sample, of all readers
     "memory_bytes": pl.Float64,
+    "warning": pl.String,  # as of the estimates of training
 }
 
 
@@ -49,13 +55,16 @@ def of(results: Results) -> pl.DataFrame:
 
 def readings(results: Results, *, confidence: float = 0.95, resamples: int = bootstrap.RESAMPLES) -> pl.DataFrame:
     """Columns SCHEMA; intervals are over launches, null for a single one."""
-    trials = of(results)
+    trials, warned = of(results), caveats.by_point(results)
+    warnings: dict[tuple[Any, ...], str] = {}
     points: dict[tuple[Any, ...], list[bootstrap.Mean]] = {}
     keys = ("framework", "strategy", "source", "global_batch", "readers")
     for part in trials.partition_by(*keys, maintain_order=True) if len(trials) else []:
         each = (part["train_seconds"] / part["samples"]).alias("cost")
         values = part.select(each, "cpu_seconds_per_sample", "memory_bytes").cast(pl.Float64).fill_null(math.nan)
-        points[part.select(keys).row(0)] = bootstrap.resampled(values.to_numpy(), resamples, 0, part["point"][0])
+        key = part.select(keys).row(0)
+        points[key] = bootstrap.resampled(values.to_numpy(), resamples, 0, part["point"][0])
+        warnings[key] = caveats.joined(part, warned)
     rows = []
     for key, (cost, cpu, memory) in points.items():
         low, high = cost.log_interval(confidence)
@@ -66,7 +75,7 @@ def readings(results: Results, *, confidence: float = 0.95, resamples: int = boo
         else:
             found += [one[0].value / cost.value, *bootstrap.ratio_interval([one[0]], [cost], confidence)]
         numbers = [*found, cpu.value, memory.value]
-        rows.append([*key, cost.n, *(None if math.isnan(value) else value for value in numbers)])
+        rows.append([*key, cost.n, *(None if math.isnan(value) else value for value in numbers), warnings[key]])
     frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
     return frame.sort(by_source(), "batch", "framework", "strategy", "readers")
 
@@ -87,7 +96,9 @@ def render(frame: pl.DataFrame) -> RenderableType:
     lines.add_column("source", no_wrap=True)
     for name in ("batch", "readers", "n", "samples/s", "over one reader", "CPU ms/sample", "memory MB"):
         lines.add_column(name, justify="right", no_wrap=True)
-    for row in frame.iter_rows(named=True):
+    lines.add_column("")
+    marks, said = caveats.lettered(frame["warning"])
+    for row, mark in zip(frame.iter_rows(named=True), marks, strict=True):
         low, high = row["throughput_low"], row["throughput_high"]
         spread = "[?]" if low is None or high is None else f"[{low:,.0f}, {high:,.0f}]"
         ratio, below, above = (row["over_one" + end] for end in ("", "_low", "_high"))
@@ -99,24 +110,23 @@ def render(frame: pl.DataFrame) -> RenderableType:
             "" if ratio is None else f"{ratio:.2f} {bounds}",
             "–" if row["cpu_seconds"] is None else f"{1e3 * row['cpu_seconds']:.2f}",
             "–" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 1e6:,.0f}",
+            mark,
         ]
         lines.add_row(*map(Text, cells))
-    lines.caption = Text(
-        "n launches; [95% interval over launches]. Readers are processes of DataLoader and threads of tf.data; "
-        "the files are in the page cache.",
-        style="not italic dim",
-    )
+    lines.caption = Text("\n".join([CAPTION, *said]), style="not italic dim")
     return lines
 
 
 def table(frame: pl.DataFrame) -> Table:
     """For the page: each pipeline at each number of readers."""
+    noted = any(frame["warning"])
     columns = [
         *(Column("framework"), Column("source", hint="where the samples come from"), Column("batch", True)),
         *(Column("readers", True), Column("launches", True)),
         *(Column("samples/s", True), Column("over one reader", True)),
         Column("CPU ms/sample", True, "of all readers together"),
         Column("memory, MB", True, "of all processes; what they share counts once"),
+        *([Column("note")] if noted else []),
     ]
     rows = [
         [
@@ -125,6 +135,7 @@ def table(frame: pl.DataFrame) -> Table:
             *(number(*three(row, "throughput")), number(*three(row, "over_one"))),
             number(row["cpu_seconds"], unit="ms"),
             number(None if row["memory_bytes"] is None else row["memory_bytes"] / 1e6),
+            *([text(row["warning"])] if noted else []),
         ]
         for row in frame.iter_rows(named=True)
     ]

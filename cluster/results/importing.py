@@ -140,7 +140,7 @@ def _look_through(home: Path, examine: Examine) -> tuple[list[Arrival], list[str
 
 def _into(target: Path, home: Path, study: Study, arrivals: Sequence[Arrival], brought: Brought) -> None:
     """Put what is new into `target`, which nobody else may work on meanwhile."""
-    folder, plan = ResultsFolder(target), _plan(home, study, arrivals)
+    folder, plan = ResultsFolder(target), _plan(home, study, arrivals, brought.left + brought.refused)
     folder.open(study)
     staged = target / ".importing"
     try:
@@ -252,7 +252,8 @@ def _same_machine(folder: ResultsFolder, arrivals: Sequence[Arrival]) -> None:
             )
 
 
-def _plan(home: Path, study: Study, arrivals: Sequence[Arrival]) -> Plan:
-    """The plan that came with the launches, their own points at least."""
+def _plan(home: Path, study: Study, arrivals: Sequence[Arrival], not_taken: Sequence[str]) -> Plan:
+    """The plan that came with the launches, their own points at least, and those launches that did not come in."""
     plan = read_plan(home / "plan.json") or Plan(repeats=study.repeats.min)
-    return plan.joined(Plan(list(dict.fromkeys(a.trial.point for a in arrivals))))
+    left_out = ["".join(c if c.isprintable() else "?" for c in f"not imported: {line}") for line in not_taken]
+    return plan.joined(Plan(list(dict.fromkeys(a.trial.point for a in arrivals)), left_out=left_out))

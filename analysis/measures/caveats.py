@@ -1,0 +1,189 @@
+"""What a reader must know of a number before he trusts it: the warnings of a point's launches.
+
+    texts = launch_warnings(launches, Around.of(results))
+    marks, notes = lettered(frame["warning"])           a letter for each row, and what the letters mean
+
+There is this one way by which warnings go with a number: the column `warning` of a frame ("; " between), which every
+table on a terminal and on the page shows, and CSV files hold; `by_point` and `counted` for who has no row of a point.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from analysis import wording
+from analysis.load import bent
+from analysis.load.results import Results
+from analysis.measures import hosts
+
+FEW_LAUNCHES = 5
+FEW = f"fewer than {FEW_LAUNCHES} launches"
+
+
+@dataclass(frozen=True)
+class Around:
+    """What of a study its points' warnings need beside their launches.
+
+    `added`: launches were added until an interval was narrow. `slow`: hosts that compute slower than their peers over
+    all launches, each with its warning.
+    """
+
+    added: bool = False
+    slow: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, results: Results) -> Around:
+        repeats = results.study.get("repeats")
+        added = isinstance(repeats, dict) and repeats.get("until_ci") is not None
+        return cls(added, hosts.slow(results))
+
+
+def launch_warnings(trials: pl.DataFrame, around: Around) -> list[str]:
+    """What to warn of in the launches of one point."""
+    ok, lost = trials.filter(status="ok"), failed(trials)
+    n, found = len(ok), []
+    if ok["emulated"].any():
+        found.append("EMULATED: CPU devices stood in for a TPU's cores")
+    if n < FEW_LAUNCHES:
+        found.append(FEW)
+    if around.added:
+        found.append("launches were added until the interval was narrow: it covers less than 95%")
+    if lost:
+        found.append(f"{lost} of {n + lost} launches did not succeed")
+    found += _still(ok)
+    if unsteady := ok.filter(pl.col("steady").eq(False)).height:
+        found.append(f"not steady in {unsteady} of {n} launches")
+    if beside := ok.filter(pl.col("concurrent").eq(True)).height:
+        found.append(f"{beside} of {n} launches ran beside other trials, which disturb")
+    if noisy := ok.filter(pl.col("noisy_neighbour").eq(True)).height:
+        found.append(f"a noisy neighbour in {noisy} of {n} launches")
+    found += _not_as_asked(ok)
+    if (unchecked := ok["steady"].null_count()) > n / 2:
+        found.append(f"steadiness not checked in {unchecked} of {n} launches")
+    if len(ran_on := hardware(ok)) > 1:
+        found.append(f"launches ran on different hardware ({' / '.join(sorted(ran_on))})")
+    if made := bent.differences(ok["made_with"]):
+        found.append(f"launches differ in {wording.some(made, bent.MOST)}")
+    return found + _hosts(ok, around)
+
+
+def _still(ok: pl.DataFrame) -> list[str]:
+    found, n = [], len(ok)
+    if len(still := ok.filter(pl.col("stood_still_seconds") > 0)):
+        seconds, whole = still["stood_still_seconds"].sum(), still["train_seconds"].sum()
+        on = ", not on all ranks at once" if still["stood_still_on_all"].eq(False).any() else ""
+        found.append(
+            f"{len(still)} of {n} launches stood still for {seconds:.1f} of their {whole:.1f} s, which are counted{on}"
+        )
+    if alone := ok.filter(pl.col("alone_still_seconds") > 0).height:
+        found.append(f"{alone} of {n} launches stood still in compute-only steps: exposed communication is too small")
+    return found
+
+
+def _not_as_asked(ok: pl.DataFrame) -> list[str]:
+    n = len(ok)
+    texts = Counter(text for told in ok["bent"].drop_nulls() for text in told.split("; ") if text)
+    found = [f"{text} in {count} of {n} launches" for text, count in texts.items()]
+    if len(held := ok.filter(pl.col("throttled_periods") > 0)):
+        periods, throttled = held["quota_periods"].sum(), held["throttled_periods"].sum()
+        found.append(f"a CPU quota held {len(held)} of {n} launches back, in {throttled} of {periods} periods")
+    return found
+
+
+def _hosts(ok: pl.DataFrame, around: Around) -> list[str]:
+    here = {host for text in ok["host_seconds"].drop_nulls() for host in hosts.of_launch(text)}
+    found = [text for host, text in around.slow.items() if host in here]
+    blind = ok.filter(pl.col("hosts") > 1, pl.col("host_seconds").is_null())
+    if len(blind) >= hosts.FEWEST_LAUNCHES:
+        found.append("whether one of the hosts is slower cannot be told without compute-only steps")
+    return found
+
+
+def of_launch(row: Mapping[str, Any]) -> str:
+    """What to warn of in a single launch, a row of the launches' frame, beside what has columns of its own there."""
+    found = [row["bent"] or ""]
+    if row["throttled_periods"]:
+        found.append(f"held back by a CPU quota in {row['throttled_periods']} of {row['quota_periods']} periods")
+    if row["stood_still_seconds"]:
+        found.append(f"stood still for {row['stood_still_seconds']:.1f} s")
+    if row["alone_still_seconds"]:
+        found.append(f"stood still for {row['alone_still_seconds']:.1f} s in compute-only steps")
+    return "; ".join(filter(None, found))
+
+
+def base_warnings(ok: pl.DataFrame, base: pl.DataFrame | None) -> list[str]:
+    """What to warn of where launches `ok` are compared with those of their base case, None if there are none."""
+    if base is None:
+        return ["base case not measured"]
+    found = []
+    if still := base.filter(pl.col("stood_still_seconds") > 0).height:
+        found.append(f"{still} of {len(base)} launches of its base case stood still in a step")
+    texts = dict.fromkeys(text for told in base["bent"].drop_nulls() for text in told.split("; ") if text)
+    if texts:
+        found.append(f"its base case had {' and '.join(texts)}")
+    if held := base.filter(pl.col("throttled_periods") > 0).height:
+        found.append(f"a CPU quota held {held} of {len(base)} launches of its base case back")
+    ran_on, on = hardware(ok), hardware(base)
+    if ran_on and on and ran_on != on:
+        found.append(f"base case ran on other hardware ({' / '.join(sorted(on))})")
+    sides = [side["made_with"] for side in (ok, base)]
+    if not any(map(bent.differences, sides)) and (made := bent.differences([each for side in sides for each in side])):
+        found.append(f"its base case differs in {wording.some(made, bent.MOST)}")
+    return found
+
+
+def hardware(launches: pl.DataFrame) -> set[str]:
+    """What the launches ran on, as far as they say: the device, and the host's CPU where that is another."""
+    pairs = launches.select("device", "host_cpu").drop_nulls("device").unique().rows()
+    return {device if host in (None, device) else f"{device} in {host}" for device, host in pairs}
+
+
+def failed(trials: pl.DataFrame) -> int:
+    """Launches that ended otherwise than well; one without an outcome may still run, and has not ended."""
+    return int(trials["status"].is_in(["ok", "unfinished"]).not_().sum())
+
+
+def by_point(results: Results) -> dict[str, list[str]]:
+    """Point ─▶ its warnings, of each that has a launch that is ok, whatever its workload."""
+    around = Around.of(results)
+    points = results.trials.partition_by("point", maintain_order=True) if len(results.trials) else []
+    return {p["point"][0]: launch_warnings(p, around) for p in points if (p["status"] == "ok").any()}
+
+
+def joined(launches: pl.DataFrame, warned: Mapping[str, Sequence[str]]) -> str:
+    """The column `warning` of a row that stands on these launches; `warned` is that of `by_point`."""
+    points = launches["point"].unique(maintain_order=True)
+    return "; ".join(dict.fromkeys(text for point in points for text in warned[point]))
+
+
+def counted(warnings: Mapping[str, Sequence[str]]) -> list[str]:
+    """How many points have each kind of warning, the commonest first: `3 of 7 points: not steady in some launches`."""
+    kinds = Counter(name for texts in warnings.values() for name in dict.fromkeys(map(kind, texts)))
+    return [f"{count} of {len(warnings)} points: {name}" for name, count in kinds.most_common()]
+
+
+def kind(warning: str) -> str:
+    """The warning without the numbers of its point."""
+    warning = re.sub(r"\b\d+ of \d+ launches", "some launches", warning)
+    return re.sub(r" for [\d.]+ of their [\d.]+ s, which are counted|, in \d+ of \d+ periods", "", warning)
+
+
+def lettered(warnings: Iterable[str]) -> tuple[list[str], list[str]]:
+    """For the rows of a table: the letters that each carries, and the lines that say what they mean. What all rows
+    share has no letter."""
+    rows = [list(filter(None, text.split("; "))) for text in warnings]
+    texts = dict.fromkeys(text for row in rows for text in row)
+    of_all = [text for text in texts if len(rows) > 1 and all(text in row for row in rows)]
+    some = [text for text in texts if text not in of_all]
+    letters = {text: chr(ord("a") + i) if i < 26 else "*" for i, text in enumerate(some)}
+    marks = ["".join(sorted(letters.get(text, "") for text in row)) for row in rows]
+    return marks, [
+        *(f"All rows: {text}." for text in of_all),
+        *(f"{letter}: {text}" for text, letter in letters.items()),
+    ]
