@@ -28,26 +28,29 @@ def absent() -> str | None:
 
 
 @contextmanager
-def group(cores: float, above: float | None = None) -> Iterator[list[str]]:
-    """The words to put before a command, so that it runs in a group of `cores`; in one within that if `above` is given,
-    whose own quota that is. All that runs in it must have ended when the context is left."""
+def group(cores: float, within: bool = False) -> Iterator[list[str]]:
+    """The words to put before a command, so that it runs in a group of `cores`, or in one within that which has no
+    quota of its own. All that runs in it must have ended when the context is left."""
     top = quota.groups()[-1:] if Path("/sys/fs/cgroup/cgroup.controllers").exists() else quota.groups()[:1]
     if not top:
         raise OSError("control groups are not mounted")
     made: list[Path] = []
     try:
-        for limit in (cores,) if above is None else (above, cores):
-            home = (made[-1] if made else top[0]) / f"scaling-tests-{os.getpid()}"
-            home.mkdir()
-            made.append(home)
-            _limit(home, limit)
+        home = top[0] / f"scaling-tests-{os.getpid()}"
+        home.mkdir()
+        made.append(home)
+        limit(home, cores)
+        if within:
+            (home / "within").mkdir()
+            made.append(home / "within")
         yield [*ENTER, str(made[-1])]
     finally:
         for home in reversed(made):
             _remove(home)
 
 
-def _limit(home: Path, cores: float) -> None:
+def limit(home: Path, cores: float) -> None:
+    """Give a group this quota, at once."""
     if (home / "cpu.cfs_quota_us").exists():
         (home / "cpu.cfs_quota_us").write_text(str(int(cores * PERIOD)))
         return

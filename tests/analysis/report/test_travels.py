@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import scaling
 from analysis.load.results import load
+from analysis.measures.efficiency import estimate
 from analysis.report import standing
 from analysis.report.terminal import show_results
 from analysis.verdicts.compare import compare
@@ -72,8 +73,12 @@ def said(*command: object) -> str:
 
 
 def show(folder: Path) -> Shown:
+    """Without pictures, which take most of the time and say nothing of this."""
     console = Console(file=io.StringIO(), width=400)
-    show_results(console, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("analysis.report.terminal.write_all", lambda *_: [])
+        patch.setattr("analysis.report.page.draw", lambda *_: {})
+        show_results(console, folder)
     page = visible((folder / "report" / "index.html").read_text(encoding="utf-8"))
     judged = json.loads(said("claims", folder, "--json"))
     assert isinstance(console.file, io.StringIO)
@@ -194,5 +199,5 @@ def test_results_that_do_not_say_are_not_warned_of(tmp_path: Path) -> None:
     folder = generate.study(
         tmp_path / "old", ways=WAYS[:2], workers=(1, 2), scaling=("strong",), repeats=5, measured=40
     )
-    rows = show(folder).table("estimates")
-    assert {row["warning"] for row in rows} == {""}
+    assert set(estimate(load(folder))["warning"]) == {""}
+    assert standing.lines(folder) == []

@@ -79,21 +79,22 @@ def test_what_version_2_held_back_is_in_microseconds(told: Path) -> None:
 SPIN = """
 import json, time
 from jobs.machine import cores, quota
-before, until = quota.throttling(), time.monotonic() + 1.0
-while time.monotonic() < until:
+before, until = quota.throttling(), time.monotonic() + 30.0
+while quota.throttled_since(before).throttled < 2 and time.monotonic() < until:
     pass
 print(json.dumps([quota.cgroup_quota(), cores.allowed_cores(), quota.throttled_since(before), cores.quota_note()]))
 """
 
 
 @pytest.mark.quota
-@pytest.mark.parametrize(("inner", "outer"), [(0.5, None), (8.0, 0.5)], ids=["its own", "of the group above"])
-def test_a_real_quota_is_found_and_what_it_holds_back_is_counted(inner: float, outer: float | None) -> None:
-    with limited.group(inner, outer) as enter:
+@pytest.mark.parametrize("within", [False, True], ids=["its own", "of the group above"])
+def test_a_real_quota_is_found_and_what_it_holds_back_is_counted(within: bool) -> None:
+    """A fifth of a core is less than a process gets beside many others, so it is held back on a busy machine too."""
+    with limited.group(0.2, within) as enter:
         done = subprocess.run([*enter, sys.executable, "-c", SPIN], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     found, allowed, (periods, throttled, seconds), note = json.loads(done.stdout)
-    assert (found, len(allowed)) == (0.5, 1)
-    assert 5 <= throttled <= periods <= 30
-    assert seconds > 0.1
-    assert note.startswith("a CPU quota of 0.5 cores: not even one")
+    assert (found, len(allowed)) == (0.2, 1)
+    assert 2 <= throttled <= periods
+    assert seconds > 0
+    assert note.startswith("a CPU quota of 0.2 cores: not even one")
