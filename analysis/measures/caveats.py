@@ -88,12 +88,16 @@ def _still(ok: pl.DataFrame) -> list[str]:
 
 def _not_as_asked(ok: pl.DataFrame) -> list[str]:
     n = len(ok)
-    texts = Counter(text for told in ok["bent"].drop_nulls() for text in told.split("; ") if text)
-    found = [f"{text} in {count} of {n} launches" for text, count in texts.items()]
+    found = [f"{text} in {count} of {n} launches" for text, count in _told(ok).items()]
     if len(held := ok.filter(pl.col("throttled_periods") > 0)):
         periods, throttled = held["quota_periods"].sum(), held["throttled_periods"].sum()
         found.append(f"a CPU quota held {len(held)} of {n} launches back, in {throttled} of {periods} periods")
     return found
+
+
+def _told(launches: pl.DataFrame) -> Counter[str]:
+    """What is not as asked in these launches, each with how many have it."""
+    return Counter(text for told in launches["bent"].drop_nulls() for text in told.split("; ") if text)
 
 
 def _hosts(ok: pl.DataFrame, around: Around) -> list[str]:
@@ -124,8 +128,8 @@ def base_warnings(ok: pl.DataFrame, base: pl.DataFrame | None) -> list[str]:
     found = []
     if still := base.filter(pl.col("stood_still_seconds") > 0).height:
         found.append(f"{still} of {len(base)} launches of its base case stood still in a step")
-    texts = dict.fromkeys(text for told in base["bent"].drop_nulls() for text in told.split("; ") if text)
-    if texts:
+    own, of_base = (_told(side) for side in (ok, base))
+    if texts := [text for text in of_base if text not in own]:
         found.append(f"its base case had {' and '.join(texts)}")
     if held := base.filter(pl.col("throttled_periods") > 0).height:
         found.append(f"a CPU quota held {held} of {len(base)} launches of its base case back")

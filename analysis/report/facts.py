@@ -9,8 +9,7 @@ from typing import Any
 import polars as pl
 
 from analysis.load.results import Results
-from analysis.load.trial import clean
-from analysis.wording import digits
+from analysis.wording import clean, digits
 
 MOST_MISSING = 60
 LOG_RANKS, LOG_LINES = 3, 12

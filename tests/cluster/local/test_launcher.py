@@ -12,12 +12,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from analysis.load import bent
 from cluster.driver.plan import plan
 from cluster.driver.run import run
 from cluster.launcher import Launch, OptionsError
@@ -209,6 +211,16 @@ def test_each_worker_has_cores_and_threads_of_its_own(tmp_path: Path) -> None:
     assert {r.device for r in reports} == {"cpu"}
     assert done.outcome.framework == "PyTorch"
     assert done.outcome.versions["torch"].startswith("2.13")
+
+
+@pytest.mark.usefixtures("bare_ranks")
+def test_ranks_that_must_share_cores_are_spread_over_them_and_that_is_told(tmp_path: Path) -> None:
+    count = 2 * len(cores.allowed_cores())
+    done = launch(Trial.of(strategy="torch-ddp", workers=count, global_batch=count, steps=SHORT), tmp_path)
+    times = Counter(core for report in done.outcome.ranks for core in report.cpus)
+    assert times == dict.fromkeys(cores.allowed_cores(), 2)
+    said = bent.of(done.outcome.model_dump(mode="json"))["bent"]
+    assert said == f"ranks that share cores ({count} ranks on {count // 2} cores of a host)"
 
 
 IN_THE_SHELL = {
