@@ -26,8 +26,8 @@ BENT: dict[str, Any] = {
 }
 # Variables that say where a rank is and not how it computes: others in each launch, or in each rank.
 PLACE = re.compile(
-    r"_(RANK|PORTS?|ADDR(ESS(ES)?)?|HOSTNAMES?|IFACE|IFNAME|VISIBLE_(DEVICES|CHIPS)|BOUNDS|ID)$"
-    r"|^HOROVOD_(LOCAL_|CROSS_)?SIZE$|^TF_CONFIG$"
+    r"_(RANK|DIR|PORTS?|ADDR(ESS(ES)?)?|HOSTNAMES?|IFACE|IFNAME|VISIBLE_(DEVICES|CHIPS)|BOUNDS|ID)$"
+    r"|^HOROVOD_(LOCAL_|CROSS_)?SIZE$|^TF_CONFIG$|^RAY_|^(TMPDIR|TMP|TEMP|TEMP_DIR)$"
 )
 MOST, LONGEST = 3, 60  # of what differs, named in a warning; of a value, letters
 COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")
