@@ -104,6 +104,7 @@ def bent(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     stop(at("tf-multiworker-n2", 0)[0], "compute_only")
     points = list(dict.fromkeys(home.name.rpartition("-r")[0] for home in observed.homes(folder)))
     plan = {"format": 1, "points": points, "repeats": 3, "left_out": ["strong scaling at 3 workers: is not divisible"],
+            "data": [{"path": "/photos", "files": 9, "left_out": {"GIF files": 2}}],
             "not_available": {"jax": "jax is not installed"}}  # fmt: skip
     (folder / "plan.json").write_text(json.dumps(plan))
     return show(folder)
@@ -148,8 +149,10 @@ def test_what_was_left_out_is_said_wherever_numbers_are(bent: Shown) -> None:
     for text in (bent.terminal, bent.status, bent.page):
         assert "strong scaling at 3 workers: is not divisible" in text
         assert "jax is not installed" in text
+        assert "2 GIF files" in text
     assert bent.judged["left_out"] == [
         "left out: strong scaling at 3 workers: is not divisible", "not available: jax: jax is not installed",
+        "left out of /photos: 2 GIF files",
     ]  # fmt: skip
     assert [row["why"] for row in bent.table("not-measured")] == [
         "strong scaling at 3 workers: is not divisible", "jax is not installed",
