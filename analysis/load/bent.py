@@ -28,7 +28,9 @@ BENT: dict[str, Any] = {
 PLACE = re.compile(
     r"_(RANK|DIR|PORTS?|ADDR(ESS(ES)?)?|HOSTNAMES?|IFACE|IFNAME|VISIBLE_(DEVICES|CHIPS)|BOUNDS|ID)$"
     r"|^HOROVOD_(LOCAL_|CROSS_)?SIZE$|^TF_CONFIG$|^RAY_|^(TMPDIR|TMP|TEMP|TEMP_DIR)$"
+    r"|_NUM_(THREADS|DEVICES)$|^(PJRT_)?NPROC$"  # of a process with several workers, those of all
 )
+DEVICES = re.compile(r"--xla_force_host_platform_device_count=\S*")
 MOST, LONGEST = 3, 60  # of what differs, named in a warning; of a value, letters
 COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")
 RECORDED = "$"  # beside a rank's variables: that they are known, and one that is not among them was not set
@@ -132,6 +134,8 @@ def _made_with(said: dict[str, Any]) -> dict[str, str]:
     found = versions | {"commit": said.get("commit"), "container": said.get("container")}
     found |= {"system": hardware.get("system"), RECORDED: "yes" if isinstance(said.get("environment"), dict) else None}
     found |= {f"${name}": value for name, value in variables.items() if not PLACE.search(name)}
+    flags = " ".join(DEVICES.sub("", str(found.pop("$XLA_FLAGS", ""))).split())
+    found |= {"$XLA_FLAGS": flags} if flags else {}
     return {clean(name): clean(str(value)).replace("; ", ", ") for name, value in found.items() if value is not None}
 
 

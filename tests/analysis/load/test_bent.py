@@ -86,6 +86,18 @@ def test_what_tells_ranks_and_launches_apart_by_their_nature_is_no_difference() 
     assert told(*(rank(r, [r], environment=place) for r, place in enumerate(places))) == []
 
 
+def test_what_several_workers_in_a_process_are_given_is_no_difference_from_one() -> None:
+    def made(workers: int, flags: str = "") -> str:
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC", "CPU_NUM_DEVICES")
+        of_devices = f"--xla_force_host_platform_device_count={workers} {flags}" if workers > 1 else flags
+        return str(
+            bent.of({"environment": dict.fromkeys(names, str(workers)) | {"XLA_FLAGS": of_devices}})["made_with"]
+        )
+
+    assert bent.differences([made(1), made(4)]) == []
+    assert bent.differences([made(1), made(4, "--xla_a=1")]) == ["$XLA_FLAGS (--xla_a=1 / not set)"]
+
+
 def test_what_a_rank_says_itself_and_a_niceness_are_told() -> None:
     said = told(rank(0, [0], niceness=10, not_as_asked=["12 of 500 files; not read"]))
     assert said == ["ranks that give way to others (niceness 10)", "12 of 500 files, not read"]
