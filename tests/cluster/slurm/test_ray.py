@@ -106,7 +106,7 @@ def directives(text: str) -> list[str]:
     return [line for line in text.split("\n") if line.startswith("#SBATCH")]
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(stem=NASTY, results=NASTY)
 def test_whatever_a_path_holds_no_line_of_the_script_is_another(stem: str, results: str) -> None:
     """It is refused, or is one word for the shell, and on the one line of its directive for sbatch."""
