@@ -56,7 +56,9 @@ def run(
     from cluster.driver.run import Cancelled
     from cluster.driver.run import run as drive
     from cluster.local import machine
+    from cluster.local.launcher import LocalLauncher
     from cluster.results.folder import ResultsFolder
+    from cluster.setup.importable import broken
     from cluster.study import file
     from cluster.study.schema import StudyError
 
@@ -72,6 +74,8 @@ def run(
         plan = make_plan(chosen, launcher)
         data = _check_data(plan, launcher.kind == "local")
         plan = replace(plan, data=data.told)
+        folder = ResultsFolder(path)
+        folder.check(chosen, plan.least_bytes)
         for note in plan.notes():
             console.print(note, style="yellow", markup=False, highlight=False)
         for warning in data.warnings:
@@ -79,10 +83,13 @@ def run(
         for line in data.lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         if dry_run:
+            if isinstance(launcher, LocalLauncher):  # elsewhere ranks may find another environment
+                strategies = dict.fromkeys(point.strategy for point in plan.grid.points)
+                if faults := broken({name: launcher.interpreter(name) for name in strategies}):
+                    raise StudyError(faults)
             show_plan(console, plan)
             return
         _decode(data, console)
-        folder = ResultsFolder(path)
         folder.open(chosen)
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -111,7 +118,8 @@ def run(
     else:
         show_results(console, path)
     if summary.failed:
-        console.print(f"{len(summary.failed)} launches failed; `scaling status {path}` says why", style="red")
+        out = f" and {summary.left_out} were left out" if summary.left_out else ""
+        console.print(f"{len(summary.failed)} launches failed{out}; `scaling status {path}` says why", style="red")
         raise typer.Exit(1)
 
 
@@ -128,6 +136,8 @@ def status(results: Results) -> None:
         console.print(state.render(state.status(results)))
         for line in standing.lines(results):
             console.print(line, style="yellow", markup=False, highlight=False)
+        for line in state.given_up(results):
+            console.print(f"left out: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
         launcher = launcher_of(file.stored(results), results)
         if running := launcher.observe():
             console.print(state.render_running(running))
@@ -326,6 +336,7 @@ def _clean_errors() -> Iterator[None]:
     """A mistake of the user's is one line per fault on stderr and exit code 2, never a traceback."""
     from analysis.load.results import NotResults
     from cluster.study.schema import StudyError
+    from jobs.contract import reason
 
     try:
         yield
@@ -334,9 +345,9 @@ def _clean_errors() -> Iterator[None]:
     except NotResults as error:
         faults = [str(error)]
     except OSError as error:  # a folder of somebody else's, a file where a folder is wanted, a full disk
-        if error.filename is None:
+        if error.filename is None and error.errno not in reason.FULL:
             raise
-        faults = [f"{error.filename}: {error.strerror or error}"]
+        faults = [f"{error.filename}: {error.strerror or error}" if error.filename else reason.in_a_line(error)]
     else:
         return
     for fault in faults:

@@ -6,7 +6,7 @@ that every trial it started ends with an `outcome.json`. Order, repeats and resu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,6 +87,10 @@ class Launcher(Protocol):
 
     def running(self) -> dict[str, State]:
         """Id of each trial that was started and is not over ─▶ its state."""
+
+    def withdraw(self, trials: Collection[str]) -> list[str]:
+        """Of these trials, take back what waits and has not begun, as far as that is possible; their ids. Nothing of
+        them is left; they are not among `running` any more."""
 
     def cancel(self) -> None:
         """End what runs or waits; returns when it has ended. Raises StudyError if it cannot."""

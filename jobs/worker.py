@@ -13,7 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,19 @@ def settle(trial: Mapping[str, Any], place: RankEnvironment) -> None:
     os.environ.pop("TF_CONFIG", None)
 
 
+def say_why(error: BaseException) -> None:
+    """The whole traceback, then the reason in a line, which is the last of the log (jobs/contract/reason.py)."""
+    sys.stdout.flush()
+    traceback.print_exception(error)
+    try:
+        from jobs.contract import reason
+
+        said = f"{reason.MARK}{reason.in_a_line(error)}"
+    except Exception:  # too many files are open, or no memory is left
+        said = f"reason: {type(error).__name__}: {error}".splitlines()[0]
+    print(said, file=sys.stderr, flush=True)
+
+
 def main(arguments: list[str]) -> None:
     if len(arguments) != 1:
         sys.exit("usage: python -m jobs.worker TRIAL_DIR")
@@ -78,10 +91,12 @@ def main(arguments: list[str]) -> None:
             run(Path(arguments[0]), ends)
         code = 0
     except BaseException as error:
-        traceback.print_exc()  # its last line is the reason; it is the last line of the log
         code = getattr(error, "EXIT_CODE", 1)
-    sys.stdout.flush()
-    sys.stderr.flush()
+        with suppress(OSError):  # the disk of the log is full
+            say_why(error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
     # Not sys.exit: TensorFlow's and Gloo's threads may hold up the interpreter's end for minutes.
     os._exit(code)
 

@@ -116,6 +116,8 @@ def not_measured(results: Results) -> list[tuple[str, str]]:
     plan = results.plan
     left_out, absent = plan.get("left_out"), plan.get("not_available")
     found = [("left out", str(line)) for line in left_out] if isinstance(left_out, list) else []
+    given_up = plan.get("given_up")
+    found += [("left out in the last run", str(line)) for line in given_up] if isinstance(given_up, list) else []
     found += [(f"not available: {name}", str(why)) for name, why in _mapping(absent).items()]
     points, least = plan.get("points"), plan.get("repeats")
     if isinstance(points, list):

@@ -17,6 +17,8 @@ from jobs.machine import variables
 from jobs.machine.cores import quota_note
 from jobs.machine.tpu import TpuError
 
+LINE_BYTES, REPORT_BYTES = 100, 5_000  # a step's line; a rank's report, its part of the outcome and its log
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -30,9 +32,20 @@ class Plan:
     not_available: dict[str, str]
     data: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def least_bytes(self) -> int:
+        """Of files that the launches leave, at least."""
+        return self.study.repeats.min * sum(_bytes(point) for point in self.grid.points)
+
     def notes(self) -> list[str]:
         """What is left out of the study and why, one line each."""
         return [f"{name}: not available: {why}" for name, why in self.not_available.items()] + self.grid.left_out
+
+
+def _bytes(trial: Trial) -> int:
+    steps = trial.steps
+    lines = steps.warmup + steps.measured + steps.compute_only
+    return trial.processes * (LINE_BYTES * lines + REPORT_BYTES)
 
 
 def launcher_of(study: Study, results: Path) -> Launcher:
@@ -69,6 +82,8 @@ def plan(study: Study, launcher: Launcher) -> Plan:
     if launcher.kind == "local" and (note := quota_note()):
         left_out.append(note)
     grid = Grid([p for p in grid.points if p.point not in unfit], grid.left_out + list(dict.fromkeys(left_out)))
+    if not grid.points:
+        raise StudyError(list(dict.fromkeys(left_out)))
     faults = launcher.refuse(grid.points)
     if too_many := sorted({p.workers for p in grid.points if p.tpu == "real" and p.workers > largest}):
         faults.append(f"workers: {', '.join(map(str, too_many))} are more than the {largest} cores the TPU has")

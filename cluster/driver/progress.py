@@ -130,6 +130,14 @@ class TerminalDisplay:
         elif not self._console.is_terminal:
             self._console.print(Text(f"{done}/{self._total} {describe(trial)}: {seconds:.1f} s, {self._left(0)}"))
 
+    def left_out(self, trials: Sequence[Trial], why: str) -> None:
+        for trial in trials:
+            self._waiting.pop(trial.id, None)
+        self._total -= len(trials)
+        if self._task is not None:
+            self._progress.update(self._task, total=self._total)
+        self._console.print(Text(f"left out: {why}", style="red"))
+
     def _left(self, now: float) -> str:
         """Time left, from what launches of the same strategy have taken so far."""
         known = [s for values in self._seconds.values() for s in values]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from cluster.driver.hopeless import Hopeless, Kind
 from cluster.driver.plan import Plan
 from cluster.launcher import Launch, Launcher, State
 from cluster.results.folder import ResultsFolder
@@ -37,15 +38,19 @@ class Display(Protocol):
 
     def ended(self, outcome: Outcome) -> None: ...
 
+    def left_out(self, trials: Sequence[Trial], why: str) -> None: ...
+
 
 @dataclass
 class Summary:
-    """What a run came to. `left` launches wait until somebody runs the study again."""
+    """What a run came to. `left` launches wait until somebody runs the study again; `left_out` were not made as
+    others like them had failed."""
 
     done_before: int = 0
     ok: int = 0
     failed: list[Outcome] = field(default_factory=list)
     left: int = 0
+    left_out: int = 0
 
 
 def schedule(points: Sequence[Trial], repeats: range, seed: int) -> list[Trial]:
@@ -92,6 +97,8 @@ def run(
                     folder.set_aside(trial, found.why)
                 if found is None or found.outcome is None:
                     missing.append(trial)
+                else:
+                    work.hopeless.note(trial, found.outcome)
             work.summary.done_before += len(trials) - len(missing)
             display.planned(missing, len(trials) - len(missing))
             work.do([trial for trial in missing if trial.id not in under_way], detach)
@@ -114,6 +121,8 @@ class _Work:
     summary: Summary
     order: int = 0
     lost: Counter[str] = field(default_factory=Counter)
+    hopeless: Hopeless = field(default_factory=Hopeless)
+    _left_out: dict[Kind, list[Trial]] = field(default_factory=dict)
 
     def do(self, trials: Sequence[Trial], detach: bool) -> None:
         """Start all `trials` as the launcher has room, and wait for these and all that run."""
@@ -130,8 +139,11 @@ class _Work:
                 self.launcher.start([self._launch(trial) for trial in batch])
             for trial_id in self.launcher.wait(0.0 if detach else POLL_SECONDS):
                 trial = started.get(trial_id) or read_trial(self.folder.trials / trial_id)
-                if self._again(trial):
+                outcome, again = self._ended(trial)
+                if again:
                     waiting.append(trial)
+                elif outcome is not None and (kind := self.hopeless.note(trial, outcome)):
+                    waiting = self._leave_out(kind, waiting)
             if detach:
                 self.summary.left = len(waiting)
                 return
@@ -145,24 +157,37 @@ class _Work:
         self.order += 1
         return launch
 
-    def _again(self, trial: Trial) -> bool:
-        """Note how a trial ended; whether it is to be started again."""
+    def _leave_out(self, kind: Kind, waiting: Sequence[Trial]) -> list[Trial]:
+        """Take out of `waiting`, and back from the launcher if nothing has begun, what is hopeless."""
+        out = [trial for trial in waiting if self.hopeless.covers(trial)]
+        begun = {trial_id: read_trial(self.folder.trials / trial_id) for trial_id in self.launcher.running()}
+        wanted = [trial_id for trial_id, trial in begun.items() if self.hopeless.covers(trial)]
+        out += [begun[trial_id] for trial_id in self.launcher.withdraw(wanted)]
+        self._left_out[kind] = out
+        self.summary.left_out += len(out)
+        lines = [self.hopeless.words(each, len(those)) for each, those in self._left_out.items()]
+        self.folder.note_given_up(lines)
+        self.display.left_out(out, lines[-1])
+        return [trial for trial in waiting if not self.hopeless.covers(trial)]
+
+    def _ended(self, trial: Trial) -> tuple[Outcome | None, bool]:
+        """Note how a trial ended; its outcome, if it can be read, and whether it is to be started again."""
         try:
             outcome = read_outcome(self.folder.trials / trial.id)
         except UnreadableOutcome:
-            return False
+            return None, False
         if outcome is None:
-            return True
+            return None, True
         if outcome.status == "ok":
             self.summary.ok += 1
         elif outcome.status == "lost" and self.lost[trial.id] < RETRIES:
             self.lost[trial.id] += 1
             self.folder.set_aside(trial, f"was lost: {outcome.error}")
-            return True
+            return outcome, True
         else:
             self.summary.failed.append(outcome)
         self.display.ended(outcome)
-        return False
+        return outcome, False
 
 
 def _further(plan: Plan, folder: ResultsFolder, precision: Precision, attempted: set[str]) -> list[Trial]:

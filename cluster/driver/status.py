@@ -53,6 +53,12 @@ def status(folder: Path) -> list[PointStatus]:
     return [PointStatus(p, planned, c["ok"], c["unfinished"], troubles.get(p, "")) for p, c in counts.items()]
 
 
+def given_up(folder: Path) -> list[str]:
+    """What the last run has left out as others like it had failed, one line each; read after `status`."""
+    lines = json.loads((folder / "plan.json").read_text(encoding="utf-8")).get("given_up", [])
+    return [str(line) for line in lines] if isinstance(lines, list) else []
+
+
 def render_running(running: dict[str, State]) -> Table:
     """The trials that a scheduler has, each with its job, its state, the reason and the nodes."""
     table = Table(title=f"{len(running)} launches are with the scheduler")

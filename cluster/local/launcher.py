@@ -11,13 +11,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cluster.launcher import Launch, OptionsError, State
 from cluster.local import interpreters
+from cluster.setup import compiler
 from cluster.setup.lacking import lacking, why_not
 from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.exits import Status, verdict
@@ -89,6 +90,10 @@ class LocalLauncher:
             return interpreters.missing(self._python[strategy], strategy)
         return why_not(strategy)
 
+    def interpreter(self, strategy: str) -> str:
+        """The Python that the strategy's ranks have."""
+        return self._python.get(strategy, sys.executable)
+
     def refuse(self, points: Sequence[Trial]) -> list[str]:
         faults = _without_a_gpu(points)
         if self._oversubscribe:
@@ -109,7 +114,7 @@ class LocalLauncher:
         return faults
 
     def unfit(self, trial: Trial) -> str | None:
-        return lacking(trial)
+        return lacking(trial) or compiler.lacking(trial)
 
     def resume(self) -> int:
         return -1  # its trials end with the process that started them
@@ -127,7 +132,7 @@ class LocalLauncher:
         (launch,) = launches
         count = launch.trial.processes
         port = master_port() if count > 1 else 0
-        python = self._python.get(launch.trial.strategy, sys.executable)
+        python = self.interpreter(launch.trial.strategy)
         running = _Running(launch, now(), time.monotonic(), {})
         self._running = running
         for rank in range(count):
@@ -151,6 +156,9 @@ class LocalLauncher:
                 return [running.launch.trial.id]
             if time.monotonic() >= deadline:
                 return []
+
+    def withdraw(self, trials: Collection[str]) -> list[str]:
+        return []  # what is started has begun
 
     def cancel(self) -> None:
         self.close()

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs.contract import reason
 from jobs.machine.variables import for_ranks
 from jobs.rank.parent import PARENT
 
@@ -104,11 +105,11 @@ class Child:
         with self._log as log:
             log.seek(0)
             # Where Ray aborts the process, what it says of that is before the stack.
-            words, _, _ = log.read().decode(errors="replace").partition("*** StackTrace Information ***")
-        said = [line.strip() for line in words.splitlines() if line.strip()]
+            words, _, _ = log.read().partition(b"*** StackTrace Information ***")
+        said = reason.telling(reason.readable(words))
         if self._after is not None:
             self._after.wait()  # it removes the folder, too
-        return said[-1][:300] if said else f"exit code {self._process.returncode}"
+        return said or f"exit code {self._process.returncode}"
 
 
 def for_ray(environment: Mapping[str, str], own: bool) -> dict[str, str]:

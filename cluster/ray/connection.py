@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from cluster.ray import rank
 from cluster.ray.capacity import Node
+from jobs.contract.reason import in_a_line
 from jobs.machine.variables import for_ranks
 
 LOOK_SECONDS = 60.0  # that a node has to answer when it is looked at
@@ -169,11 +169,3 @@ def unreachable(address: str) -> str:
     except Exception as error:
         return f"what answers there is not a Ray cluster of our version: {in_a_line(error)}"
     return ""
-
-
-def in_a_line(error: BaseException) -> str:
-    """The first line of an error's text that says anything; of one in an actor, of that itself."""
-    cause = getattr(error, "cause", None)  # ray.exceptions.RayTaskError: its own text begins with a traceback
-    error = cause if isinstance(cause, BaseException) else error
-    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

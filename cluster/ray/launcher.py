@@ -12,7 +12,7 @@ import os
 import queue
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from cluster.ray.child import CLOSE_SECONDS, Child
 from cluster.ray.options import cores_of, head_address, parse
 from cluster.ray.rank import found_here
 from cluster.results.folder import LOOK
+from cluster.setup import compiler
 from cluster.setup.lacking import lacking, why_not
 from cluster.study.schema import StudyError
 from jobs.contract.exits import Status
@@ -90,7 +91,7 @@ class RayLauncher:
 
     def unfit(self, trial: Trial) -> str | None:
         each, nodes = trial.workers // trial.processes, self._nodes(trial.gpus_per_worker > 0)
-        if why := lacking(trial):
+        if why := lacking(trial) or (None if self._address else compiler.lacking(trial)):
             return why
         if each == 1 or not nodes:
             return None
@@ -214,6 +215,9 @@ class RayLauncher:
             exits=exits,
             concurrent=running.beside_another,
         )
+
+    def withdraw(self, trials: Collection[str]) -> list[str]:
+        return []  # one waits at most, and it may as well fail
 
     def cancel(self) -> None:
         """The trials' folders stay as of trials that were not finished."""

@@ -63,8 +63,8 @@ class ResultsFolder:
         self._lock: IO[str] | None = None
         self.moved: list[str] = []
 
-    def open(self, study: Study) -> None:
-        """Make or check the folder and lock it. Raises StudyError if it is not this study's."""
+    def check(self, study: Study, bytes_wanted: int = 0) -> None:
+        """Raises StudyError if the folder is not this study's, or cannot take so much more. Changes nothing."""
         if self.path.exists() and not self.path.is_dir():
             raise StudyError([f"{self.path}: is a file; name a folder with --results"])
         old = self._old_study()
@@ -76,6 +76,19 @@ class ResultsFolder:
                 raise StudyError(
                     [f"{self.path}: holds another study ({f}); use --results or another name" for f in faults]
                 )
+        home = next(place for place in (self.path.absolute(), *self.path.absolute().parents) if place.exists())
+        if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
+            raise StudyError([f"{home}: cannot be written to; use --results"])
+        there = os.statvfs(home)
+        if (free := there.f_bavail * there.f_frsize) < bytes_wanted or (there.f_files and not there.f_favail):
+            wanted = f"{bytes_wanted / 2**20:.1f} MiB and a file for each rank"
+            raise StudyError(
+                [f"{home}: {free / 2**20:.1f} MiB are free on its disk, the study writes {wanted}; use --results"]
+            )
+
+    def open(self, study: Study) -> None:
+        """Make or check the folder and lock it. Raises StudyError if it is not this study's."""
+        self.check(study)
         try:
             self.trials.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
@@ -127,6 +140,12 @@ class ResultsFolder:
             **({"data": list(data)} if data else {}),
         }
         write_atomically(self.path / "plan.json", json.dumps(plan, indent=1) + "\n")
+
+    def note_given_up(self, lines: list[str]) -> None:
+        """Add to `plan.json` what of it is left out as others like it had failed, one line each."""
+        path = self.path / "plan.json"
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        write_atomically(path, json.dumps({**plan, "given_up": lines}, indent=1) + "\n")
 
     def find(self, trial: Trial) -> Found | None:
         """What is there of `trial`; None if nothing."""

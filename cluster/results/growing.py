@@ -37,6 +37,7 @@ class Plan:
     left_out: list[str] = field(default_factory=list)
     not_available: dict[str, str] = field(default_factory=dict)
     data: list[dict[str, Any]] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
 
     def joined(self, other: Plan) -> Plan:
         """Both plans; what one machine could not run, the other may have."""
@@ -44,11 +45,13 @@ class Plan:
         run = {point.rpartition("-n")[0] for point in points}
         lacking = {k: v for k, v in (self.not_available | other.not_available).items() if k not in run}
         left_out = list(dict.fromkeys(self.left_out + other.left_out))
-        return Plan(points, self.repeats, left_out, lacking, self.data or other.data)
+        given_up = list(dict.fromkeys(self.given_up + other.given_up))
+        return Plan(points, self.repeats, left_out, lacking, self.data or other.data, given_up)
 
     def content(self) -> dict[str, Any]:
-        """As the file has it, which says nothing of data where there is nothing to say."""
-        return {"format": FORMAT} | {key: value for key, value in vars(self).items() if key != "data" or value}
+        """As the file has it, which says nothing of data or of what was given up where there is nothing to say."""
+        silent = [key for key in ("data", "given_up") if not getattr(self, key)]
+        return {"format": FORMAT} | {key: value for key, value in vars(self).items() if key not in silent}
 
 
 def read_plan(path: Path) -> Plan | None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from cluster.horovod import installed, nccl
+from cluster.setup import compiler as for_torch
 from cluster.setup.finding import PATIENCE, SETUP, Finding, ask, program, version_of
 from cluster.setup.lacking import why_not
 from jobs.contract.catalog import STRATEGIES
@@ -128,7 +129,10 @@ def slurm(name: str) -> Finding:
 
 
 def compiler(name: str) -> Finding:
-    return program(name, COMPILERS, "Horovod is built with it", COMPILER)
+    found = program(name, COMPILERS, "Horovod is built with it, and torch.compile (execution: graph) uses it", COMPILER)
+    if found.ok and (why := for_torch.why_not()):
+        return Finding(name, False, f"{found.says}; for torch.compile (execution: graph): {why}")
+    return found
 
 
 def browser(name: str) -> Finding:

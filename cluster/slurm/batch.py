@@ -71,12 +71,18 @@ def run(job: JobFolder, rank_command: list[str], srun: list[str]) -> None:
     left = _answer(lambda: queue.seconds_left(job_id))
     deadline = None if left is None else time.monotonic() + left - SIGNAL_SECONDS
     for planned in _missing(job):
-        if job.allocation == "packed" and deadline is not None:
-            wanted, left = seconds_wanted(job.trial(planned)), deadline - time.monotonic()
-            if wanted > left:
-                print(f"{planned.trial}: not begun: it may take {wanted:.0f} s and {left:.0f} s are left", flush=True)
-                raise Stop("time")
-        _step(job, planned, job_id, address, [*srun, *planned.size.flags()], rank_command)
+        try:
+            if job.allocation == "packed" and deadline is not None:
+                wanted, left = seconds_wanted(job.trial(planned)), deadline - time.monotonic()
+                if wanted > left:
+                    why = f"it may take {wanted:.0f} s and {left:.0f} s are left"
+                    print(f"{planned.trial}: not begun: {why}", flush=True)
+                    raise Stop("time")
+            _step(job, planned, job_id, address, [*srun, *planned.size.flags()], rank_command)
+        except FileNotFoundError:
+            if job.trial(planned).exists():
+                raise
+            print(f"{planned.trial}: not begun: the driver has taken it back", flush=True)
 
 
 def _meeting_address(node: str) -> str:

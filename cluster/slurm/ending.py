@@ -18,6 +18,7 @@ from cluster.slurm import queue
 from cluster.slurm.job import JobFolder, Planned, beside_another
 from cluster.slurm.queue import JobState
 from cluster.slurm.setup import unfinished
+from jobs.contract import reason
 from jobs.contract.exits import Status, read_exits, verdict
 from jobs.contract.files import TRIAL, RankExit
 from jobs.contract.folder import read_trial
@@ -71,7 +72,7 @@ def without_an_end(folder: Path, exits: Sequence[RankExit]) -> tuple[Status, str
     reasons = elsewhere or [line for line in said if not ASIDE.search(line)]
     begun = exits or any(folder.glob("rank-*.log"))
     if reasons and not begun and not elsewhere:
-        return "failed", f"srun could not start the ranks: {reasons[-1]}"
+        return "failed", f"srun could not start the ranks: {reason.telling(reasons)}"
     return "lost", f"srun ended without an end of every rank: {(reasons or said or ['it said nothing'])[-1]}"
 
 
@@ -119,11 +120,11 @@ def fate(job: Job, state: JobState | None) -> tuple[Status, str]:
     if job.folder.end == "time":
         return "lost", f"the time of {name} was up"
     if job.folder.end == "away":
-        return "lost", f"SLURM did not answer {name} before it could begin: {_last_line(job.folder.output)}"
+        return "lost", f"SLURM did not answer {name} before it could begin: {_last_word(job.folder.output)}"
     if not job.folder.output.exists():
         return "failed", f"{said} and could not write {job.folder.output}; is that a folder which the nodes see?"
     code = queue.exit_code(job.job_id or "")
-    last = setup or _last_line(job.folder.output)
+    last = setup or _last_word(job.folder.output)
     return "failed", said + (f" with exit code {code}" if code else "") + (f": {last}" if last else "")
 
 
@@ -173,17 +174,16 @@ def _utc(unix: float) -> str:
     return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds")
 
 
-def _last_line(path: Path) -> str:
+def _last_word(path: Path) -> str:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return reason.telling(reason.readable(path.read_bytes()))
     except OSError:
         return ""
-    return next((line for line in reversed(lines) if line.strip()), "")
 
 
 def _said(folder: Path) -> list[str]:
     try:
-        lines = (folder / SRUN_LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        said = (folder / SRUN_LOG).read_bytes()
     except OSError:
         return []
-    return [line.strip()[:500] for line in lines if line.strip()]
+    return [line[:500] for line in reason.readable(said)]

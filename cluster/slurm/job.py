@@ -13,6 +13,7 @@ Nothing else is needed to come back to a study, from another login node too.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,6 +118,19 @@ def begun(folder: Path) -> bool:
         return any(entry.name != TRIAL and not entry.name.startswith(".") for entry in folder.iterdir())
     except FileNotFoundError:
         return False
+
+
+def withdrawn(folder: Path) -> bool:
+    """Remove the folder of a trial that has not begun, at one blow; whether that was so."""
+    if begun(folder):
+        return False
+    aside = folder.parent.with_name(f".withdrawn-{folder.name}")
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:
+        return False
+    shutil.rmtree(aside, ignore_errors=True)
+    return True
 
 
 def beside_another(job: JobFolder, began: float, ended: float) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from cluster.launcher import Launch, State
 from cluster.setup.lacking import lacking, why_not
 from cluster.slurm import ending, queue
 from cluster.slurm.ending import Job, concluded
-from cluster.slurm.job import JobFolder, Planned, begun
+from cluster.slurm.job import JobFolder, Planned, begun, withdrawn
 from cluster.slurm.options import parse
 from cluster.slurm.queue import JobState
 from cluster.slurm.refusal import refused
@@ -274,6 +274,28 @@ class SlurmLauncher:
         return ended
 
     # Ending
+
+    def withdraw(self, trials: Collection[str]) -> list[str]:
+        """Jobs that wait in the queue are cancelled; of an allocation whose trials are done one after the other,
+        the script passes over those whose folder is gone."""
+        waiting = [job for job in self._jobs if any(trial in trials for trial in job.pending)]
+        alone = [job for job in waiting if job.folder.allocation != "packed" and job.job_id]
+        try:
+            queue.cancel([str(job.job_id) for job in alone], state="PENDING")
+            listed = queue.jobs() if alone else {}
+        except queue.SlurmError as error:
+            self._trouble, listed = str(error), {}
+        taken = []
+        for job in waiting:
+            state = listed.get(job.job_id or "")
+            if job in alone and (state is None or state.name != job.folder.name or state.state != "CANCELLED"):
+                continue  # it has begun meanwhile
+            for trial in [trial for trial in job.pending if trial in trials]:
+                if withdrawn(job.folder.trial(job.pending[trial])):
+                    del job.pending[trial]
+                    taken.append(trial)
+        self._jobs = [job for job in self._jobs if job.pending]
+        return taken
 
     def cancel(self) -> None:
         asked: set[str] = set()

@@ -198,10 +198,11 @@ def exit_code(job_id: str) -> str:
     return found[1] if found else ""
 
 
-def cancel(job_ids: Sequence[str]) -> None:
-    """End the jobs. Raises SlurmError; a job that has ended already is no error."""
+def cancel(job_ids: Sequence[str], state: str = "") -> None:
+    """End the jobs, only those in `state` if one is given. Raises SlurmError; a job that has ended already is no
+    error."""
     if job_ids:
-        _ask(["scancel", "--quiet", *job_ids])
+        _ask(["scancel", "--quiet", *([f"--state={state}"] if state else []), *job_ids])
 
 
 def seconds_left(job_id: str) -> float | None:

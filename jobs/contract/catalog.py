@@ -29,7 +29,8 @@ class StrategyInfo:
     process. `gpus` is whether it computes on GPUs, `tpu` whether its workers can be cores of a TPU, and
     `mesh` why of {devices} cores it takes one or all, if it does;
     `several_steps_per_call` whether several training steps can be one host call. `executions` are the ways to
-    execute that it has in each workload, if not "default" alone. `lacks` says of values of factors, workloads and
+    execute that it has in each workload, if not "default" alone, and `compiled` are those for which a C++ compiler must
+    be there. `lacks` says of values of factors, workloads and
     models why it does not have them; {strategy} is its name there.
     """
 
@@ -45,6 +46,7 @@ class StrategyInfo:
     mesh: str = ""
     several_steps_per_call: bool = False
     executions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    compiled: tuple[str, ...] = ()
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -74,6 +74,7 @@ def run(rank: Rank[Ingest]) -> None:
 
     from jobs.contract import folder
     from jobs.data import reading
+    from jobs.data.dataset import DataError
     from jobs.workloads import reporting
     from jobs.workloads.meter import Meter
 
@@ -98,9 +99,12 @@ def run(rank: Rank[Ingest]) -> None:
         started = time.time()
         try:
             meter.run(step, rank.watchdog, trial.limits.hang)
-        except Exception:
+        except Exception as error:
             rank.watchdog.allow(trial.limits.startup)
-            reading.blame(plan)
+            try:
+                reading.blame(plan)
+            except DataError as file:
+                raise file from error
             raise
         finally:
             folder.append_steps(rank.folder, 0, meter.rows())

@@ -8,9 +8,9 @@ from typing import Any
 
 from jobs.contract.catalog import StrategyInfo
 from jobs.machine.network import interface_of
-from jobs.strategies.torch.plain import EXECUTIONS, TorchLoop
+from jobs.strategies.torch.plain import COMPILED, EXECUTIONS, TorchLoop
 
-INFO = StrategyInfo("PyTorch", "native", base_case="torch", needs=("torch",), executions=EXECUTIONS)
+INFO = StrategyInfo("PyTorch", "native", base_case="torch", needs=("torch",), executions=EXECUTIONS, compiled=COMPILED)
 
 
 class TorchDDP(TorchLoop):

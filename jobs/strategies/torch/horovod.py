@@ -6,9 +6,11 @@ from typing import Any
 
 from jobs.contract.catalog import StrategyInfo
 from jobs.strategies.horovod import needs_nccl, start_horovod
-from jobs.strategies.torch.plain import EXECUTIONS, TorchLoop
+from jobs.strategies.torch.plain import COMPILED, EXECUTIONS, TorchLoop
 
-INFO = StrategyInfo("PyTorch", "horovod", base_case="torch", needs=("torch", "horovod"), executions=EXECUTIONS)
+INFO = StrategyInfo(
+    "PyTorch", "horovod", base_case="torch", needs=("torch", "horovod"), executions=EXECUTIONS, compiled=COMPILED
+)
 
 
 class TorchHorovod(TorchLoop):

@@ -23,7 +23,8 @@ from jobs.strategies.torch import device, inference
 
 # Compiled by torch.compile as "graph"; a model that is only called can also be traced and frozen, or an ONNX model.
 EXECUTIONS = {"train": ("default", "graph"), "infer": ("default", "graph", "torchscript", "onnxruntime")}
-INFO = StrategyInfo("PyTorch", "none", base_case="torch", needs=("torch",), executions=EXECUTIONS)
+COMPILED = ("graph",)  # by PyTorch's Inductor, which writes C++
+INFO = StrategyInfo("PyTorch", "none", base_case="torch", needs=("torch",), executions=EXECUTIONS, compiled=COMPILED)
 
 
 def channels_first(images: NDArray[Any]) -> Any:

@@ -20,7 +20,7 @@ from cluster.launcher import Launch, OptionsError, State
 from cluster.ray import rank
 from cluster.ray.capacity import Need, Node, places
 from cluster.ray.child import for_ray, own_cluster
-from cluster.ray.connection import Cluster, in_a_line
+from cluster.ray.connection import Cluster
 from cluster.ray.launcher import RayLauncher, _probe, _Refused, _Running
 from cluster.ray.options import parse
 from cluster.ray.rank import NICENESS, Rank, found_here, look
@@ -31,6 +31,7 @@ from cluster.study.file import check
 from cluster.study.schema import StudyError
 from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.folder import write_trial
+from jobs.contract.reason import in_a_line
 from jobs.machine import provenance
 from jobs.machine.cores import claim
 from jobs.machine.network import master_port

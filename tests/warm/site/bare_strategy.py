@@ -1,5 +1,7 @@
 """A strategy that has no model: a sum over the batch's labels, then a word with all other ranks, then a rest."""
 
+import json
+import os
 import time
 from typing import Any
 
@@ -16,6 +18,9 @@ class Bare(Strategy):
         """There is nothing to import."""
 
     def build(self) -> None:
+        if does := os.environ.get("SCALING_TEST_DOES"):  # what else a rank is to do: seed ─▶ code (tests/failing.py)
+            place = self.context.rendezvous.place
+            exec(json.loads(does).get(str(self.trial.seed), ""), {"rank": place.rank, "meet": self.context.rendezvous})
         self.context.rendezvous.barrier()
 
     def train(self, batches: Indices) -> Losses:

@@ -1,0 +1,69 @@
+"""Is there a C++ compiler as torch.compile wants one? It is asked before the first launch, and by the doctor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sysconfig
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.contract import reason
+from jobs.contract.catalog import STRATEGIES
+
+if TYPE_CHECKING:  # the doctor does without what a trial needs
+    from jobs.contract.trial import Trial
+
+PATIENCE = 60.0  # seconds
+# A library of what a compiled model is made of: Python's header, OpenMP, C++'s own library.
+PROGRAM = (
+    "#include <Python.h>\n#include <omp.h>\n#include <vector>\nint main_() { return std::vector<int>(1).size(); }\n"
+)
+CURE = "`sudo apt-get install g++` installs one, or name yours in CXX"
+HEADER = "its header comes with `sudo apt-get install python3-dev`"
+
+
+def lacking(trial: Trial) -> str | None:
+    """Why this machine cannot execute the trial for want of a compiler; None if it can, or needs none."""
+    if trial.recipe.execution not in STRATEGIES[trial.strategy].compiled or trial.gpus_per_worker:
+        return None  # on a GPU another compiler is wanted, which comes with Triton or is found by it
+    why = why_not()
+    return f"execution {trial.recipe.execution} needs a C++ compiler: {why}" if why else None
+
+
+def why_not() -> str | None:
+    """Why torch.compile could not compile here, in one line with a cure; None if it could."""
+    if os.environ.get("TORCH_INDUCTOR_INSTALL_GXX"):
+        return None  # it gets one of its own from conda
+    return _tried(os.environ.get("CXX", "g++"))  # as torch/_inductor/config.py has it in cpp.cxx
+
+
+@cache
+def _tried(compiler: str) -> str | None:
+    called = "CXX is empty" if not compiler else f"CXX is {compiler}" if "CXX" in os.environ else compiler
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "tried.so")
+        source = ["-x", "c++", "-", "-o", str(library), f"-I{sysconfig.get_paths()['include']}"]
+        try:
+            subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=PATIENCE)
+            done = subprocess.run(
+                [compiler, "-shared", "-fPIC", "-fopenmp", *source],
+                input=PROGRAM.encode(),
+                capture_output=True,
+                timeout=PATIENCE,
+            )
+        except FileNotFoundError:
+            words = ", which is one name and no command line" if " " in compiler else ""
+            return (
+                f"{called}, and there is no such program{words}; {CURE}"
+                if called != compiler
+                else (f"there is no {compiler}; {CURE}")
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"{called}, which cannot be run ({reason.in_a_line(error)}); {CURE}"
+        if done.returncode == 0 and library.exists():
+            return None
+        said = reason.message(reason.readable(done.stderr)) or "it wrote nothing"
+        return f"{called}, which does not compile ({said}); {HEADER if 'Python.h' in said else CURE}"

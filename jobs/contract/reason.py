@@ -1,0 +1,343 @@
+"""Why a process failed, in one line: from the exception, or from what is left of its log.
+
+A chain of exceptions is told by its first, the cause, unless a later one says more: it repeats the cause and adds to
+it, it names a file which the cause does not, or the cause is only how a program found out that something is absent
+(KeyError, queue.Empty, …). What was raised last is added where it says something else.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import traceback
+from collections.abc import Sequence
+from types import TracebackType
+from typing import NamedTuple
+
+MARK = "reason: "  # begins the last line of a rank's log, where the rank could say why it failed
+LONGEST, LONGEST_LAST = 400, 120  # characters, of the cause and of what was raised last
+DEEPEST = 20  # exceptions in a chain
+
+# How programs find out that something is absent; what they raise then says more.
+ASKING = ("KeyError", "AttributeError", "IndexError", "LookupError", "StopIteration", "Empty", "struct.error")
+# What is said of a file by libraries that do not know its name: damaged, cut off, no room for it.
+OF_A_FILE = (
+    "EOFError", "UnicodeDecodeError", "BadZipFile", "BadGzipFile", "UnpicklingError", "JSONDecodeError",
+    "UnidentifiedImageError", "SyntaxError", "error",
+)  # fmt: skip
+FULL = (errno.ENOSPC, errno.EDQUOT)
+OF_A_DISK = (None, *FULL, errno.EIO, errno.EFBIG, errno.EROFS, errno.ESTALE)
+ROOM = 1 << 20  # bytes: a disk with less is full
+
+PATH = re.compile(r"(?:^|[\s'\"(=])/[^\s'\":,()]+")
+ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# Who says a line, before what is said: Ray, Horovod, torchrun, and srun --label with more than one task.
+WHO = re.compile(r"^(?:\([^()]*\bpid=\d+[^()]*\)|\[\d+,\d+\]<std(?:err|out)>:|\[(?:default|rank)\d+\]:) ?")
+# What stands around a message: how to learn more, where in C++ it was raised, what the arguments were.
+ADVICE = re.compile(
+    r"Set TORCH|You can suppress this|For even more|For debugging consider|Compile with `TORCH_USE|CUDA kernel errors"
+    r"|Exception raised from|frame #\d|C\+\+ CapturedTraceback|Original stack trace|Stack trace below|from user code"
+    r"|Minifier script|Last frame execution|Arguments received by|Call arguments received|[•^~]|\* |Please include"
+    r"|Search for |Hint:|\[\[\{\{node|<stack traces unavailable>|This error may appear|note: run with|\(Triggered"
+)
+# What only announces the line after it.
+HEADING = re.compile(
+    r":$|^Exception encountered when calling|^Graph execution error|^\d+ root error|^C\+\+ compile error$|^Detected at"
+    r"|^The following error|^\d+ validation errors? for"
+)
+IN_C = re.compile(r"\S+:\d+(?::\d+)?: (?:fatal )?error: |\bld(?:\.\w+)?: .*(?:cannot|undefined|error)")
+LAST = "Last error:"  # NCCL's, after what it says of every error
+NODE = re.compile(r"\[\[\{\{node ([^}]+)\}\}\]\]")
+FUNCTION = re.compile(r"^\{\{function_node .*?\}\} ?(?!\})")
+
+GROUP = re.compile(r"^ *(?:\| ?|\+-\+-+|\+-+|\+ )")  # before each line of a group of exceptions
+TRACEBACK = re.compile(r"Traceback \(most recent call last\):$")
+BETWEEN = ("The above exception was the direct cause", "During handling of the above exception")
+# Not any word before a colon: other output may stand between a traceback's lines.
+RAISED = re.compile(r"(?P<kind>(?:[A-Za-z_]\w*\.)+\w+|[A-Z]\w*[a-z]\w*)(?:: (?P<text>.*))?$")
+
+# What a process cries that dies of itself; what of it is the reason.
+CRIES = tuple(
+    re.compile(cry)
+    for cry in (
+        r"^(?:F\d{4} .*?|\S+ \S+: F \S+?)\] (.*)",  # of absl and of TensorFlow: fatal
+        r"(.*: Assertion [`'].*' failed\.?)$",
+        r"^(\*\*\* .*detected \*\*\*.*)",
+        r"^((?:double free or corruption|malloc\(\)|free\(\)|realloc\(\)|corrupted|munmap_chunk\(\)).*)",
+        r".*?((?:symbol lookup error|error while loading shared libraries): .*)",
+        r"^((?:/\S+/)?python[\d.]*: (?:No module named|can't open file|Error while finding).*)",
+        r"^(Fatal Python error: .*)",
+        r"(.*(?:oom[-_ ]?kill|Out of memory|CUDA out of memory).*)",
+    )
+)
+THROWN = re.compile(r"terminate called after throwing an instance of '(.*)'")
+WHAT = re.compile(r"\s*what\(\): +(.*)")
+
+
+class Raised(NamedTuple):
+    """An exception of a chain: its class, and its text in a line. `carries` another, whose text its own repeats."""
+
+    kind: str
+    text: str
+    carries: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" if self.text else self.kind
+
+
+def in_a_line(error: BaseException) -> str:
+    """Why `error` was raised: `Kind: message`, with the file's name if a file is at fault. Raises nothing."""
+    try:
+        return chosen([_raised(e) for e in _chain(error)])
+    except Exception:  # whatever an exception of others does when it is looked at
+        return type(error).__name__
+
+
+def chosen(chain: Sequence[Raised]) -> str:
+    """The line for a chain of exceptions, from the first, the cause, to the one that was raised last."""
+    at = 0
+    while at + 1 < len(chain) and _says_more(chain[at + 1], chain[at]):
+        at += 1
+    telling, last = chain[at], chain[-1]
+    line = _cut(str(telling), LONGEST)
+    if at and chain[0].text not in telling.text and chain[0].kind != "struct.error":
+        line += f" (from {_cut(str(chain[0]), LONGEST_LAST)})"
+    silent = last.carries or last is telling or not last.text or last.text in telling.text or telling.text in last.text
+    return line if silent else f"{line} (then {_cut(str(last), LONGEST_LAST)})"
+
+
+def _says_more(later: Raised, cause: Raised) -> bool:
+    if later.carries or not later.text:
+        return False
+    if not cause.text or cause.kind in ASKING or cause.text in later.text:
+        return True
+    return bool(PATH.search(later.text)) and not PATH.search(cause.text)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """`error` and what it came of, the first cause first."""
+    found: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in found and len(found) < DEEPEST:
+        found.append(following)
+        following = _carried(following) or following.__cause__ or _context(following)
+    return found[::-1]
+
+
+def _context(error: BaseException) -> BaseException | None:
+    return None if error.__suppress_context__ else error.__context__
+
+
+def _carried(error: BaseException) -> BaseException | None:
+    """What an exception holds inside of it: a group, torch.compile's, Ray's."""
+    inner = getattr(error, "exceptions", None)
+    candidates = list(inner) if isinstance(inner, (tuple, list)) else []
+    candidates += [getattr(error, name, None) for name in ("inner_exception", "cause")]
+    return next((each for each in candidates if isinstance(each, BaseException) and each is not error), None)
+
+
+def _raised(error: BaseException) -> Raised:
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    kind = _kind(f"{type(error).__module__}.{type(error).__qualname__}")
+    if isinstance(error, SyntaxError) and error.filename:
+        return Raised(kind, f"{error.msg} ({error.filename}, line {error.lineno})")
+    inner = within(readable(text))
+    if inner:
+        return Raised(*inner.partition(": ")[::2])
+    said = message(readable(text))
+    for output in (getattr(error, "stderr", None), getattr(error, "output", None)):  # subprocess.CalledProcessError
+        if isinstance(output, (str, bytes)) and hasattr(error, "returncode") and (tail := readable(output)):
+            said = f"{said} {telling(tail)}"
+            break
+    if not PATH.search(said) and _of_a_file(error):
+        if name := _file_at_hand(error.__traceback__):
+            said = f"{said}: {name}" if said else name
+        if getattr(error, "errno", None) in FULL and (full := _full()):
+            said += f" (full: {', '.join(full)})"
+    return Raised(kind, said, carries=_carried(error) is not None)
+
+
+def _kind(dotted: str) -> str:
+    """What an exception's class is called: its name, with its module where that alone says what it is (zlib.error)."""
+    name = dotted.rpartition(".")[2]
+    return name if name[:1].isupper() else dotted
+
+
+def _of_a_file(error: BaseException) -> bool:
+    if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
+        return error.errno in OF_A_DISK
+    return any(kind.__name__ in OF_A_FILE for kind in type(error).__mro__)
+
+
+def _file_at_hand(trace: TracebackType | None) -> str:
+    """The file that the innermost frame with one works on: open, or a path to one; empty if there is none."""
+    for frame, _ in reversed(list(traceback.walk_tb(trace))):
+        for value in reversed(list(frame.f_locals.values())):
+            try:
+                name = value.name if hasattr(value, "fileno") else getattr(value, "filename", value)
+                if isinstance(name, (str, os.PathLike)) and os.sep in (path := str(name)) and _is_file(path):
+                    return path
+            except Exception:  # a thing that does not like to be asked
+                continue
+    return ""
+
+
+def _is_file(path: str) -> bool:
+    return os.path.exists(path) and not os.path.isdir(path)
+
+
+def _full() -> list[str]:
+    """Of the places where a rank writes, those with no room left."""
+    import tempfile
+
+    places = dict.fromkeys((os.getcwd(), tempfile.gettempdir(), "/dev/shm"))
+    return [place for place in places if full_disk(place)]
+
+
+def full_disk(place: str | os.PathLike[str]) -> str:
+    """`place`, if there is no room left on its disk, else nothing."""
+    try:
+        there = os.statvfs(place)
+    except OSError:
+        return ""
+    full = there.f_bavail * there.f_frsize < ROOM or (there.f_files and not there.f_favail)
+    return str(place) if full else ""
+
+
+# Text
+
+
+def readable(text: str | bytes) -> list[str]:
+    """The lines of a text as a terminal would show them: no colours, of a line that was drawn over the last state."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", errors="replace")
+    lines = []
+    for line in ESCAPE.sub("", text).split("\n"):
+        shown = next((part for part in reversed(line.split("\r")) if part.strip()), "")
+        shown = WHO.sub("", UNSEEN.sub("", shown).rstrip())
+        if shown.strip():
+            lines.append(shown)
+    return lines
+
+
+def message(lines: Sequence[str]) -> str:
+    """Of the text of an exception, what tells most, in a line."""
+    lines = [FUNCTION.sub("", line.strip()) for line in lines]
+    for at, line in enumerate(lines):
+        if node := NODE.search(line):  # TensorFlow: the message ends before the node that said it
+            before = [line[: node.start()], *reversed(lines[:at])]
+            said = next((each for each in before if each.strip() and not _around(each)), "")
+            return f"{said.strip()} (node {node[1]})" if said else line
+    told: list[str] = []
+    for line in lines:
+        if not line or _around(line) or line.startswith("File "):
+            continue
+        told.append(line)
+        if not HEADING.search(line) or len(told) == 3:
+            break
+    if in_c := [line for line in lines if IN_C.search(line)]:  # a compiler's, among commands and warnings
+        told = [*told[:1], in_c[0]] if in_c[0] not in told[:1] else told[:1]
+    if LAST in lines[:-1]:
+        told += [LAST, lines[lines.index(LAST) + 1]]
+    return " ".join(told) or " ".join(lines[:1])
+
+
+def _around(line: str) -> bool:
+    return bool(ADVICE.match(line.strip()))
+
+
+def within(lines: Sequence[str]) -> str:
+    """The line for the last traceback in a text, with those it came of; empty if there is none."""
+    starts = [at for at, line in enumerate(lines) if TRACEBACK.search(line.strip())]
+    if not starts:
+        return ""
+    lines = [GROUP.sub("", line) for line in lines]
+    chain: list[Raised] = []
+    for at, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+        if not (at and any(lines[at - 1].strip().startswith(between) for between in BETWEEN)):
+            chain = []  # this one has come of none before it
+        if found := _block(lines[at + 1 : end]):
+            chain.append(found)
+    return chosen(chain) if chain else ""
+
+
+def _block(lines: Sequence[str]) -> Raised | None:
+    """The exception under a traceback: what stands, after its frames, as far to the left as they began."""
+    frames = [at for at, line in enumerate(lines) if line.lstrip().startswith("File ")]
+    after = lines[frames[-1] + 1 if frames else 0 :]
+    for at, line in enumerate(after):
+        found = RAISED.match(line.strip())
+        if found and (not frames or _indent(line) < _indent(lines[frames[0]])):
+            kind = _kind(found["kind"])
+            rest = []
+            for each in after[at + 1 :]:
+                if each.strip().startswith(BETWEEN):
+                    break
+                rest.append(each)
+            if kind in ("ExceptionGroup", "BaseExceptionGroup"):
+                inside = [held for each in rest if (held := RAISED.match(each.strip())) and held["text"]]
+                if inside:
+                    return Raised(_kind(inside[0]["kind"]), inside[0]["text"])
+            place = ""
+            if kind in ("SyntaxError", "IndentationError", "TabError") and frames:
+                name = re.search(r'File "(.*)", line (\d+)', lines[frames[-1]])
+                place = f" ({name[1]}, line {name[2]})" if name else ""
+            return Raised(kind, message([found["text"] or "", *rest]) + place)
+    return None
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def of_log(lines: Sequence[str], cut_off: bool = False) -> str:
+    """Why the process failed whose log ends in `lines`, as `readable` gives them; empty if the log is.
+
+    `cut_off`: it died of a signal, so that a traceback in its log need not be of that.
+    """
+    for line in reversed(lines):
+        if line.startswith(MARK):
+            return _cut(line.removeprefix(MARK), LONGEST + LONGEST_LAST)
+    return telling(lines, cut_off)
+
+
+def telling(lines: Sequence[str], cut_off: bool = False) -> str:
+    """Of what a program has said before its end, the line that tells why."""
+    found = _cried(lines) if cut_off else within(lines) or _cried(lines)
+    if found:
+        return _cut(found, LONGEST + LONGEST_LAST)
+    said = [line.strip() for line in lines if not _around(line)] or [line.strip() for line in lines]
+    if not said:
+        return ""
+    return _cut(f"its last words: {said[-1]}" if cut_off else said[-1], LONGEST)
+
+
+def _cried(lines: Sequence[str]) -> str:
+    for at, line in reversed(list(enumerate(lines))):
+        if thrown := THROWN.search(line):
+            what = next((found[1] for each in lines[at + 1 : at + 3] if (found := WHAT.match(each))), "")
+            return f"{thrown[1]}: {what}" if what else thrown[1]
+    for cry in CRIES:
+        for line in reversed(lines):
+            if found := cry.match(line.strip()):
+                return found[1]
+    return ""
+
+
+def stood_at(lines: Sequence[str]) -> str:
+    """Where a process stood that its watchdog has ended, by faulthandler's dump: the innermost frame of the thread
+    that is written last, the main one."""
+    starts = [at for at, line in enumerate(lines[:-1]) if line.startswith(("Thread 0x", "Current thread 0x"))]
+    frame = re.match(r'\s*File "(.*)", line (\d+) in (\S+)', lines[starts[-1] + 1]) if starts else None
+    return f"{frame[3]} ({'/'.join(frame[1].split('/')[-3:])}:{frame[2]})" if frame else ""
+
+
+def _cut(text: str, longest: int) -> str:
+    """`text` in a line, without its middle if it is too long: names of files are at its ends."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else f"{text[: longest - 80]} … {text[-77:]}"
