@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.contract.parts import Limits, Steps
+from jobs.contract.parts import Limits, Steps, Telemetry
 from jobs.contract.trial import Trial
 
 QUICK = Steps(warmup=1, measured=2, compute_only=0)
@@ -173,10 +173,9 @@ def does(here: Path, ways: tuple[Way, ...] = WAYS) -> str:
 
 
 def trial(way: Way) -> Trial:
-    return Trial.of(
-        strategy="torch-ddp", workers=way.workers, global_batch=4, steps=QUICK, seed=WAYS.index(way), limits=Limits(startup=way.startup),
-        telemetry={"hertz": 0},
-    )  # fmt: skip
+    limits, quiet = Limits(startup=way.startup), Telemetry(hertz=0)
+    fields = {"strategy": "torch-ddp", "workers": way.workers, "global_batch": 4, "steps": QUICK}
+    return Trial.of(**fields, seed=WAYS.index(way), limits=limits, telemetry=quiet)
 
 
 def pattern(way: Way, here: Path) -> str:

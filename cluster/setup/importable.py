@@ -46,4 +46,4 @@ def _why_not(asked: tuple[str, tuple[str, ...]]) -> str:
     if done.returncode == 0:
         return ""
     why = reason.telling(reason.readable(done.stderr), cut_off=done.returncode < 0) or f"exit code {done.returncode}"
-    return f"cannot be imported, though installed ({why}); install it anew: {python} -m pip install --force-reinstall"
+    return f"cannot be imported, though installed ({why}); `make setup` in a fresh environment mends it"

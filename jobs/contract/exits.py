@@ -74,8 +74,8 @@ def verdict(folder: Path, exits: Sequence[RankExit], processes: int) -> tuple[St
     told: list[tuple[Status, str]] = []
     for end in ended:
         if end.limit:
-            return "timeout", f"rank {end.rank}: {end.limit}"
-        if end.exit_code and not end.asked:
+            told.append(("timeout", f"rank {end.rank}: {end.limit}"))
+        elif end.exit_code and not end.asked:
             if stood := _stood_still(folder, end.rank):
                 told.append(("timeout", f"rank {end.rank} {stood}"))
                 continue

@@ -54,6 +54,8 @@ class Silent:
     def ended(self, outcome: results.Outcome) -> None:
         self.ids.append(outcome.trial_id)
 
+    def left_out(self, trials: Any, why: str) -> None: ...
+
 
 class Instant(LocalLauncher):
     """A launcher whose trials have ended as soon as they are started; those in `failing` have failed, and those

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import yaml
 
 from cluster.ray.launcher import RayLauncher
 from jobs.contract.outcome import read_outcome
+from tests import failing
 from tests.cluster.ray.conftest import Make, left_of
 from tests.cluster.ray.nodes import Cluster, kill, of_session
 from tests.cluster.ray.trials import begin, drivers, end, endless, goes_on, keepers_of, start, study, trial
@@ -195,3 +197,12 @@ def test_a_study_is_cancelled_resumed_and_goes_on_after_a_loss(reachable: Cluste
     assert "was not finished" in said  # what was cancelled
     assert "was lost: " in said
     until(lambda: not left_of(results, reachable), 5)
+
+
+def test_the_reason_is_told_as_by_any_launcher(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = failing.named("no such module", "an exception in C++", "a disk is full", "one fails, the other follows")
+    monkeypatch.setenv(failing.DOES, failing.does(tmp_path, ways))
+    launcher = make()
+    for way in ways:
+        outcome = end(launcher, start(launcher, failing.trial(way), tmp_path), within=20)
+        assert re.fullmatch(failing.pattern(way, tmp_path), outcome.error), outcome.error

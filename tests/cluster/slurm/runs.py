@@ -57,6 +57,8 @@ class Watched:
     def ended(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
 
+    def left_out(self, trials: Any, why: str) -> None: ...
+
 
 def planned(results: Path, **change: Any) -> tuple[Plan, SlurmLauncher]:
     study = file.check(STUDY | change)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import subprocess
 import time
@@ -12,10 +14,12 @@ import pytest
 
 from cluster.launcher import Launch
 from cluster.slurm import queue
+from cluster.slurm.launcher import SlurmLauncher
 from cluster.study.schema import StudyError
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import read_outcome
 from jobs.contract.parts import Steps
+from tests import failing
 from tests.cluster.slurm import practice
 from tests.cluster.slurm.practice import slurm
 from tests.cluster.slurm.runs import (
@@ -268,3 +272,36 @@ def test_a_job_that_is_gone_without_a_word_is_recorded_as_lost(tmp_path: Path, m
     monkeypatch.setattr(queue, "jobs", lambda: {k: v for k, v in real().items() if k != job})
     outcome = end(launcher, folder, within=60)
     assert (outcome.status, outcome.error) == ("lost", f"job {job} is gone from the queue and left no record")
+
+
+WAYS = failing.named("no such module", "an exception in C++", "a disk is full", "one fails, the other follows")
+
+
+def test_the_reason_is_told_as_by_any_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(failing.DOES, failing.does(tmp_path, WAYS))
+    launcher = SlurmLauncher({"nodes": 4, "tasks_per_node": 2}, tmp_path)
+    folders = {way.name: tmp_path / "trials" / failing.trial(way).id for way in WAYS}
+    for order, way in enumerate(WAYS):
+        write_trial(folders[way.name], failing.trial(way))
+        launcher.start([Launch(failing.trial(way), folders[way.name], order)])
+    ended: list[str] = []
+    until(lambda: ended.extend(launcher.wait(0.5)) or len(ended) == len(WAYS), 60)
+    for way in WAYS:
+        outcome = read_outcome(folders[way.name])
+        assert outcome is not None
+        assert re.fullmatch(failing.pattern(way, tmp_path), outcome.error), outcome.error
+
+
+@pytest.mark.parametrize("allocation", ["per-trial", "packed"])
+def test_what_waits_of_a_strategy_that_fails_alike_is_taken_back(
+    allocation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    does = {"0": "import time; time.sleep(1); raise ImportError('libfoo.so.1: cannot open')"}
+    monkeypatch.setenv(failing.DOES, json.dumps(does))
+    options = {"kind": "slurm", "nodes": 4, "allocation": allocation, "time": 10}
+    summary, _ = drive(tmp_path, repeats={"min": 6}, launcher=options)
+    assert summary.left_out >= 3
+    assert len(summary.failed) + summary.left_out == 12
+    assert {o.status for o in summary.failed} == {"failed"}
+    assert len(trials_of(tmp_path)) == len(summary.failed)  # of the others nothing is left
+    until(lambda: not slurm("squeue", "--me", "-h"), 20)

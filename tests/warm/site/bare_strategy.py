@@ -19,8 +19,9 @@ class Bare(Strategy):
 
     def build(self) -> None:
         if does := os.environ.get("SCALING_TEST_DOES"):  # what else a rank is to do: seed ─▶ code (tests/failing.py)
-            place = self.context.rendezvous.place
-            exec(json.loads(does).get(str(self.trial.seed), ""), {"rank": place.rank, "meet": self.context.rendezvous})
+            meet = self.context.rendezvous
+            code = json.loads(does).get(str(self.trial.seed), "")
+            exec(code, {"rank": meet.place.rank, "meet": meet, "trial": self.trial})
         self.context.rendezvous.barrier()
 
     def train(self, batches: Indices) -> Losses:

@@ -1,0 +1,146 @@
+"""What can only be known by launching costs two launches: the rest of a strategy that fails alike is left out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.driver.hopeless import Hopeless
+from jobs.contract.exits import Status
+from jobs.contract.outcome import Outcome, now
+from jobs.contract.trial import Trial
+from tests import failing
+from tests.cluster.driver.test_run import STUDY, drive
+
+ROOT = Path(__file__).parents[3]
+FAILED = "rank 0 ended with exit code 1: ImportError: libfoo.so.1: cannot open shared object file"
+
+
+def ended(error: str = FAILED, status: Status = "failed", strategy: str = "torch-ddp", **fields: Any) -> Any:
+    """A trial and how it ended."""
+    trial = Trial.of(strategy=strategy, **({"workers": 2, "global_batch": 4} | fields))
+    outcome = Outcome(
+        trial_id=trial.id, status=status, error=error, framework="PyTorch", communication="native", launcher="local",
+        order=0, started=now(), ended=now(), workers=trial.workers,
+    )  # fmt: skip
+    return trial, outcome
+
+
+TWO = {"workers": 1}, {"workers": 2}
+
+
+def noted(*ends: Any) -> Hopeless:
+    found = Hopeless()
+    for end in ends:
+        found.note(*end)
+    return found
+
+
+def test_two_different_points_that_fail_alike_are_enough() -> None:
+    found = noted(*[ended(**each) for each in TWO])
+    assert found.covers(ended(workers=4)[0])
+    assert not found.covers(ended(strategy="torch", workers=1)[0])
+    assert found.words(("torch-ddp", ""), 7) == (
+        "torch-ddp: 7 launches left out, as two of different points ended alike and none was ok: "
+        "ImportError: libfoo.so.1: cannot open shared object file; running the study again tries once more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ValueError: 12 of 34", "ValueError: 5 of 6"),
+        (
+            "OSError: bad: /a/trials/torch-ddp-n1-b4-0a1b2c3d-r00/x",
+            "OSError: bad: /a/trials/torch-ddp-n2-b4-99999999-r00/x",
+        ),
+        ("OSError: bad: /tmp/tmpab12/0.png", "OSError: bad: /tmp/tmpzz77/0.png"),
+        ("RuntimeError: at 0x7f3a", "RuntimeError: at 0x11bc"),
+    ],
+)
+def test_what_differs_between_launches_makes_no_other_reason(one: str, other: str) -> None:
+    ends = [f"rank {rank} ended with exit code 1: {line}" for rank, line in enumerate((one, other))]
+    found = noted(*[ended(error, **each) for error, each in zip(ends, TWO, strict=True)])
+    assert found.covers(ended(workers=4)[0])
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [ended(workers=2, repeat=0), ended(workers=2, repeat=1)],  # one point, which may be the only one
+        [ended(workers=1), ended("rank 0 ended with exit code 1: ValueError: another", workers=2)],
+        [ended("", "ok", workers=4), *[ended(**each) for each in TWO]],
+        [ended("rank 0: not done after limits.trial = 9 s", "timeout", **each) for each in TWO],
+        [ended("job 7 ended as NODE_FAIL", "lost", **each) for each in TWO],
+        [ended("job 7 ended as CANCELLED", "cancelled", **each) for each in TWO],
+        [ended("rank 0 was killed by SIGKILL: it left no message", **each) for each in TWO],
+        [ended("rank 0 ended with exit code 137: Killed", **each) for each in TWO],
+        [ended("rank 0 ended with exit code 1: MemoryError", **each) for each in TWO],
+        [ended("rank 0 ended with exit code 1: OutOfMemoryError: CUDA out of memory. Tried", **each) for each in TWO],
+        [ended("rank 0 ended with exit code 1: ResourceExhaustedError: OOM when allocating", **each) for each in TWO],
+        [ended("rank 0 ended with exit code 1: OSError: [Errno 12] Cannot allocate", **each) for each in TWO],
+        [ended(workers=1), ended(strategy="torch-horovod", workers=2)],
+    ],
+)  # fmt: skip
+def test_no_other_end_counts(ends: list[Any]) -> None:
+    found = noted(*ends)
+    assert not found.lines
+    assert not found.covers(ended(workers=4)[0])
+
+
+def test_a_way_to_execute_that_fails_alike_is_left_out_where_the_other_is_ok() -> None:
+    found = noted(ended("", "ok", workers=1), *[ended(execution="graph", **each) for each in TWO])
+    assert found.covers(ended(execution="graph", workers=4)[0])
+    assert not found.covers(ended(workers=4)[0])
+    assert found.words(("torch-ddp", "graph"), 1).startswith("torch-ddp with execution graph: 1 launches left out")
+
+
+def test_the_rest_of_the_strategy_is_left_out_the_study_goes_on_and_the_next_run_tries_again(tmp_path: Path) -> None:
+    change = {"repeats": {"min": 4}}
+    points = drive(tmp_path / "plan", change)[2].grid.points
+    broken = frozenset(f"{p.point}-r{r:02d}" for p in points if p.strategy == "torch-ddp" for r in range(4))
+    summary, _, _, ids = drive(tmp_path / "r", change, failing=broken)
+    assert (summary.ok, len(summary.failed), summary.left_out) == (4, 2, 6)
+    assert sum(i.startswith("torch-n1") for i in ids) == 4
+    (line,) = json.loads((tmp_path / "r" / "plan.json").read_text())["given_up"]
+    assert line.startswith("torch-ddp: 6 launches left out")
+    assert len(list((tmp_path / "r" / "trials").iterdir())) == 6
+    again = drive(tmp_path / "r", change, failing=broken)[0]
+    assert (again.done_before, len(again.failed), again.left_out) == (4, 2, 6)
+    mended = drive(tmp_path / "r", change)[0]
+    assert (mended.done_before, mended.ok, mended.left_out) == (4, 8, 0)
+    assert "given_up" not in json.loads((tmp_path / "r" / "plan.json").read_text())
+
+
+@pytest.mark.usefixtures("bare_ranks")
+def test_it_is_said_at_once_and_by_status_and_by_the_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    does = {"0": "if trial.strategy == 'torch-ddp': raise ImportError('libfoo.so.1: cannot open')"}
+    monkeypatch.setenv(failing.DOES, json.dumps(does))
+    monkeypatch.setenv("COLUMNS", "200")
+    study, results = tmp_path / "study.yaml", tmp_path / "r"
+    study.write_text(yaml.safe_dump(STUDY | {"repeats": {"min": 3}}))
+
+    def scaling(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "scaling", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+
+    done = scaling("run", str(study), "--results", str(results))
+    assert done.returncode == 1, done.stderr
+    said = " ".join(done.stdout.split())
+    why = (
+        "left out: torch-ddp: 4 launches left out, as two of different points ended alike and none was ok: "
+        "ImportError: libfoo.so.1: cannot open; running the study again tries once more"
+    )
+    assert why in said
+    assert "2 launches failed and 4 were left out" in said
+    assert why in " ".join(scaling("status", str(results)).stdout.split())
+    from analysis.load.results import load
+    from analysis.report.facts import not_measured
+
+    assert ("left out in the last run", why.removeprefix("left out: ")) in not_measured(load(results))
