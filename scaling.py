@@ -336,7 +336,7 @@ def _clean_errors() -> Iterator[None]:
     """A mistake of the user's is one line per fault on stderr and exit code 2, never a traceback."""
     from analysis.load.results import NotResults
     from cluster.study.schema import StudyError
-    from jobs.contract import reason
+    from jobs.rank import raised
 
     try:
         yield
@@ -345,9 +345,9 @@ def _clean_errors() -> Iterator[None]:
     except NotResults as error:
         faults = [str(error)]
     except OSError as error:  # a folder of somebody else's, a file where a folder is wanted, a full disk
-        if error.filename is None and error.errno not in reason.FULL:
+        if error.filename is None and error.errno not in raised.FULL:
             raise
-        faults = [f"{error.filename}: {error.strerror or error}" if error.filename else reason.in_a_line(error)]
+        faults = [f"{error.filename}: {error.strerror or error}" if error.filename else raised.in_a_line(error)]
     else:
         return
     for fault in faults:

@@ -69,13 +69,14 @@ def settle(trial: Mapping[str, Any], place: RankEnvironment) -> None:
 
 
 def say_why(error: BaseException) -> None:
-    """The whole traceback, then the reason in a line, which is the last of the log (jobs/contract/reason.py)."""
+    """The whole traceback, then the reason in a line, which is the last of the log (jobs/rank/raised.py)."""
     sys.stdout.flush()
     traceback.print_exception(error)
     try:
-        from jobs.contract import reason
+        from jobs.contract.reason import MARK
+        from jobs.rank.raised import in_a_line
 
-        said = f"{reason.MARK}{reason.in_a_line(error)}"
+        said = MARK + in_a_line(error)
     except Exception:  # too many files are open, or no memory is left
         said = f"reason: {type(error).__name__}: {error}".splitlines()[0]
     print(said, file=sys.stderr, flush=True)

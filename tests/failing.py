@@ -54,6 +54,8 @@ WAYS = (
         ended(r"ZeroDivisionError: division by zero \(then RuntimeError: odd\)")),
     Way("trouble while leaving", "try: raise ValueError('loss is nan')\nfinally: raise OSError(9, 'Bad')",
         ended(r"ValueError: loss is nan \(then OSError: \[Errno 9\] Bad\)")),
+    Way("trouble with a file while leaving", "try: raise ValueError('loss is nan')\nfinally: open('HERE/absent')",
+        ended(r"ValueError: loss is nan \(then FileNotFoundError: .*: 'HERE/absent'\)")),
     Way("a key was asked for", "try: {}['adm']\nexcept KeyError: raise ValueError('no optimizer adm; take adam')",
         ended(r"ValueError: no optimizer adm; take adam \(from KeyError: 'adm'\)")),
     Way("the later one names the file", "try: raise OSError('image file is truncated')\n"

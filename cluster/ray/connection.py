@@ -11,8 +11,8 @@ from typing import Any
 
 from cluster.ray import rank
 from cluster.ray.capacity import Node
-from jobs.contract.reason import in_a_line
 from jobs.machine.variables import for_ranks
+from jobs.rank.raised import in_a_line
 
 LOOK_SECONDS = 60.0  # that a node has to answer when it is looked at
 REACH_SECONDS = 5.0

@@ -21,7 +21,7 @@ from jobs.contract.exits import Status, read_exit, verdict
 from jobs.contract.files import TRIAL, RankExit
 from jobs.contract.folder import read_trial
 from jobs.contract.outcome import now
-from jobs.contract.reason import in_a_line
+from jobs.rank.raised import in_a_line
 
 LEASE_SECONDS = 30.0  # after which a rank that nobody asks for is ended by its actor
 NEWS_SECONDS = 5.0  # between two questions to an actor; an end is told at once

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobs.contract import reason
 from jobs.contract.catalog import STRATEGIES
+from jobs.rank.raised import in_a_line
 
 if TYPE_CHECKING:  # the doctor does without what a trial needs
     from jobs.contract.trial import Trial
@@ -62,7 +63,7 @@ def _tried(compiler: str) -> str | None:
                 else (f"there is no {compiler}; {CURE}")
             )
         except (OSError, subprocess.SubprocessError) as error:
-            return f"{called}, which cannot be run ({reason.in_a_line(error)}); {CURE}"
+            return f"{called}, which cannot be run ({in_a_line(error)}); {CURE}"
         if done.returncode == 0 and library.exists():
             return None
         said = reason.message(reason.readable(done.stderr)) or "it wrote nothing"

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from jobs.contract import reason
 from jobs.contract.catalog import STRATEGIES
+from jobs.rank.raised import in_a_line
 
 PATIENCE = 120.0  # seconds, on a slow file system
 ASK = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
@@ -42,7 +43,7 @@ def _why_not(asked: tuple[str, tuple[str, ...]]) -> str:
             timeout=PATIENCE,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"cannot be imported by {python} ({reason.in_a_line(error)})"
+        return f"cannot be imported by {python} ({in_a_line(error)})"
     if done.returncode == 0:
         return ""
     why = reason.telling(reason.readable(done.stderr), cut_off=done.returncode < 0) or f"exit code {done.returncode}"

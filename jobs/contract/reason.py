@@ -1,35 +1,23 @@
-"""Why a process failed, in one line: from the exception, or from what is left of its log.
+"""Why a process failed, in one line, from a chain of exceptions (jobs/rank/raised.py has them) or from its log.
 
 A chain of exceptions is told by its first, the cause, unless a later one says more: it repeats the cause and adds to
-it, it names a file which the cause does not, or the cause is only how a program found out that something is absent
-(KeyError, queue.Empty, …). What was raised last is added where it says something else.
+it, it was raised from it on purpose and names a file which the cause does not, or the cause is only how a program found
+out that something is absent (KeyError, queue.Empty, …). What was raised last is added where it says something else.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import traceback
 from collections.abc import Sequence
-from types import TracebackType
 from typing import NamedTuple
 
 MARK = "reason: "  # begins the last line of a rank's log, where the rank could say why it failed
 LONGEST, LONGEST_LAST = 400, 120  # characters, of the cause and of what was raised last
-DEEPEST = 20  # exceptions in a chain
 
 # How programs find out that something is absent; what they raise then says more.
 ASKING = ("KeyError", "AttributeError", "IndexError", "LookupError", "StopIteration", "Empty", "struct.error")
-# What is said of a file by libraries that do not know its name: damaged, cut off, no room for it.
-OF_A_FILE = (
-    "EOFError", "UnicodeDecodeError", "BadZipFile", "BadGzipFile", "UnpicklingError", "JSONDecodeError",
-    "UnidentifiedImageError", "SyntaxError", "error",
-)  # fmt: skip
-FULL = (errno.ENOSPC, errno.EDQUOT)
-OF_A_DISK = (None, *FULL, errno.EIO, errno.EFBIG, errno.EROFS, errno.ESTALE)
 ROOM = 1 << 20  # bytes: a disk with less is full
-
 PATH = re.compile(r"(?:^|[\s'\"(=])/[^\s'\":,()]+")
 ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -77,22 +65,16 @@ WHAT = re.compile(r"\s*what\(\): +(.*)")
 
 
 class Raised(NamedTuple):
-    """An exception of a chain: its class, and its text in a line. `carries` another, whose text its own repeats."""
+    """An exception of a chain: its class, and its text in a line. `carries` another, whose text its own repeats;
+    `on_purpose`: by `raise … from` the one before it."""
 
     kind: str
     text: str
     carries: bool = False
+    on_purpose: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}" if self.text else self.kind
-
-
-def in_a_line(error: BaseException) -> str:
-    """Why `error` was raised: `Kind: message`, with the file's name if a file is at fault. Raises nothing."""
-    try:
-        return chosen([_raised(e) for e in _chain(error)])
-    except Exception:  # whatever an exception of others does when it is looked at
-        return type(error).__name__
 
 
 def chosen(chain: Sequence[Raised]) -> str:
@@ -113,103 +95,13 @@ def _says_more(later: Raised, cause: Raised) -> bool:
         return False
     if not cause.text or cause.kind in ASKING or cause.text in later.text:
         return True
-    return bool(PATH.search(later.text)) and not PATH.search(cause.text)
+    return later.on_purpose and bool(PATH.search(later.text)) and not PATH.search(cause.text)
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    """`error` and what it came of, the first cause first."""
-    found: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in found and len(found) < DEEPEST:
-        found.append(following)
-        following = _carried(following) or following.__cause__ or _context(following)
-    return found[::-1]
-
-
-def _context(error: BaseException) -> BaseException | None:
-    return None if error.__suppress_context__ else error.__context__
-
-
-def _carried(error: BaseException) -> BaseException | None:
-    """What an exception holds inside of it: a group, torch.compile's, Ray's."""
-    inner = getattr(error, "exceptions", None)
-    candidates = list(inner) if isinstance(inner, (tuple, list)) else []
-    candidates += [getattr(error, name, None) for name in ("inner_exception", "cause")]
-    return next((each for each in candidates if isinstance(each, BaseException) and each is not error), None)
-
-
-def _raised(error: BaseException) -> Raised:
-    try:
-        text = str(error)
-    except Exception:
-        text = ""
-    kind = _kind(f"{type(error).__module__}.{type(error).__qualname__}")
-    if isinstance(error, SyntaxError) and error.filename:
-        return Raised(kind, f"{error.msg} ({error.filename}, line {error.lineno})")
-    inner = within(readable(text))
-    if inner:
-        return Raised(*inner.partition(": ")[::2])
-    said = message(readable(text))
-    for output in (getattr(error, "stderr", None), getattr(error, "output", None)):  # subprocess.CalledProcessError
-        if isinstance(output, (str, bytes)) and hasattr(error, "returncode") and (tail := readable(output)):
-            said = f"{said} {telling(tail)}"
-            break
-    if not PATH.search(said) and _of_a_file(error):
-        if name := _file_at_hand(error.__traceback__):
-            said = f"{said}: {name}" if said else name
-        if getattr(error, "errno", None) in FULL and (full := _full()):
-            said += f" (full: {', '.join(full)})"
-    return Raised(kind, said, carries=_carried(error) is not None)
-
-
-def _kind(dotted: str) -> str:
+def kind_of(dotted: str) -> str:
     """What an exception's class is called: its name, with its module where that alone says what it is (zlib.error)."""
     name = dotted.rpartition(".")[2]
     return name if name[:1].isupper() else dotted
-
-
-def _of_a_file(error: BaseException) -> bool:
-    if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
-        return error.errno in OF_A_DISK
-    return any(kind.__name__ in OF_A_FILE for kind in type(error).__mro__)
-
-
-def _file_at_hand(trace: TracebackType | None) -> str:
-    """The file that the innermost frame with one works on: open, or a path to one; empty if there is none."""
-    for frame, _ in reversed(list(traceback.walk_tb(trace))):
-        for value in reversed(list(frame.f_locals.values())):
-            try:
-                name = value.name if hasattr(value, "fileno") else getattr(value, "filename", value)
-                if isinstance(name, (str, os.PathLike)) and os.sep in (path := str(name)) and _is_file(path):
-                    return path
-            except Exception:  # a thing that does not like to be asked
-                continue
-    return ""
-
-
-def _is_file(path: str) -> bool:
-    return os.path.exists(path) and not os.path.isdir(path)
-
-
-def _full() -> list[str]:
-    """Of the places where a rank writes, those with no room left."""
-    import tempfile
-
-    places = dict.fromkeys((os.getcwd(), tempfile.gettempdir(), "/dev/shm"))
-    return [place for place in places if full_disk(place)]
-
-
-def full_disk(place: str | os.PathLike[str]) -> str:
-    """`place`, if there is no room left on its disk, else nothing."""
-    try:
-        there = os.statvfs(place)
-    except OSError:
-        return ""
-    full = there.f_bavail * there.f_frsize < ROOM or (there.f_files and not there.f_favail)
-    return str(place) if full else ""
-
-
-# Text
 
 
 def readable(text: str | bytes) -> list[str]:
@@ -259,10 +151,11 @@ def within(lines: Sequence[str]) -> str:
     lines = [GROUP.sub("", line) for line in lines]
     chain: list[Raised] = []
     for at, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        if not (at and any(lines[at - 1].strip().startswith(between) for between in BETWEEN)):
+        before = lines[at - 1].strip() if at else ""
+        if not before.startswith(BETWEEN):
             chain = []  # this one has come of none before it
         if found := _block(lines[at + 1 : end]):
-            chain.append(found)
+            chain.append(found._replace(on_purpose=before.startswith(BETWEEN[0])))
     return chosen(chain) if chain else ""
 
 
@@ -273,7 +166,7 @@ def _block(lines: Sequence[str]) -> Raised | None:
     for at, line in enumerate(after):
         found = RAISED.match(line.strip())
         if found and (not frames or _indent(line) < _indent(lines[frames[0]])):
-            kind = _kind(found["kind"])
+            kind = kind_of(found["kind"])
             rest = []
             for each in after[at + 1 :]:
                 if each.strip().startswith(BETWEEN):
@@ -282,7 +175,7 @@ def _block(lines: Sequence[str]) -> Raised | None:
             if kind in ("ExceptionGroup", "BaseExceptionGroup"):
                 inside = [held for each in rest if (held := RAISED.match(each.strip())) and held["text"]]
                 if inside:
-                    return Raised(_kind(inside[0]["kind"]), inside[0]["text"])
+                    return Raised(kind_of(inside[0]["kind"]), inside[0]["text"])
             place = ""
             if kind in ("SyntaxError", "IndentationError", "TabError") and frames:
                 name = re.search(r'File "(.*)", line (\d+)', lines[frames[-1]])
@@ -335,6 +228,16 @@ def stood_at(lines: Sequence[str]) -> str:
     starts = [at for at, line in enumerate(lines[:-1]) if line.startswith(("Thread 0x", "Current thread 0x"))]
     frame = re.match(r'\s*File "(.*)", line (\d+) in (\S+)', lines[starts[-1] + 1]) if starts else None
     return f"{frame[3]} ({'/'.join(frame[1].split('/')[-3:])}:{frame[2]})" if frame else ""
+
+
+def full_disk(place: str | os.PathLike[str]) -> str:
+    """`place`, if there is no room left on its disk, else nothing."""
+    try:
+        there = os.statvfs(place)
+    except OSError:
+        return ""
+    full = there.f_bavail * there.f_frsize < ROOM or (there.f_files and not there.f_favail)
+    return str(place) if full else ""
 
 
 def _cut(text: str, longest: int) -> str:

@@ -58,7 +58,8 @@ def test_a_log_is_shown_as_a_terminal_would(ended: tuple[dict[str, Done], Path])
 
 REAL_TORCH = """
 import json, os, sys, torch
-from jobs.contract.reason import in_a_line, readable, telling
+from jobs.contract.reason import readable, telling
+from jobs.rank.raised import in_a_line
 import traceback
 
 def compiled():
@@ -104,7 +105,8 @@ REAL_TF = """
 import json, os, sys, traceback
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow as tf
-from jobs.contract.reason import in_a_line, readable, telling
+from jobs.contract.reason import readable, telling
+from jobs.rank.raised import in_a_line
 
 png = open(sys.argv[1], "rb").read()
 def decode(): tf.io.decode_png(png)

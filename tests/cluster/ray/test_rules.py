@@ -31,10 +31,10 @@ from cluster.study.file import check
 from cluster.study.schema import StudyError
 from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.folder import write_trial
-from jobs.contract.reason import in_a_line
 from jobs.machine import provenance
 from jobs.machine.cores import claim
 from jobs.machine.network import master_port
+from jobs.rank.raised import in_a_line
 from tests.cluster.ray.trials import trial
 from tests.running import until
 
