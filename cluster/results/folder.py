@@ -79,6 +79,8 @@ class ResultsFolder:
         home = next(place for place in (self.path.absolute(), *self.path.absolute().parents) if place.exists())
         if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
             raise StudyError([f"{home}: cannot be written to; use --results"])
+        if not bytes_wanted:
+            return
         there = os.statvfs(home)
         if (free := there.f_bavail * there.f_frsize) < bytes_wanted or (there.f_files and not there.f_favail):
             wanted = f"{bytes_wanted / 2**20:.1f} MiB and a file for each rank"

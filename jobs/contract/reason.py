@@ -43,6 +43,8 @@ FUNCTION = re.compile(r"^\{\{function_node .*?\}\} ?(?!\})")
 GROUP = re.compile(r"^ *(?:\| ?|\+-\+-+|\+-+|\+ )")  # before each line of a group of exceptions
 TRACEBACK = re.compile(r"Traceback \(most recent call last\):$")
 BETWEEN = ("The above exception was the direct cause", "During handling of the above exception")
+IGNORED = "Exception ignored in"
+OF_A_CHILD = ("ChildFailedError",)  # torchrun's own, of a rank that has told its reason
 # Not any word before a colon: other output may stand between a traceback's lines.
 RAISED = re.compile(r"(?P<kind>(?:[A-Za-z_]\w*\.)+\w+|[A-Z]\w*[a-z]\w*)(?:: (?P<text>.*))?$")
 
@@ -149,14 +151,16 @@ def within(lines: Sequence[str]) -> str:
     if not starts:
         return ""
     lines = [GROUP.sub("", line) for line in lines]
-    chain: list[Raised] = []
+    chains: list[list[Raised]] = []
     for at, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         before = lines[at - 1].strip() if at else ""
-        if not before.startswith(BETWEEN):
-            chain = []  # this one has come of none before it
-        if found := _block(lines[at + 1 : end]):
-            chain.append(found._replace(on_purpose=before.startswith(BETWEEN[0])))
-    return chosen(chain) if chain else ""
+        found = _block(lines[at + 1 : end])
+        if found is None or before.startswith(IGNORED) or (chains and found.kind in OF_A_CHILD):
+            continue
+        if not chains or not before.startswith(BETWEEN):
+            chains.append([])  # this one has come of none before it
+        chains[-1].append(found._replace(on_purpose=before.startswith(BETWEEN[0])))
+    return chosen(chains[-1]) if chains else ""
 
 
 def _block(lines: Sequence[str]) -> Raised | None:

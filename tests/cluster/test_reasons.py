@@ -163,6 +163,13 @@ OF_OTHERS = {
     "[rank0]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 3 GiB\n": (
         "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 3 GiB"
     ),
+    # torchrun's own traceback after that, and one that Python ignored while it ended
+    "Traceback (most recent call last):\n  File \"/x.py\", line 2, in f\nZeroDivisionError: division by zero\n"
+    "Exception ignored in: <function f at 0x7f>\nTraceback (most recent call last):\n  File \"/y.py\", line 1, in g\n"
+    "OSError: [Errno 9] Bad file descriptor\n"
+    "Traceback (most recent call last):\n  File \"/bin/torchrun\", line 8, in <module>\n    sys.exit(main())\n"
+    "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n=======\nx.py FAILED\n-------\n"
+    "Root Cause (first observed failure):\n": "ZeroDivisionError: division by zero",
     # Ray, coloured, of a task that failed on another node
     "\x1b[36m(train pid=123, ip=10.0.0.7)\x1b[0m Traceback (most recent call last):\n"
     "\x1b[36m(train pid=123, ip=10.0.0.7)\x1b[0m   File \"/x.py\", line 2, in f\n"
@@ -190,7 +197,9 @@ OF_OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("log", "said"), OF_OTHERS.items(), ids=["torchrun", "Ray", "Horovod", "NCCL", "group"])
+@pytest.mark.parametrize(
+    ("log", "said"), OF_OTHERS.items(), ids=["rank of torchrun", "torchrun", "Ray", "Horovod", "NCCL", "group"]
+)
 def test_of_a_program_that_is_not_ours_its_log_tells(log: str, said: str) -> None:
     """Their words, written down: none of these can be had here."""
     assert reason.telling(reason.readable(log)) == said
