@@ -64,6 +64,6 @@ class Hopeless:
         """What is left out and why, in a line."""
         what = kind[0] + (f" with execution {kind[1]}" if kind[1] else "")
         return (
-            f"{what}: {left_out} launches left out, as two of different points ended alike and none was ok: "
+            f"{what}: {left_out} launches, as two of different points ended alike and none was ok: "
             f"{self.lines[kind]}; running the study again tries once more"
         )

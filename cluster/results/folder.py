@@ -67,6 +67,9 @@ class ResultsFolder:
         """Raises StudyError if the folder is not this study's, or cannot take so much more. Changes nothing."""
         if self.path.exists() and not self.path.is_dir():
             raise StudyError([f"{self.path}: is a file; name a folder with --results"])
+        home = next(place for place in (self.path.absolute(), *self.path.absolute().parents) if place.exists())
+        if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
+            raise StudyError([f"{home}: cannot be written to; use --results"])
         old = self._old_study()
         if old is None and self.path.is_dir() and any(map(self._strange, self.path.iterdir())):
             raise StudyError([f"{self.path}: holds something that is not a study's results; name another folder"])
@@ -76,9 +79,6 @@ class ResultsFolder:
                 raise StudyError(
                     [f"{self.path}: holds another study ({f}); use --results or another name" for f in faults]
                 )
-        home = next(place for place in (self.path.absolute(), *self.path.absolute().parents) if place.exists())
-        if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
-            raise StudyError([f"{home}: cannot be written to; use --results"])
         if not bytes_wanted:
             return
         there = os.statvfs(home)

@@ -43,7 +43,9 @@ def why_not() -> str | None:
 
 @cache
 def _tried(compiler: str) -> str | None:
-    called = "CXX is empty" if not compiler else f"CXX is {compiler}" if "CXX" in os.environ else compiler
+    if not compiler:
+        return f"CXX is empty; {CURE}"
+    called = f"CXX is {compiler}" if "CXX" in os.environ else compiler
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "tried.so")
         source = ["-x", "c++", "-", "-o", str(library), f"-I{sysconfig.get_paths()['include']}"]

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from jobs.contract import reason
 from jobs.contract.catalog import STRATEGIES
+from jobs.contract.exits import in_words
 from jobs.rank.raised import in_a_line
 
 PATIENCE = 120.0  # seconds, on a slow file system
@@ -46,5 +47,5 @@ def _why_not(asked: tuple[str, tuple[str, ...]]) -> str:
         return f"cannot be imported by {python} ({in_a_line(error)})"
     if done.returncode == 0:
         return ""
-    why = reason.telling(reason.readable(done.stderr), cut_off=done.returncode < 0) or f"exit code {done.returncode}"
+    why = reason.telling(reason.readable(done.stderr), cut_off=done.returncode < 0) or f"it {in_words(done.returncode)}"
     return f"cannot be imported, though installed ({why}); `make setup` in a fresh environment mends it"

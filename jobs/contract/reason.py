@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 MARK = "reason: "  # begins the last line of a rank's log, where the rank could say why it failed
 LONGEST, LONGEST_LAST = 400, 120  # characters, of the cause and of what was raised last
+WIDEST = 2000  # of a line that is looked at
 
 # How programs find out that something is absent; what they raise then says more.
 ASKING = ("KeyError", "AttributeError", "IndexError", "LookupError", "StopIteration", "Empty", "struct.error")
@@ -113,6 +114,8 @@ def readable(text: str | bytes) -> list[str]:
     lines = []
     for line in ESCAPE.sub("", text).split("\n"):
         shown = next((part for part in reversed(line.split("\r")) if part.strip()), "")
+        if len(shown) > WIDEST:
+            shown = f"{shown[: WIDEST - 100]} … {shown[-97:]}"
         shown = WHO.sub("", UNSEEN.sub("", shown).rstrip())
         if shown.strip():
             lines.append(shown)

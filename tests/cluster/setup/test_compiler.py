@@ -53,7 +53,7 @@ def planned(results: Path, **change: Any) -> Any:
     [
         ("/nonexistent/g++", f"CXX is /nonexistent/g++, and there is no such program; {CURE}"),
         ("ccache g++", "CXX is ccache g++, and there is no such program, which is one name and no command line; "),
-        ("", f"CXX is empty, and there is no such program; {CURE}"),
+        ("", f"CXX is empty; {CURE}"),
         ("/bin/false", "CXX is /bin/false, which cannot be run (CalledProcessError: "),
         ("/etc/passwd", "CXX is /etc/passwd, which cannot be run (PermissionError: "),
         ("true", "CXX is true, which does not compile (it wrote nothing)"),
