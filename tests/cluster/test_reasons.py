@@ -127,7 +127,7 @@ OF_TF = {
     "decode": r"InvalidArgumentError: Invalid PNG data, size 1500.*",
     "pipeline": r"InvalidArgumentError: .*: Invalid PNG data, size 1500 \(node DecodePng\)",
     "graph": r"InvalidArgumentError: .*of the loss.*",
-    "layer": r"ValueError: Input 0 of layer .conv2d. is incompatible with the layer: expected min_ndim=4, found ndim=2.*",
+    "layer": r"ValueError: Input 0 of layer .conv2d. is incompatible with the layer: expected min_ndim=4, .*",
     "inner": r"InvalidArgumentError: Exception encountered when calling Lambda.call\(\)\. "
     r"Matrix size-incompatible: In\[0\]: \[2,3\], In\[1\]: \[7,7\].*",
     "shapes": r"InvalidArgumentError: Matrix size-incompatible: In\[0\]: \[2,3\], In\[1\]: \[4,4\].*",
