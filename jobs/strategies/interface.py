@@ -125,11 +125,6 @@ class Strategy(ABC):
         """The batches of `plan`, by the framework's own input pipeline. Base cases have it."""
         raise NotImplementedError(f"{self.trial.strategy} reads no files")
 
-    def unreadable(self, plan: Plan) -> str:
-        """Asked when `ingest` has failed and the framework does not say with which file: that file and why, in a
-        line; empty if it reads all of them."""
-        return ""
-
     @abstractmethod
     def close(self) -> None:
         """Leave the other ranks."""

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from jobs.contract.reason import message, readable
 from jobs.data.reading import Plan
 from jobs.data.records import FEATURE
 
@@ -58,17 +57,3 @@ def batches(plan: Plan) -> Iterator[Any]:
     # As many batches ahead as the other loader has: two per reader.
     made = samples.batch(plan.batch, drop_remainder=True).prefetch(2 * plan.readers)
     return iter(made.with_options(options))
-
-
-def unreadable(plan: Plan) -> str:
-    """The first file of the plan that TensorFlow does not read, and why; empty if it reads all: no error of a
-    pipeline says which file it was."""
-    import tensorflow as tf
-
-    for path in dict.fromkeys(plan.paths):
-        try:
-            tf.io.decode_png(tf.io.read_file(path), channels=3)
-        except tf.errors.OpError as error:
-            said = message(readable(error.message))
-            return said if path in said else f"{path}: {said}"
-    return ""

@@ -222,11 +222,6 @@ class TensorFlowLoop(Strategy):
 
         return batches(plan)
 
-    def unreadable(self, plan: Plan) -> str:
-        from jobs.strategies.tf.ingest import unreadable
-
-        return unreadable(plan)
-
     def close(self) -> None:
         """Leave the other ranks; nothing to do for a single process."""
 
