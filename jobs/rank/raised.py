@@ -22,7 +22,8 @@ OF_A_DISK = (None, *FULL, errno.EIO, errno.EFBIG, errno.EROFS, errno.ESTALE)
 def in_a_line(error: BaseException) -> str:
     """Why `error` was raised: `Kind: message`, with the file's name if a file is at fault. Raises nothing."""
     try:
-        return chosen([_raised(e) for e in _chain(error)])
+        ours = hasattr(error, "EXIT_CODE")  # it means something of its own to a launcher (jobs/contract/environment.py)
+        return chosen([_raised(e) for e in ([error] if ours else _chain(error))])
     except Exception:  # whatever an exception of others does when it is looked at
         return type(error).__name__
 
