@@ -27,7 +27,7 @@ BENT: dict[str, Any] = {
 # Variables that say where a rank is and not how it computes: others in each launch, or in each rank.
 PLACE = re.compile(
     r"_(RANK|DIR|PORTS?|ADDR(ESS(ES)?)?|HOSTNAMES?|IFACE|IFNAME|VISIBLE_(DEVICES|CHIPS)|BOUNDS|ID)$"
-    r"|^HOROVOD_(LOCAL_|CROSS_)?SIZE$|^TF_CONFIG$|^RAY_|^(TMPDIR|TMP|TEMP|TEMP_DIR)$"
+    r"|^HOROVOD_((LOCAL_|CROSS_)?SIZE|CONTROLLER|[CG]PU_OPERATIONS)$|^TF_CONFIG$|^RAY_|^(TMPDIR|TMP|TEMP|TEMP_DIR)$"
     r"|_NUM_(THREADS|DEVICES)$|^(PJRT_)?NPROC$"  # of a process with several workers, those of all
 )
 DEVICES = re.compile(r"--xla_force_host_platform_device_count=\S*")

@@ -94,7 +94,8 @@ def test_what_several_workers_in_a_process_are_given_is_no_difference_from_one()
             bent.of({"environment": dict.fromkeys(names, str(workers)) | {"XLA_FLAGS": of_devices}})["made_with"]
         )
 
-    assert bent.differences([made(1), made(4)]) == []
+    by_horovod = bent.of({"environment": {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}})["made_with"]
+    assert bent.differences([made(1), made(4), by_horovod]) == []
     assert bent.differences([made(1), made(4, "--xla_a=1")]) == ["$XLA_FLAGS (--xla_a=1 / not set)"]
 
 
