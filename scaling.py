@@ -24,6 +24,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from analysis.load.results import Results as LoadedResults
     from cluster.driver.plan import Plan
     from jobs.data.survey import Survey
 
@@ -133,7 +134,10 @@ def status(results: Results) -> None:
 
     with _clean_errors():
         console = _console()
-        console.print(state.render(state.status(results)))
+        states = state.status(results)
+        console.print(state.render(states))
+        if said := state.without_sums(states):
+            console.print(said, markup=False, highlight=False, soft_wrap=True)
         for line in standing.lines(results):
             console.print(line, style="yellow", markup=False, highlight=False)
         for line in state.given_up(results):
@@ -183,11 +187,10 @@ def plot(
     _figures_are_files()
     from analysis.figures.published import write as write_published
     from analysis.figures.write import write_all
-    from analysis.load.results import load
 
     to = to or results / "figures"
     with _clean_errors():
-        loaded = load(results)
+        loaded = _load(results)
         written = write_all(loaded, to)
         if published:
             try:
@@ -205,12 +208,11 @@ def claims(
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Judge the article's claims by a study's results."""
-    from analysis.load.results import load
     from analysis.report import facts
     from analysis.verdicts import claims as judging
 
     with _clean_errors():
-        loaded = load(results)
+        loaded = _load(results)
         verdicts = judging.judge(loaded)
     if json:
         ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
@@ -244,11 +246,10 @@ def compare(
     ] = None,
 ) -> None:
     """What changed for real between two results folders."""
-    from analysis.load.results import load
     from analysis.verdicts import compare as comparing
 
     with _clean_errors():
-        comparison = comparing.compare(load(before), load(after))
+        comparison = comparing.compare(_load(before), _load(after))
     _console().print(comparing.render(comparison))
     if fail_on_regression is not None:
         slower = [f"{c.point}: slower by {1 - c.ratio:.0%}" for c in comparison.regressions(fail_on_regression)]
@@ -313,6 +314,16 @@ def _ours_first() -> None:
     if any(spec and spec.origin and not spec.origin.startswith(project + os.sep) for spec in found):
         sys.path.insert(0, project)
         os.environ["PYTHONPATH"] = os.pathsep.join([project, *there])
+
+
+def _load(folder: Path) -> LoadedResults:
+    """The results in `folder`. What of them cannot be trusted is left out, and named beside the command's answer."""
+    from analysis.load.results import left_out, load
+
+    loaded = load(folder)
+    for line in left_out(loaded):
+        print(line, file=sys.stderr)
+    return loaded
 
 
 def _stop(number: int, _: object) -> None:

@@ -30,6 +30,8 @@ class NotResults(ValueError):
     """The folder is no results folder, or of a newer format; the message is one clear line."""
 
 
+MOST_LEFT_OUT = 10  # launches, named one by one
+
 # Factors that older trials did not have yet, with the value that these had all the same.
 NEWER_FACTORS: dict[str, Any] = {
     "execution": "default",
@@ -127,6 +129,16 @@ def load(folder: Path, *, check_steady: bool = True, steps: bool = True) -> Resu
                 row.setdefault(name, value)
     factors = tuple(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
     return Results(folder, study, _frame(rows, factors), set_aside, plan, factors)
+
+
+def left_out(results: Results) -> list[str]:
+    """A line for each launch that cannot be trusted, so that it is not used, for people at a terminal."""
+    home = results.folder / "trials"
+    lines = [f"left out: {s.path.name}: {s.reason}" for s in results.set_aside if s.path.parent == home]
+    more = len(lines) - MOST_LEFT_OUT
+    return [trial.clean(line) for line in lines[:MOST_LEFT_OUT]] + (
+        [f"left out: {more} more; the report lists them"] if more > 0 else []
+    )
 
 
 def varied(frame: pl.DataFrame, factors: Iterable[str]) -> list[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from analysis.load import sums
+from analysis.load.sums import Sum
 from analysis.stats import steady
 
 Floats = NDArray[np.float64]
@@ -60,16 +63,36 @@ class BrokenSteps(ValueError):
     """The step lines of a trial cannot be trusted; the message says which and why."""
 
 
-def read_steps(home: Path) -> pl.DataFrame:
+def read_steps(home: Path, then: Mapping[str, Sum] | None = None) -> pl.DataFrame:
     """All step lines of the trial in folder `home`: column `rank` and those of LINE, as written.
 
-    Raises BrokenSteps if a file is missing, truncated or damaged.
+    Raises BrokenSteps if a file is missing, truncated or damaged, or another than it was `then`.
     """
     files = {int(m[1]): f for f in sorted(home.iterdir()) if (m := re.fullmatch(r"rank-(\d+)\.jsonl", f.name))}
+    if other := [file.name for file in files.values() if not file.is_file()]:
+        raise BrokenSteps(f"{other[0]} is no file")
     try:
         texts = {rank: file.read_bytes() for rank, file in sorted(files.items())}
     except OSError as error:
         raise BrokenSteps(f"{error.filename}: {error.strerror}") from None
+    with ThreadPoolExecutor(1) as beside:  # SHA-256 takes a core of its own meanwhile
+        changed = beside.submit(_changed, {files[rank].name: text for rank, text in texts.items()}, then or {})
+        try:
+            frame = _table(files, texts)
+        except BrokenSteps as error:
+            raise BrokenSteps(": ".join(filter(None, (changed.result(), str(error))))) from None
+        if changed.result():
+            raise BrokenSteps(changed.result())
+    return frame
+
+
+def _changed(texts: Mapping[str, bytes], then: Mapping[str, Sum]) -> str:
+    """Which of the files are as long as they were and have another content, "" if none."""
+    alike = [name for name, text in texts.items() if name in then and len(text) == then[name].length]
+    return sums.several([sums.changed(name, texts[name], then[name]) for name in alike])
+
+
+def _table(files: Mapping[int, Path], texts: dict[int, bytes]) -> pl.DataFrame:
     for rank, text in texts.items():
         if not text.strip():
             raise BrokenSteps(f"no steps of rank {rank}: {files[rank].name} is empty")
@@ -98,7 +121,7 @@ def _parse(text: bytes) -> pl.DataFrame:
         return pl.read_ndjson(re.sub(rb"-?\bInfinity\b|\bNaN\b", b"null", text), schema=LINE)
 
 
-def _first_fault(files: dict[int, Path]) -> str:
+def _first_fault(files: Mapping[int, Path]) -> str:
     """Which line of which file is not a step line, and why: the slow way, for the person to read."""
     for file in files.values():
         for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):

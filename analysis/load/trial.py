@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -16,7 +17,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.load import bent, summary, telemetry
+from analysis.load import bent, summary, sums, telemetry
 from analysis.load.steps import MEASURED, BrokenSteps, measure, phases, read_steps
 from analysis.wording import clean
 
@@ -47,6 +48,7 @@ COLUMNS: dict[str, Any] = {
     "host_cpu": pl.String,  # of the host, which is the device if there is no accelerator
     "emulated": pl.Boolean,
     "concurrent": pl.Boolean,  # another trial of the study ran at the same time
+    "has_sums": pl.Boolean,  # its outcome tells whether its files are as they were; null without an outcome
     "startup_seconds": pl.Float64,
     "first_step_seconds": pl.Float64,
     "test_accuracy": pl.Float64,
@@ -119,28 +121,50 @@ def read(home: Path, set_aside: list[SetAside], check_steady: bool, steps: bool 
     else:
         row |= _outcome_columns(outcome)
         fault = _named_otherwise(home, content) or _outcome_fault(home, outcome, row)
-        if not fault and row["status"] == "ok" and steps:
-            try:
-                row |= _measured(home, content, outcome, batch, check_steady)
-            except (BrokenSteps, OSError) as error:
-                fault = str(error)
-            else:
-                row |= _telemetry(home, content, outcome, row, set_aside) if check_steady else {}
+        if not fault:
+            fault, measured = _by_its_files(home, content, outcome, row, check_steady, steps)
+            row |= measured
+        if not fault and row["status"] == "ok" and steps and check_steady:
+            row |= _telemetry(home, content, outcome, row, set_aside)
     if fault:
         row |= {"status": "broken", "error": fault}
         set_aside.append(SetAside(home, fault))
     return row
 
 
+def _by_its_files(
+    home: Path, trial: dict[str, Any], outcome: dict[str, Any], row: dict[str, Any], check_steady: bool, steps: bool
+) -> tuple[str, dict[str, Any]]:
+    """Why the files do not bear the outcome out, a file that is not what it was before what follows from it; and what
+    they say was measured if they do."""
+    ok, measured = row["status"] == "ok", {}
+    try:
+        then = sums.stated(outcome)
+    except ValueError as error:
+        return str(error), {}
+    found = [sums.differing(home, then, ended_well=ok)]
+    try:
+        measured = _measured(home, trial, outcome, row["global_batch"], check_steady, then) if ok and steps else {}
+    except (BrokenSteps, OSError) as error:
+        found.append(str(error))
+    fault = ": ".join(dict.fromkeys(filter(None, found)))
+    return fault, {} if fault else measured
+
+
 def _measured(
-    home: Path, trial: dict[str, Any], outcome: dict[str, Any], batch: int, check_steady: bool
+    home: Path,
+    trial: dict[str, Any],
+    outcome: dict[str, Any],
+    batch: int,
+    check_steady: bool,
+    then: Mapping[str, sums.Sum],
 ) -> dict[str, Any]:
     reports = outcome.get("ranks") or outcome.get("exits")
     expected = range(len(reports)) if isinstance(reports, list) and reports else None
     steps = trial.get("steps")
     steps = steps if isinstance(steps, dict) else {}
     planned, alone = _whole(steps.get("measured"), 1), _whole(steps.get("compute_only"), 0)
-    found = phases(read_steps(home), expected)
+    found = phases(read_steps(home, then), expected)
     workload = str(trial.get("workload") or "train")
     measured = measure(found, batch, planned, planned_alone=alone, workload=workload, check_steady=check_steady)
     alone_seconds = found["compute_only"].seconds.mean(axis=1) if alone and "compute_only" in found else []
@@ -187,6 +211,7 @@ def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
             hardware.get("emulated") or hardware.get("simulated") or outcome.get("emulated") or outcome.get("simulated")
         ),
         "concurrent": outcome.get("concurrent") is True,
+        "has_sums": bool(outcome.get("sums")),
         "startup_seconds": _number(outcome.get("startup_seconds")),
         "first_step_seconds": _number(outcome.get("first_step_seconds")),
         "test_accuracy": _number(outcome.get("test_accuracy")),

@@ -154,6 +154,12 @@ def cautions(results: Results, estimates: pl.DataFrame) -> list[str]:
     lost = len(results.trials) - int((results.trials["status"] == "ok").sum())
     if lost:
         found.append(f"{lost} of {len(results.trials)} launches did not succeed; see Missing")
+    ended_well = results.trials.filter(status="ok")
+    if count := int((~ended_well["has_sums"]).sum()):
+        found.append(
+            f"{count} of {len(ended_well)} launches were measured before outcomes carried sums of their files; nothing "
+            "tells whether these are as they were"
+        )
     if results.set_aside:
         found.append(f"{len(results.set_aside)} files or folders set aside; see Missing")
     return found

@@ -28,6 +28,8 @@ def show_results(console: Console, folder: Path) -> None:
     """Raises NotResults if `folder` is no results folder."""
     results = load(folder)
     if not (results.trials["status"] == "ok").any():
+        for line in facts.left_out(results)[:MOST_LINES]:
+            console.print(line, style="yellow", markup=False, highlight=False)
         console.print("no launch has succeeded; there is nothing to show")
         return
     estimates = estimate(results)

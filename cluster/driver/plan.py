@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cluster.launcher import LAUNCHERS, Launcher, OptionsError
+from cluster.setup import names
 from cluster.study.grid import Grid, grid
 from cluster.study.schema import Study, StudyError
 from jobs.contract.catalog import STRATEGIES
@@ -24,13 +26,15 @@ LINE_BYTES, REPORT_BYTES = 100, 5_000  # a step's line; a rank's report, its par
 class Plan:
     """A study on a launcher of this machine: the grid of what can run, and why the rest cannot.
 
-    `data` is what was found in the user's own folders of images, as plan.json has it.
+    `data` is what was found in the user's own folders of images, as plan.json has it. `wrong_packages` says which
+    package that its ranks import is another than it should be.
     """
 
     study: Study
     grid: Grid
     not_available: dict[str, str]
     data: list[dict[str, Any]] = field(default_factory=list)
+    wrong_packages: list[str] = field(default_factory=list)
 
     @property
     def least_bytes(self) -> int:
@@ -38,8 +42,9 @@ class Plan:
         return self.study.repeats.min * sum(_bytes(point) for point in self.grid.points)
 
     def notes(self) -> list[str]:
-        """What is left out of the study and why, one line each."""
-        return [f"{name}: not available: {why}" for name, why in self.not_available.items()] + self.grid.left_out
+        """What to know before anything is launched, and what is left out of the study and why, one line each."""
+        absent = [f"{name}: not available: {why}" for name, why in self.not_available.items()]
+        return self.wrong_packages + absent + self.grid.left_out
 
 
 def _bytes(trial: Trial) -> int:
@@ -89,7 +94,16 @@ def plan(study: Study, launcher: Launcher) -> Plan:
         faults.append(f"workers: {', '.join(map(str, too_many))} are more than the {largest} cores the TPU has")
     if faults:
         raise StudyError(faults)
-    return Plan(study, grid, not_available)
+    wrong = [str(each) for each in names.wrong(_imported(strategies, launcher))]
+    return Plan(study, grid, not_available, wrong_packages=wrong)
+
+
+def _imported(strategies: Sequence[str], launcher: Launcher) -> list[str]:
+    """What the ranks of the study import, as far as it may be mistaken for something else."""
+    needed = [module for name in strategies for module in STRATEGIES[name].needs]
+    with_it = {"tensorflow": ["keras"], "jax": ["jaxlib"]}
+    beside = [other for module in needed for other in with_it.get(module, [])]
+    return [*needed, *beside, *(["ray"] if launcher.kind == "ray" else []), *names.ALWAYS]
 
 
 def _unfit_mesh(point: Trial, devices: int) -> str | None:

@@ -12,18 +12,23 @@ from rich.text import Text
 
 from cluster.launcher import State
 from cluster.study.schema import StudyError
-from jobs.contract.outcome import UnreadableOutcome, read_outcome
+from jobs.contract.outcome import UnreadableOutcome, read_outcome, untrue
+
+# As analysis/report/captions.py has it.
+NO_SUMS = "were measured before outcomes carried sums of their files; nothing tells whether these are as they were"
 
 
 @dataclass(frozen=True)
 class PointStatus:
-    """One point of the plan. `trouble` is the newest launch's fault, empty if there is none."""
+    """One point of the plan. `trouble` is the newest launch's fault, empty if there is none; `without_sums` launches
+    are done that do not tell whether their files are as they were."""
 
     point: str
     planned: int
     ok: int
     unfinished: int
     trouble: str
+    without_sums: int = 0
 
 
 def status(folder: Path) -> list[PointStatus]:
@@ -46,11 +51,18 @@ def status(folder: Path) -> list[PointStatus]:
         except UnreadableOutcome as error:
             troubles[point] = str(error)
             continue
+        if outcome and (differs := untrue(path, outcome)):
+            troubles[point] = f"{path.name} is left out: {differs}"
+            continue
         state = outcome.status if outcome else "unfinished"
         counts[point][state] += 1
+        counts[point]["without sums"] += outcome is not None and outcome.status == "ok" and not outcome.sums
         if outcome and outcome.status != "ok":
             troubles[point] = f"{outcome.status}: {outcome.error}"
-    return [PointStatus(p, planned, c["ok"], c["unfinished"], troubles.get(p, "")) for p, c in counts.items()]
+    return [
+        PointStatus(p, planned, c["ok"], c["unfinished"], troubles.get(p, ""), c["without sums"])
+        for p, c in counts.items()
+    ]
 
 
 def given_up(folder: Path) -> list[str]:
@@ -79,3 +91,9 @@ def render(states: list[PointStatus]) -> Table:
     for s in states:
         table.add_row(s.point, str(s.ok), str(s.planned), str(s.unfinished or ""), Text(s.trouble, style="red"))
     return table
+
+
+def without_sums(states: list[PointStatus]) -> str:
+    """What cannot be told of the launches that are done, "" if all can be."""
+    count, done = sum(s.without_sums for s in states), sum(s.ok for s in states)
+    return f"{count} of {done} launches {NO_SUMS}" if count else ""

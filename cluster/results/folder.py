@@ -24,7 +24,7 @@ from cluster.study.grid import Grid
 from cluster.study.schema import Study, StudyError, resolved
 from jobs.contract.files import litter, write_atomically
 from jobs.contract.folder import read_trial, set_aside
-from jobs.contract.outcome import FORMAT, Outcome, UnreadableOutcome, read_outcome
+from jobs.contract.outcome import FORMAT, Outcome, UnreadableOutcome, read_outcome, untrue
 from jobs.contract.trial import Trial
 
 # A study may grow in these and still own what was measured before; anything else makes it another.
@@ -168,6 +168,8 @@ class ResultsFolder:
             return Found(None, "was not finished")
         if outcome.status != "ok":
             return Found(None, f"had ended as {outcome.status}: {outcome.error}")
+        if differs := untrue(folder, outcome):
+            return Found(None, f"cannot be trusted: {differs}")
         return Found(outcome)
 
     def set_aside(self, trial: Trial, why: str) -> None:

@@ -24,7 +24,7 @@ from cluster.study import file
 from cluster.study.schema import Study, StudyError
 from jobs.contract.files import LITTER, litter
 from jobs.contract.folder import read_trial
-from jobs.contract.outcome import Outcome, UnreadableOutcome, read_outcome
+from jobs.contract.outcome import Outcome, UnreadableOutcome, read_outcome, untrue
 from jobs.contract.trial import Trial
 from jobs.rank.scratch import temporary_folder
 
@@ -129,10 +129,10 @@ def _look_through(home: Path, examine: Examine) -> tuple[list[Arrival], list[str
         except (OSError, ValueError) as error:
             refused.append(f"{folder.name}: {why or one_line(error)}")
         else:
-            if status == "broken" or outcome is None:
-                refused.append(f"{folder.name}: {why}")
-            elif trial.id != folder.name:
+            if trial.id != folder.name and outcome is not None:
                 refused.append(f"{folder.name}: its trial.json is that of {trial.id}")
+            elif status == "broken" or outcome is None:
+                refused.append(f"{folder.name}: {why}")
             else:
                 arrivals.append(Arrival(folder, trial, outcome))
     return arrivals, left, refused
@@ -167,7 +167,7 @@ def _into(target: Path, home: Path, study: Study, arrivals: Sequence[Arrival], b
 def _new(folder: ResultsFolder, arrivals: Sequence[Arrival], brought: Brought) -> list[Arrival]:
     """Those that are not there yet; the others are counted or refused in `brought`.
 
-    A launch that has failed there makes room for one that is ok, as it does for the driver's.
+    A launch that has failed there, or is not what it was, makes room for one that is ok, as it does for the driver's.
     """
     new = []
     for arrival in arrivals:
@@ -176,7 +176,7 @@ def _new(folder: ResultsFolder, arrivals: Sequence[Arrival], brought: Brought) -
             new.append(arrival)
         elif _same(arrival.folder, there):
             brought.there += 1
-        elif arrival.outcome.status == "ok" and _ended_badly(there):
+        elif arrival.outcome.status == "ok" and _of_no_use(there):
             new.append(arrival)
         else:
             brought.refused.append(
@@ -195,13 +195,13 @@ def _files(home: Path) -> Iterator[Path]:
     return (path.relative_to(home) for path in home.rglob("*") if path.is_file())
 
 
-def _ended_badly(there: Path) -> bool:
+def _of_no_use(there: Path) -> bool:
     """Not one without an outcome: it may be running."""
     try:
         outcome = read_outcome(there)
     except UnreadableOutcome:
         return True
-    return outcome is not None and outcome.status != "ok"
+    return outcome is not None and (outcome.status != "ok" or bool(untrue(there, outcome)))
 
 
 def _make_room(folder: ResultsFolder, trial: Trial) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cluster.setup.finding import SETUP, Finding
 from cluster.setup.hardware import cores, gpus, memory, tpus
+from cluster.setup.names import packages
 from cluster.setup.software import (
     browser,
     compiler,
@@ -75,6 +76,7 @@ EXAMINERS: dict[str, Callable[[str], Finding]] = {
     "Horovod": horovod,
     "Ray": ray,
     "seaborn": seaborn,
+    "Packages": packages,
     "Cores": cores,
     "Memory": memory,
     "NVIDIA GPUs": gpus,

@@ -8,6 +8,7 @@ from pathlib import Path
 from cluster.horovod import nccl
 from cluster.setup.finding import SETUP, Finding, version_of
 from jobs.machine.cores import allowed_cores, quota_note
+from jobs.machine.gpus import as_text
 from jobs.machine.provenance import cpu_model
 from jobs.machine.quota import cgroup_quota
 
@@ -39,8 +40,8 @@ def gpus(name: str) -> Finding:
         return Finding(name, None, "none found")
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        names = [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
-        driver = pynvml.nvmlSystemGetDriverVersion()
+        names = [as_text(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+        driver = as_text(pynvml.nvmlSystemGetDriverVersion())
     finally:
         pynvml.nvmlShutdown()
     says = f"{', '.join(names)} (driver {driver})" if names else "none found"

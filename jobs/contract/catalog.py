@@ -86,7 +86,8 @@ def missing(name: str) -> str | None:
 def absent(modules: Sequence[str], remedy: str) -> str | None:
     """Which of `modules` is not installed here, and the `remedy`; None if all are."""
     for module in modules:
-        if importlib.util.find_spec(module) is None:
+        found = importlib.util.find_spec(module)
+        if found is None or getattr(found, "origin", "") is None:  # nothing, or a folder that happens to be called so
             return f"{module} is not installed here; {remedy}"
     return None
 

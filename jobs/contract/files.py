@@ -69,10 +69,16 @@ def look_afresh(folder: Path) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader, or a kill at any moment, sees all of it or none."""
+    """Write `text` so that a reader, or a kill at any moment, sees all of it or none. An OSError names `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        error.filename = str(path)  # a full disk does not say what was written
+        raise

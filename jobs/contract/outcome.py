@@ -15,7 +15,10 @@ A trial without `outcome.json` did not finish. docs/results-format.md is the sam
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +28,14 @@ from pydantic import ValidationError
 
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.exits import Status, last_lines
-from jobs.contract.files import RankExit, write_atomically
-from jobs.contract.folder import read_trial
-from jobs.contract.report import AccuracyPoint, AccuracyReached, RankReport, Record, read_rank_report
+from jobs.contract.files import TRIAL, RankExit, look_afresh, rank_file, write_atomically
+from jobs.contract.report import AccuracyPoint, AccuracyReached, RankReport, Record, rank_report
+from jobs.contract.sums import Sum, differing, sum_of
+from jobs.contract.trial import Trial
 
 FORMAT = 1
 OUTCOME = "outcome.json"
+SETTLE_SECONDS = 2.0  # that a shared file system has to show here what the ranks of a trial wrote elsewhere
 
 
 class Outcome(Record):
@@ -42,7 +47,7 @@ class Outcome(Record):
     another trial of the study ran at the same time. `base_case` is the strategy whose run with one worker
     the speedup is over. `timing_granularity` is steps per reading of the clock: above 1 each step line
     holds its share of a reading, so that percentiles are of calls. `emulated`: CPU devices stood in for the
-    cores of a TPU.
+    cores of a TPU. `sums` are of the files that it stands on (jobs/contract/sums.py), None in results of before.
     """
 
     format: int = FORMAT
@@ -74,6 +79,7 @@ class Outcome(Record):
     environment: dict[str, str] = {}
     container: str | None = None
     commit: str | None = None
+    sums: dict[str, Sum] | None = None
 
     @property
     def seconds(self) -> float:
@@ -106,15 +112,24 @@ def conclude(
     """Compose and write `outcome.json`, now, from what the ranks left in `folder`. `ended` is now if not given.
 
     A trial that is said to be "ok" but lacks a rank's report becomes "failed": no outcome claims
-    more than its files hold.
+    more than its files hold. Of the files that are read for it, the sums are those of what was read.
     """
-    trial = read_trial(folder)
+    text = (folder / TRIAL).read_bytes()
+    trial = Trial.model_validate_json(text)
     info = STRATEGIES[trial.strategy]
-    reports = [r for r in (read_rank_report(folder, rank) for rank in range(trial.processes)) if r]
+    if status == "ok":
+        _settle(folder, trial.processes)
+    texts = {TRIAL: text} | _reports(folder, trial.processes)
+    reports = [r for name, content in texts.items() if name != TRIAL and (r := rank_report(content))]
+    sums = {name: Sum.of(content) for name, content in texts.items()} | _sums(folder, trial.processes)
     if status == "ok" and len(reports) < trial.processes:
         there = {r.rank for r in reports}
         absent = [r for r in range(trial.processes) if r not in there]
         status, error = "failed", f"no report from rank {', '.join(map(str, absent))}"
+    elif status == "ok" and (
+        absent := [r for r in range(trial.processes) if rank_file(folder, r, "jsonl").name not in sums]
+    ):
+        status, error = "failed", f"no step lines from rank {', '.join(map(str, absent))}"
     if status != "ok":
         exits = [replace(e, last_lines=last_lines(folder, e.rank)) for e in exits]
     first = reports[0] if reports else None
@@ -147,9 +162,51 @@ def conclude(
         environment=first.environment if first else {},
         container=first.container if first else None,
         commit=first.commit if first else None,
+        sums=sums,
     )
     write_atomically(folder / OUTCOME, outcome.model_dump_json(indent=1) + "\n")
     return outcome
+
+
+def _settle(folder: Path, processes: int) -> None:
+    """Wait until all that the ranks of a trial that has ended well have written is seen here, or for SETTLE_SECONDS."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while not all(_whole(folder, rank) for rank in range(processes)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+        look_afresh(folder)
+
+
+def _whole(folder: Path, rank: int) -> bool:
+    """Whether the rank's report is there, which it writes last, and its step lines to the end of one."""
+    try:
+        with rank_file(folder, rank, "jsonl").open("rb") as lines:
+            size = lines.seek(0, os.SEEK_END)
+            lines.seek(max(0, size - 1))
+            return lines.read() in (b"", b"\n") and rank_file(folder, rank, "json").exists()
+    except OSError:
+        return False
+
+
+def _reports(folder: Path, processes: int) -> dict[str, bytes]:
+    """Name ─▶ content of the ranks' reports that are there."""
+    found = {}
+    for path in (rank_file(folder, rank, "json") for rank in range(processes)):
+        with suppress(OSError):
+            found[path.name] = path.read_bytes()
+    return found
+
+
+def _sums(folder: Path, processes: int) -> dict[str, Sum]:
+    """Of the step lines and the telemetry that are there."""
+    found = {}
+    for path in (rank_file(folder, rank, "jsonl") for rank in range(processes)):
+        with suppress(OSError):
+            found[path.name] = sum_of(path)
+    for path in folder.glob("telemetry-*.jsonl"):
+        with suppress(OSError):
+            # Its sampler may be at its last words, and what another machine is writing have gaps here (nfs(5)).
+            found[path.name] = Sum.of(path.read_bytes().partition(b"\0")[0])
+    return found
 
 
 def read_outcome(folder: Path) -> Outcome | None:
@@ -176,3 +233,8 @@ def read_outcome(folder: Path) -> Outcome | None:
     if outcome.trial_id != folder.name:
         raise UnreadableOutcome(f"{path}: belongs to trial {outcome.trial_id}")
     return outcome
+
+
+def untrue(folder: Path, outcome: Outcome) -> str:
+    """Which of the files that `outcome` stands on are not what they were then, "" if none is or it does not say."""
+    return differing(folder, outcome.sums or {}, ended_well=outcome.status == "ok")

@@ -103,8 +103,9 @@ def write_rank_report(folder: Path, report: RankReport) -> None:
     write_atomically(rank_file(folder, report.rank, "json"), report.model_dump_json(indent=1) + "\n")
 
 
-def read_rank_report(folder: Path, rank: int) -> RankReport | None:
+def rank_report(content: bytes) -> RankReport | None:
+    """The report that `content` is, None if it is none."""
     try:
-        return RankReport.model_validate_json(rank_file(folder, rank, "json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return RankReport.model_validate_json(content)
+    except ValueError:
         return None

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def as_text(value: Any) -> str:
+    """What NVML calls something. Another package that is called pynvml, too, gives bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 class GpuError(RuntimeError):
@@ -32,7 +38,7 @@ def visible(variables: Mapping[str, str]) -> list[str]:
         return []
     try:
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-        return [str(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+        return [as_text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
     except nvml.NVMLError:
         return []
     finally:

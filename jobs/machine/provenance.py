@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from jobs.machine.gpus import as_text
+
 PACKAGES = (
     "torch", "tensorflow", "tensorflow-cpu", "tensorflow-tpu", "keras", "horovod", "jax", "jaxlib", "optax",
     "torch_xla", "libtpu", "numpy", "ray", "scaling",
@@ -73,20 +75,22 @@ def numa(root: Path = Path("/sys/devices/system/node")) -> dict[str, str]:
 def gpus() -> list[dict[str, Any]]:
     """Name, UUID, memory, driver and CUDA version of each NVIDIA GPU of the node, by NVML, and how each
     is linked to the others; empty without a driver. What a device cannot tell is None."""
-    import pynvml as nvml
+    try:
+        import pynvml as nvml
+
+        nvml.nvmlInit()
+    except Exception:  # no driver, or a package that is called so and is something else, which `doctor` tells
+        return []
 
     def told(read: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return read(*arguments)
+            value = read(*arguments)
         except nvml.NVMLError:
             return None
+        return as_text(value) if isinstance(value, bytes) else value
 
     try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        return []
-    try:
-        driver, cuda = nvml.nvmlSystemGetDriverVersion(), nvml.nvmlSystemGetCudaDriverVersion_v2()
+        driver, cuda = told(nvml.nvmlSystemGetDriverVersion), nvml.nvmlSystemGetCudaDriverVersion_v2()
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
         uuids = [told(nvml.nvmlDeviceGetUUID, handle) for handle in handles]
         nvlink = nvml.NVML_P2P_CAPS_INDEX_NVLINK

@@ -7,7 +7,7 @@ from typing import Any
 
 import pynvml as nvml
 
-from jobs.machine.gpus import VISIBLE, visible
+from jobs.machine.gpus import VISIBLE, as_text, visible
 
 Note = Callable[[str, str], None]
 
@@ -25,23 +25,21 @@ REASONS = {
     0x200: "board_limit",
     0x400: "reliability",
 }
+
+
+def _errors(*names: str) -> set[int]:
+    """Numbers of NVML's errors; not of those that an older package of the name pynvml does not know."""
+    return {getattr(nvml, f"NVML_ERROR_{name}") for name in names if hasattr(nvml, f"NVML_ERROR_{name}")}
+
+
 # Errors that will not go away, so the counter is not asked for again …
-LASTING = {
-    nvml.NVML_ERROR_NOT_SUPPORTED,
-    nvml.NVML_ERROR_NO_PERMISSION,
-    nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-    nvml.NVML_ERROR_INVALID_ARGUMENT,
-    nvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
-}
+LASTING = _errors(
+    "NOT_SUPPORTED", "NO_PERMISSION", "FUNCTION_NOT_FOUND", "INVALID_ARGUMENT", "ARGUMENT_VERSION_MISMATCH",
+)  # fmt: skip
 # … and those after which the device is not asked for anything: a lost one may take seconds to say so.
-LOST = {
-    nvml.NVML_ERROR_GPU_IS_LOST,
-    nvml.NVML_ERROR_RESET_REQUIRED,
-    nvml.NVML_ERROR_DRIVER_NOT_LOADED,
-    nvml.NVML_ERROR_UNINITIALIZED,
-    nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
-    nvml.NVML_ERROR_GPU_NOT_FOUND,
-}
+LOST = _errors(
+    "GPU_IS_LOST", "RESET_REQUIRED", "DRIVER_NOT_LOADED", "UNINITIALIZED", "LIB_RM_VERSION_MISMATCH", "GPU_NOT_FOUND",
+)  # fmt: skip
 ALL_LINKS = 0xFFFFFFFF
 VALUE = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")  # nvmlValueType_t ─▶ the union's part
 
@@ -54,9 +52,9 @@ def _utilization(handle: Any) -> tuple[Any, ...]:
 def _throttle(handle: Any) -> tuple[Any, ...]:
     try:
         bits = nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
-    except nvml.NVMLError as error:
-        if error.value != nvml.NVML_ERROR_FUNCTION_NOT_FOUND:  # its name before driver 535
-            raise
+    except (nvml.NVMLError, AttributeError) as error:
+        if getattr(error, "value", nvml.NVML_ERROR_FUNCTION_NOT_FOUND) != nvml.NVML_ERROR_FUNCTION_NOT_FOUND:
+            raise  # else: its name before driver 535
         bits = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
     return ([name for bit, name in REASONS.items() if bits & bit],)
 
@@ -161,9 +159,9 @@ class Gpus:
             if entry.startswith("GPU-"):
                 for index in range(self._count):
                     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                    if nvml.nvmlDeviceGetUUID(handle).startswith(entry):
+                    if as_text(nvml.nvmlDeviceGetUUID(handle)).startswith(entry):
                         return _Gpu(handle)
-            return _Gpu(nvml.nvmlDeviceGetHandleByUUID(entry))
+            return _Gpu(nvml.nvmlDeviceGetHandleByUUID(entry.encode()))
         except nvml.NVMLError as error:
             self._note(f"gpu {entry}", in_words(error))
             return None
@@ -181,14 +179,14 @@ class _Gpu:
                 self.whole = False
         except nvml.NVMLError:
             pass  # a driver from before there was MIG
-        self.uuid = str(nvml.nvmlDeviceGetUUID(handle))
+        self.uuid = as_text(nvml.nvmlDeviceGetUUID(handle))
         self.found: dict[str, Any] = {
             "uuid": self.uuid,
-            "name": str(nvml.nvmlDeviceGetName(handle)),
+            "name": as_text(nvml.nvmlDeviceGetName(handle)),
             "index": int(nvml.nvmlDeviceGetIndex(self.board)),
         }
         if not self.whole:
-            self.found["board"] = str(nvml.nvmlDeviceGetUUID(self.board))
+            self.found["board"] = as_text(nvml.nvmlDeviceGetUUID(self.board))
         self._missing: set[str] = set()
         self._lost = False
 
@@ -214,6 +212,10 @@ class _Gpu:
         if not self._lost and names[0] not in self._missing:
             try:
                 return dict(zip(names, read(handle), strict=True))
+            except AttributeError as error:  # of an older package of the name pynvml
+                self._missing.add(names[0])
+                for name in names:
+                    note(f"gpu {self.uuid}: {name}", str(error))
             except nvml.NVMLError as error:
                 if error.value in LOST:
                     self._lost = True

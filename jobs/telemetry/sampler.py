@@ -73,9 +73,13 @@ def _gpus(plan: Plan, lines: Lines) -> Gpus | None:
     """The GPUs that the ranks may use; None if none may use any, and then no driver is asked."""
     if all(rank.devices == "" for rank in plan.ranks):
         return None
-    from jobs.telemetry import gpu
+    try:
+        from jobs.telemetry import gpu
 
-    return gpu.Gpus([rank.devices for rank in plan.ranks], lines.note)
+        return gpu.Gpus([rank.devices for rank in plan.ranks], lines.note)
+    except (ImportError, AttributeError) as error:
+        lines.note("gpus", f"pynvml is not nvidia-ml-py's: {error}")
+        return None
 
 
 def main(arguments: list[str]) -> None:

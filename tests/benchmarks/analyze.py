@@ -2,8 +2,9 @@
 
     analyze.py SMALL LARGE TURNS         two results folders; prints a JSON list, one object a turn
 
-pandas reads each tenth file of LARGE. Imports, and the first use of everything, are before the first turn;
-`memory` is what LARGE then took at the most beyond what SMALL had taken.
+pandas reads each tenth file of LARGE; `without` is LARGE loaded as if its outcomes had no sums. Imports, and the
+first use of everything, are before the first turn; `memory` is what LARGE then took at the most beyond what SMALL had
+taken.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.figures import write
+from analysis.load import sums
 from analysis.load.results import Results, load
 from analysis.measures import efficiency
 
@@ -30,6 +32,13 @@ def estimated(folder: Path) -> Results:
     assert not results.set_aside
     efficiency.estimate(results)
     return results
+
+
+def without_sums(folder: Path) -> None:
+    stated = sums.stated
+    sums.stated = lambda outcome: {}
+    load(folder)
+    sums.stated = stated
 
 
 def most_memory() -> int:
@@ -55,6 +64,10 @@ for _ in range(turns):
     laps.append(lap())
     write.write_all(results, large / "figures")
     laps.append(lap())
+    load(large)
+    laps.append(lap())
+    without_sums(large)
+    laps.append(lap())
     clock, cpu = zip(*laps, strict=True)
     turn = {
         "pandas": len(files) / len(files[::10]) * (clock[1] - clock[0]),
@@ -62,6 +75,8 @@ for _ in range(turns):
         "drawn": clock[4] - clock[2],
         "small_cpu": cpu[2] - cpu[1],
         "large_cpu": cpu[3] - cpu[2],
+        "loaded": clock[5] - clock[4],
+        "without": clock[6] - clock[5],
         "memory": memory,
     }
     found.append(turn)

@@ -50,7 +50,7 @@ def turns(part: Part, tmp_path_factory: pytest.TempPathFactory) -> Turns:
     large, small = base / "large", base / "small"
     way, rng = generate.Way("torch-ddp", strong=generate.amdahl(0.001)), np.random.default_rng(0)
     homes = [
-        generate.trial(large, way, 1000, 64_000, "strong", repeat=repeat, order=repeat, shape=SHAPE, rng=rng)
+        generate.trial(large, way, 1000, 64_000, "strong", repeat=repeat, order=repeat, shape=SHAPE, rng=rng, sums=True)
         for repeat in range(MILLIONS)
     ]
     (small / "trials").mkdir(parents=True)
@@ -71,6 +71,13 @@ def test_figures_are_there_long_before_pandas_has_read(turns: Turns, part: Part)
     note = turns.note("drawn", "pandas")
     what = "load, estimate and draw / a pandas read"
     assert part.keep(what, turns.over("drawn", "pandas"), at_most(0.35, 0.5), note).holds
+
+
+def test_comparing_sums_takes_little_of_the_reading(turns: Turns, part: Part) -> None:
+    """SHA-256 of all bytes beside the parsing of them; on a processor that has instructions for it, or has not."""
+    note = turns.note("loaded", "without")
+    ratios = turns.over("loaded", "without")
+    assert part.keep("load and compare sums / load", ratios, at_most(1.15, 1.3), note).holds
 
 
 def test_time_grows_linearly_with_lines(turns: Turns, part: Part) -> None:

@@ -233,6 +233,22 @@ def test_partial_and_damaged_trials_are_set_aside_by_name_and_done_anew(tmp_path
     assert (trials / "holiday.jpg").exists()
 
 
+def test_a_launch_whose_files_are_not_what_they_were_is_set_aside_by_their_name_and_done_anew(tmp_path: Path) -> None:
+    _, _, planned, _ = drive(tmp_path)
+    trials = tmp_path / "trials"
+    edited, less, grown = (trials / p.id for p in planned.grid.points[:3])
+    path = edited / "rank-00000.json"
+    path.write_text(path.read_text().replace('"threads": 1', '"threads": 2'))
+    (less / "rank-00000.jsonl").unlink()
+    (grown / "telemetry-late.jsonl").write_text("{}\n")
+    (grown / "rank-00000.log").write_text("x\n")
+    summary, folder, _, done = drive(tmp_path)
+    assert (summary.done_before, sorted(done)) == (4, sorted([edited.name, less.name]))
+    assert any("rank-00000.json is not what it was" in line for line in folder.moved)
+    assert any("rank-00000.jsonl is missing" in line for line in folder.moved)
+    assert drive(tmp_path)[3] == []
+
+
 def test_points_that_are_still_uncertain_get_more_launches_up_to_max(tmp_path: Path) -> None:
     _, _, planned, _ = drive(tmp_path / "plan")
     wide, narrow = planned.grid.points[0].point, planned.grid.points[1].point

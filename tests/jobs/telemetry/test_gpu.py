@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import pynvml as nvml
 import pytest
 
+from tests.packages import install, old_pynvml
 from tests.running import until
 from tests.sampler import read, sampler
 
+ROOT = Path(__file__).parents[3]
 A, B = "GPU-aaaaaaaa-0000-0000-0000-000000000000", "GPU-bbbbbbbb-1111-1111-1111-111111111111"
 MIG = "MIG-cccccccc-2222-2222-2222-222222222222"
 NAMES = {
@@ -216,3 +219,32 @@ def test_a_real_gpu_tells_its_power_memory_and_clocks(tmp_path: Path) -> None:
         assert 0 < gpu["sm_mhz"] < 5000
     (end,) = read(file, "end")
     assert end["cpu_seconds"] < 0.05 * (samples[-1]["unix"] - samples[0]["unix"])
+
+
+def test_gpus_keep_their_names_under_another_pynvml(tmp_path: Path, library: Path) -> None:
+    """Of the rank's variable, of its report, and of what is sampled."""
+    old_pynvml(tmp_path / "site")
+    variables = {"PYTHONPATH": str(tmp_path / "site"), "LD_LIBRARY_PATH": str(library)}
+    code = "from jobs.machine import gpus, provenance; print(gpus.visible({}), provenance.gpus()[0]['uuid'])"
+    said = subprocess.run([sys.executable, "-P", "-c", code], env=variables, cwd=ROOT, capture_output=True, text=True)
+    assert said.stdout == f"{[A, B]} {A}\n", said.stderr
+    file = tmp_path / "telemetry-host.jsonl"
+    with sampler(file, [(1, [0])], devices=[f"{A},{B}"], variables=variables) as process:
+        assert process.poll() is None
+    (start,) = read(file, "start")
+    assert [gpu["uuid"] for gpu in start["gpus"]] == [A, B]
+    assert read(file, "sample")[-1]["gpus"][0]["throttle"]
+
+
+def test_a_package_that_is_called_pynvml_and_is_something_else_costs_no_measurement(tmp_path: Path) -> None:
+    install(tmp_path / "site", "pynvml", "0.1", {"pynvml/__init__.py": "raise ImportError('built for Windows')"})
+    variables = {"PYTHONPATH": str(tmp_path / "site")}
+    code = "from jobs.machine import provenance; print(provenance.gpus())"
+    said = subprocess.run([sys.executable, "-P", "-c", code], env=variables, cwd=ROOT, capture_output=True, text=True)
+    assert said.stdout == "[]\n", said.stderr
+    file = tmp_path / "telemetry-host.jsonl"
+    with sampler(file, [(1, [0])], devices=["0"], variables=variables) as process:
+        assert process.poll() is None
+    (note,) = [row for row in read(file, "note") if row["what"] == "gpus"]
+    assert "built for Windows" in note["why"]
+    assert read(file, "sample")
