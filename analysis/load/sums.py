@@ -56,7 +56,7 @@ def _difference(path: Path, then: Sum, ended_well: bool) -> str:
     try:
         now = path.stat()
         if not stat.S_ISREG(now.st_mode):
-            return f"{path.name} is no file any more"
+            return f"{path.name} is no file"
         if now.st_size == then.length and ended_well and STEP_LINES.fullmatch(path.name):
             return ""
         content = path.read_bytes()
@@ -66,12 +66,13 @@ def _difference(path: Path, then: Sum, ended_well: bool) -> str:
         return f"{path.name} cannot be read ({error.strerror})"
     if now.st_size == then.length:
         return changed(path.name, content, then)
-    grows = not ended_well or path.name.startswith("telemetry-")
-    if grows and len(content) > then.length and not changed(path.name, content[: then.length], then):
+    grown = len(content) > then.length and (not ended_well or path.name.startswith("telemetry-"))
+    other = changed(path.name, content[: then.length], then)
+    if grown and not other:
         return ""
     if then.is_of(content.replace(b"\r\n", b"\n")):
         return f"{path.name} has other line ends than when its launch ended; copy it byte by byte"
-    return f"{path.name} has {now.st_size:,} bytes, {then.length:,} when its launch ended"
+    return other if grown else f"{path.name} has {now.st_size:,} bytes, {then.length:,} when its launch ended"
 
 
 def changed(name: str, content: bytes, then: Sum) -> str:

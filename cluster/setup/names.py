@@ -78,14 +78,13 @@ def packages(name: str) -> Finding:
 def wrong(names: Iterable[str] = PACKAGES) -> list[Wrong]:
     """What is wrong with `names`, which are looked for as a rank does. Those that are not there at all are not."""
     path = tuple(_path())
-    names = tuple(dict.fromkeys(names))
-    owners = _owners(path, names, _changed(path))
+    state = tuple(os.stat(entry).st_mtime_ns for entry in path if os.path.isdir(entry))
     found = []
-    for name in names:
-        mine = owners[name]
-        found += [fault for fault in [_own(name, mine, path) if name in OWN else _other(name, mine, path)] if fault]
-        found += _demands(mine)
-    return list(dict.fromkeys(found))
+    for name in dict.fromkeys(names):
+        owners = _owners(path, state).get(name, ())
+        found += [_own(name, owners, path) if name in OWN else _other(name, owners, path)]
+        found += _demands(owners, path, state)
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def _other(name: str, owners: Sequence[Package], path: Sequence[str]) -> Wrong | None:
@@ -93,7 +92,7 @@ def _other(name: str, owners: Sequence[Package], path: Sequence[str]) -> Wrong |
     right = [p for p in owners if _is(p, name)]
     others = [p for p in owners if p not in right]
     place = _place(name, path)
-    if place is None:
+    if place is None or name not in PACKAGES:
         return None
     if len(right) > 1:
         both = " ".join(p.name for p in right)
@@ -113,7 +112,9 @@ def _other(name: str, owners: Sequence[Package], path: Sequence[str]) -> Wrong |
     if right and not any(_same(right[0].home / file, place) for file in _files(name)):
         return Wrong(f"`import {name}` finds {place}, before that of {right[0]} in {right[0].home}", _away(place))
     if not owners:
-        return Wrong(f"`import {name}` finds {place}, which is of no installed package", _away(place))
+        known = Path(sys.prefix) in place.parents
+        cure = f"`pip install --force-reinstall --no-deps {PACKAGES[name][0]}`" if known else _away(place)
+        return Wrong(f"`import {name}` finds {place}, which is of no installed package, so of no known version", cure)
     return None
 
 
@@ -134,7 +135,8 @@ def _own(name: str, owners: Sequence[Package], path: Sequence[str]) -> Wrong | N
     return None
 
 
-def _demands(owners: Sequence[Package]) -> list[Wrong]:
+@cache
+def _demands(owners: Sequence[Package], path: Sequence[str], state: object) -> list[Wrong]:
     """What the packages ask of others, which are there in a version that they cannot use."""
     from packaging.requirements import InvalidRequirement, Requirement
 
@@ -162,14 +164,11 @@ def _path() -> list[str]:
     return [entry for entry in sys.path if entry and (entry != here or entry in kept)]
 
 
-def _changed(path: Sequence[str]) -> tuple[float, ...]:
-    return tuple(os.stat(entry).st_mtime if os.path.isdir(entry) else 0.0 for entry in path)
-
-
 @cache
-def _owners(path: Sequence[str], names: Sequence[str], _: tuple[float, ...]) -> dict[str, list[Package]]:
-    """The packages that say they bring `names`, the first of each of their own names alone."""
-    owners: dict[str, dict[str, Package]] = {name: {} for name in names}
+def _owners(path: Sequence[str], state: object) -> dict[str, tuple[Package, ...]]:
+    """The packages that say they bring PACKAGES, the first of each of their own names alone. Read once for a `state`
+    of the folders."""
+    owners: dict[str, dict[str, Package]] = {name: {} for name in PACKAGES}
     for found in metadata.distributions(path=list(path)):
         try:
             files = f"\n{(found.read_text('RECORD') or '').replace(os.linesep, chr(10))}"
@@ -177,12 +176,12 @@ def _owners(path: Sequence[str], names: Sequence[str], _: tuple[float, ...]) -> 
         except (OSError, ValueError):
             continue
         listed = files.count("\n") > 1 and "\n__editable__" not in files
-        for name in names:
+        for name in PACKAGES:
             has = any(f"\n{file}," in files for file in _files(name)) if listed else name in top
             if has:
                 package = _package(found)
                 owners[name].setdefault(package.name, package)
-    return {name: list(each.values()) for name, each in owners.items()}
+    return {name: tuple(each.values()) for name, each in owners.items()}
 
 
 def _package(found: metadata.Distribution) -> Package:
@@ -192,9 +191,7 @@ def _package(found: metadata.Distribution) -> Package:
 
 
 def _is(package: Package, name: str) -> bool:
-    return any(
-        package.name == each or package.name.startswith(f"{each}-") for each in PACKAGES.get(name, (package.name,))
-    )
+    return any(package.name == each or package.name.startswith(f"{each}-") for each in PACKAGES[name])
 
 
 def _files(name: str) -> tuple[str, str]:

@@ -52,20 +52,21 @@ def differing(folder: Path, sums: Mapping[str, Sum], *, ended_well: bool) -> str
 
 def _difference(path: Path, then: Sum, grows: bool) -> str:
     """What is another at the file than it was `then`; "" if nothing is."""
+    other = f"{path.name} is not what it was when its launch ended"
     try:
         now = path.stat()
         if not stat.S_ISREG(now.st_mode):
-            return f"{path.name} is no file any more"
+            return f"{path.name} is no file"
         if now.st_size == then.length:
-            same = sum_of(path).sha256 == then.sha256
-            return "" if same else f"{path.name} is not what it was when its launch ended"
+            return "" if sum_of(path).sha256 == then.sha256 else other
         content = path.read_bytes()
     except FileNotFoundError:
         return f"{path.name} is missing"
     except OSError as error:
         return f"{path.name} cannot be read ({error.strerror})"
-    if grows and Sum.of(content[: then.length]) == then:
+    grown = grows and len(content) > then.length
+    if grown and Sum.of(content[: then.length]).sha256 == then.sha256:
         return ""
     if Sum.of(content.replace(b"\r\n", b"\n")).sha256 == then.sha256:
         return f"{path.name} has other line ends than when its launch ended; copy it byte by byte"
-    return f"{path.name} has {now.st_size:,} bytes, {then.length:,} when its launch ended"
+    return other if grown else f"{path.name} has {now.st_size:,} bytes, {then.length:,} when its launch ended"

@@ -97,7 +97,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a-longer-trial": (change("trial.json", b"\n}", b"\n} "), "trial.json", " bytes, "),
     "telemetry-that-was-cut": (cut(TELEMETRY), TELEMETRY, " bytes, "),
     "telemetry-that-was-edited": (change(TELEMETRY, b"2.0", b"3.0"), TELEMETRY, OTHER),
-    "telemetry-edited-and-grown": (change(TELEMETRY, b"2.0", b"3.0000"), TELEMETRY, " bytes, "),
+    "telemetry-edited-and-grown": (change(TELEMETRY, b"2.0", b"3.0000"), TELEMETRY, OTHER),
     "a-folder-instead": (a_folder, LINES, "is no file"),
     "a-pipe-instead": (a_pipe, LINES, "is no file"),
     "a-link-to-another-file": (linked_elsewhere, LINES, OTHER),

@@ -17,6 +17,7 @@ from jobs.contract.files import TRIAL, rank_file
 from jobs.contract.folder import append_steps, write_trial
 from jobs.contract.report import write_rank_report
 from jobs.contract.trial import Trial
+from scaling import examine
 from tests import measured
 
 ROOT = Path(__file__).parents[3]
@@ -121,6 +122,20 @@ def test_a_full_disk_leaves_no_half_outcome_and_names_the_file(folder: Path) -> 
     assert done.stdout == f"{folder / 'outcome.json'} File too large\n"
     assert outcome.read_outcome(folder) is None
     assert not list(folder.glob(".outcome*"))
+    assert conclude(folder).status == "ok"
+
+
+@pytest.mark.parametrize("moment", ["hashlib.file_digest", "os.fsync", "pathlib.Path.replace"])
+def test_killed_before_its_outcome_is_in_place_a_launch_was_not_finished(moment: str, folder: Path) -> None:
+    code = (
+        "import hashlib, os, pathlib, sys; from tests.jobs.contract.test_sums import conclude\n"
+        f"{moment} = lambda *_: os.kill(os.getpid(), 9)\n"
+        "conclude(pathlib.Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    assert outcome.read_outcome(folder) is None
+    assert examine(folder)[0] == "unfinished"
     assert conclude(folder).status == "ok"
 
 
