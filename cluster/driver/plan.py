@@ -17,6 +17,7 @@ from jobs.contract.registry import RegistryError
 from jobs.contract.trial import Trial
 from jobs.machine import variables
 from jobs.machine.cores import quota_note
+from jobs.machine.gpus import GpuError
 from jobs.machine.tpu import TpuError
 
 LINE_BYTES, REPORT_BYTES = 100, 5_000  # a step's line; a rank's report, its part of the outcome and its log
@@ -77,10 +78,7 @@ def plan(study: Study, launcher: Launcher) -> Plan:
     possible = [name for name in strategies if name not in not_available]
     if not possible:
         raise StudyError([f"{name}: not available: {why}" for name, why in not_available.items()])
-    if study.resources.tpu == "real":
-        largest = _tpu_cores(launcher)
-    else:
-        largest = launcher.largest(study.resources.threads_per_worker, study.resources.most_gpus)
+    largest = _tpu_cores(launcher) if study.resources.tpu == "real" else _largest(study, launcher)
     grid = study_grid(study, possible, largest)
     unfit = {point.point: why for point in grid.points if (why := launcher.unfit(point) or _unfit_mesh(point, largest))}
     left_out = [f"{p.strategy} at {p.workers} workers: {unfit[p.point]}" for p in grid.points if p.point in unfit]
@@ -104,6 +102,13 @@ def _imported(strategies: Sequence[str], launcher: Launcher) -> list[str]:
     with_it = {"tensorflow": ["keras"], "jax": ["jaxlib"]}
     beside = [other for module in needed for other in with_it.get(module, [])]
     return [*needed, *beside, *(["ray"] if launcher.kind == "ray" else []), *names.ALWAYS]
+
+
+def _largest(study: Study, launcher: Launcher) -> int:
+    try:
+        return launcher.largest(study.resources.threads_per_worker, study.resources.most_gpus)
+    except GpuError as error:
+        raise StudyError([f"resources.gpus_per_worker: {error}"]) from None
 
 
 def _unfit_mesh(point: Trial, devices: int) -> str | None:

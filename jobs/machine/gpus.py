@@ -22,7 +22,7 @@ def visible(variables: Mapping[str, str]) -> list[str]:
 
     The entries of that variable where somebody has set it (indices, UUIDs, MIG instances: a launcher's
     or a user's choice), else the UUIDs that NVML finds, which unlike an index mean the same device to
-    CUDA. Empty without a driver.
+    CUDA. Empty without a driver. Raises GpuError where another package is called as NVML's.
     """
     given = variables.get(VISIBLE)
     if given is not None:
@@ -30,11 +30,15 @@ def visible(variables: Mapping[str, str]) -> list[str]:
         entries = [entry.strip() for entry in given.split(",")]
         end = next((i for i, entry in enumerate(entries) if entry in ("", "-1", "NoDevFiles")), len(entries))
         return entries[:end]
-    import pynvml as nvml
-
     try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
+        import pynvml as nvml
+
+        begin, no_driver = nvml.nvmlInit, nvml.NVMLError
+    except (ImportError, AttributeError) as error:
+        raise GpuError(f"the pynvml here is not nvidia-ml-py's ({error}); `scaling doctor` says what it is") from None
+    try:
+        begin()
+    except no_driver:
         return []
     try:
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]

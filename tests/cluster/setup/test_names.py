@@ -101,6 +101,16 @@ def test_doctor_and_dry_run_tell_it_in_a_line(tmp_path: Path) -> None:
     assert " ".join(planned.stdout.split()).startswith(says)
 
 
+def test_gpus_are_not_asked_of_something_else_that_is_called_pynvml(tmp_path: Path) -> None:
+    install(tmp_path, "pynvml", "0.1", {"pynvml/__init__.py": "raise ImportError('built for Windows')"})
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump(GOOD | {"strategies": ["torch"], "resources": {"gpus_per_worker": 1}}))
+    planned = scaling("run", study, "--results", tmp_path / "r", "--dry-run", PYTHONPATH=str(tmp_path))
+    assert planned.returncode == 2
+    (line,) = planned.stderr.splitlines()
+    assert line.startswith("resources.gpus_per_worker: the pynvml here is not nvidia-ml-py's (built for Windows)")
+
+
 def test_a_study_is_told_of_what_its_own_ranks_import_alone(tmp_path: Path) -> None:
     two_tensorflows(tmp_path)
     study = tmp_path / "study.yaml"
