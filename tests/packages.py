@@ -11,6 +11,7 @@ OLD = f"""
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location("real_pynvml", {REAL!r})
 real = importlib.util.module_from_spec(spec)
+sys.modules["real_pynvml"] = real
 spec.loader.exec_module(real)
 LATER = ("NVML_ERROR_ARGUMENT_VERSION_MISMATCH", "NVML_ERROR_GPU_NOT_FOUND", "NVML_FI_DEV_NVLINK_COUNT_RCV_BYTES",
          "NVML_FI_DEV_NVLINK_COUNT_XMIT_BYTES", "nvmlDeviceGetCurrentClocksEventReasons")

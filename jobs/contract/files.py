@@ -80,5 +80,6 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        error.filename = str(path)  # a full disk does not say what was written
+        if error.errno is not None:
+            error.filename = str(path)  # a full disk does not say what was written
         raise

@@ -69,7 +69,8 @@ def test_an_outcome_is_what_the_ranks_left(folder: Path) -> None:
     assert (written.framework, written.communication) == ("PyTorch", "native")
 
 
-def test_no_outcome_claims_more_than_its_files_hold(folder: Path) -> None:
+def test_no_outcome_claims_more_than_its_files_hold(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcome, "SETTLE_SECONDS", 0.1)
     rank_file(folder, 1, "json").unlink()
     written = conclude(folder)
     assert (written.status, written.error) == ("failed", "no report from rank 1")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,8 +40,12 @@ def folder(tmp_path: Path) -> Path:
     return home
 
 
+HOW: dict[str, Any] = {"status": "ok", "error": "", "launcher": "local", "order": 0, "exits": []}
+CONCLUDE = f"from jobs.contract import outcome; conclude = lambda home: outcome.conclude(home, started='', **{HOW!r})"
+
+
 def conclude(home: Path) -> outcome.Outcome:
-    return outcome.conclude(home, status="ok", error="", launcher="local", order=0, started=outcome.now(), exits=[])
+    return outcome.conclude(home, started=outcome.now(), **HOW)
 
 
 def test_an_outcome_has_the_sums_of_what_it_stands_on_and_of_nothing_else(folder: Path) -> None:
@@ -113,7 +118,7 @@ def test_what_never_comes_is_not_said_to_be_there(
 def test_a_full_disk_leaves_no_half_outcome_and_names_the_file(folder: Path) -> None:
     """A limit on the size of files stands in for the disk: writing ends in the middle, as there."""
     code = (
-        "import resource, sys; from pathlib import Path; from tests.jobs.contract.test_sums import conclude\n"
+        f"import resource, sys; from pathlib import Path; {CONCLUDE}\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: conclude(Path(sys.argv[1]))\n"
         "except OSError as error: print(error.filename, error.strerror)"
@@ -128,7 +133,7 @@ def test_a_full_disk_leaves_no_half_outcome_and_names_the_file(folder: Path) -> 
 @pytest.mark.parametrize("moment", ["hashlib.file_digest", "os.fsync", "pathlib.Path.replace"])
 def test_killed_before_its_outcome_is_in_place_a_launch_was_not_finished(moment: str, folder: Path) -> None:
     code = (
-        "import hashlib, os, pathlib, sys; from tests.jobs.contract.test_sums import conclude\n"
+        f"import hashlib, os, pathlib, sys; {CONCLUDE}\n"
         f"{moment} = lambda *_: os.kill(os.getpid(), 9)\n"
         "conclude(pathlib.Path(sys.argv[1]))"
     )
