@@ -69,7 +69,10 @@ def test_a_node_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch) ->
     assert provenance.gpus() == []
 
 
-def test_links_between_gpus_are_told_and_what_one_cannot_tell_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [str, str.encode])  # bytes are what pynvml before 11.5 gives, another package
+def test_links_between_gpus_are_told_and_what_one_cannot_tell_is_null(
+    kind: Callable[[str], str | bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import pynvml
 
     def refuse(*_: object) -> None:
@@ -80,15 +83,16 @@ def test_links_between_gpus_are_told_and_what_one_cannot_tell_is_null(monkeypatc
 
     answers: dict[str, Callable[..., object]] = {
         "nvmlInit": lambda: None, "nvmlShutdown": lambda: None, "nvmlDeviceGetCount": lambda: 3,
-        "nvmlSystemGetDriverVersion": lambda: "580.1", "nvmlSystemGetCudaDriverVersion_v2": lambda: 13010,
-        "nvmlDeviceGetHandleByIndex": int, "nvmlDeviceGetUUID": lambda i: f"GPU-{i}",
-        "nvmlDeviceGetName": lambda i: "Some GPU", "nvmlDeviceGetMemoryInfo": refuse,
+        "nvmlSystemGetDriverVersion": lambda: kind("580.1"), "nvmlSystemGetCudaDriverVersion_v2": lambda: 13010,
+        "nvmlDeviceGetHandleByIndex": int, "nvmlDeviceGetUUID": lambda i: kind(f"GPU-{i}"),
+        "nvmlDeviceGetName": lambda i: kind("Some GPU"), "nvmlDeviceGetMemoryInfo": refuse,
         "nvmlDeviceGetTopologyCommonAncestor": lambda one, other: 40, "nvmlDeviceGetP2PStatus": status,
     }  # fmt: skip
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, answer)
     first, _, third = provenance.gpus()
     assert (first["name"], first["memory_bytes"], first["cuda"]) == ("Some GPU", None, "13.1")
+    assert (first["uuid"], first["driver"]) == ("GPU-0", "580.1")
     assert first["topology"] == [
         {"uuid": "GPU-1", "ancestor": 40, "nvlink": True},
         {"uuid": "GPU-2", "ancestor": 40, "nvlink": False},
