@@ -258,7 +258,9 @@ def test_a_terminal_that_cannot_show_a_sign_costs_nothing(encoding: str, finishe
 
 
 def test_status_says_what_is_done(finished: Path) -> None:
-    assert "15 of 15 planned launches are done" in scaling("status", finished).stdout
+    said = scaling("status", finished).stdout
+    assert "15 of 15 planned launches are done" in said
+    assert "sums" not in said
 
 
 def test_a_failed_launch_does_not_stop_the_study_and_ends_with_exit_code_1(tmp_path: Path) -> None:
