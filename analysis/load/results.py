@@ -136,7 +136,7 @@ def left_out(results: Results) -> list[str]:
     home = results.folder / "trials"
     lines = [f"left out: {s.path.name}: {s.reason}" for s in results.set_aside if s.path.parent == home]
     more = len(lines) - MOST_LEFT_OUT
-    return [trial.clean(line) for line in lines[:MOST_LEFT_OUT]] + (
+    return [clean(line) for line in lines[:MOST_LEFT_OUT]] + (
         [f"left out: {more} more; the report lists them"] if more > 0 else []
     )
 
