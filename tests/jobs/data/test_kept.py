@@ -22,7 +22,7 @@ from jobs.contract.environment import LOOPBACK, RankEnvironment, rank_variables
 from jobs.contract.files import rank_file
 from jobs.contract.folder import write_trial
 from jobs.contract.parts import Data, Limits, Steps
-from jobs.contract.report import read_rank_report
+from jobs.contract.report import rank_report
 from jobs.contract.trial import Trial
 from jobs.data import decoding, folder, kept
 from jobs.data.dataset import DataError
@@ -238,7 +238,7 @@ def test_ranks_that_wait_for_the_decoding_on_another_node_give_signs_of_life(
         rank_file(trial_folder, 0, "log").read_text() + rank_file(trial_folder, 1, "log").read_text()
     )
     assert partial.with_suffix(".npy").read_bytes() == found.place.read_bytes()
-    first, other = (read_rank_report(trial_folder, rank) for rank in (0, 1))
+    first, other = (rank_report(rank_file(trial_folder, rank, "json").read_bytes()) for rank in (0, 1))
     assert first is not None
     assert other is not None
     assert min(first.data_load_seconds, other.data_load_seconds) > 3
