@@ -1,14 +1,26 @@
-"""A trial's folder: made, filled, set aside."""
+"""A trial's folder: made, filled, set aside; and whether the files in it are what they were when its launch ended.
+
+An outcome carries sums of trial.json, and of each rank's step lines and report; of telemetry as it was then, which may
+have grown since. None of logs and signs of life, which nothing stands on. analysis/load/sums.py compares the same by
+itself.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jobs.contract.files import TRIAL, rank_file, write_atomically
 from jobs.contract.trial import Trial
+
+# A name that a newer version, or somebody's hand, has put among the sums is not looked for.
+SUMMED = re.compile(r"trial\.json|rank-\d+\.jsonl?|telemetry-[^/]+\.jsonl")
 
 
 def write_trial(folder: Path, trial: Trial) -> None:
@@ -34,3 +46,58 @@ def append_steps(folder: Path, rank: int, rows: Sequence[Mapping[str, object]]) 
     """Append step lines of `rank`: phase, step, seconds, data_seconds, samples, loss, warmup."""
     with rank_file(folder, rank, "jsonl").open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """What a file was: its `length` in bytes, and the hexadecimal `sha256` over them."""
+
+    length: int
+    sha256: str
+
+    @classmethod
+    def of(cls, content: bytes) -> Sum:
+        return cls(length=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def sum_of(path: Path) -> Sum:
+    """The sum of the file at `path`, which need not fit into memory. Raises OSError."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Sum(length=file.tell(), sha256=digest)
+
+
+def differing(folder: Path, sums: Mapping[str, Sum], *, ended_well: bool) -> str:
+    """Which files in a launch's `folder` are not what their `sums` say, in a few words; "" if there is none.
+
+    What was still written when a launch ended badly may have grown, as telemetry may.
+    """
+    wrong = [
+        said
+        for name, then in sorted(sums.items())
+        if SUMMED.fullmatch(name)
+        and (said := _difference(folder / name, then, grows=not ended_well or name.startswith("telemetry-")))
+    ]
+    return f"{wrong[0]} (and {len(wrong) - 1} more files)" if len(wrong) > 1 else "".join(wrong)
+
+
+def _difference(path: Path, then: Sum, grows: bool) -> str:
+    """What is another at the file than it was `then`; "" if nothing is."""
+    other = f"{path.name} is not what it was when its launch ended"
+    try:
+        now = path.stat()
+        if not stat.S_ISREG(now.st_mode):
+            return f"{path.name} is no file"
+        if now.st_size == then.length:
+            return "" if sum_of(path).sha256 == then.sha256 else other
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return f"{path.name} is missing"
+    except OSError as error:
+        return f"{path.name} cannot be read ({error.strerror})"
+    grown = grows and len(content) > then.length
+    if grown and Sum.of(content[: then.length]).sha256 == then.sha256:
+        return ""
+    if Sum.of(content.replace(b"\r\n", b"\n")).sha256 == then.sha256:
+        return f"{path.name} has other line ends than when its launch ended; copy it byte by byte"
+    return other if grown else f"{path.name} has {now.st_size:,} bytes, {then.length:,} when its launch ended"

@@ -29,8 +29,8 @@ from pydantic import ValidationError
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.exits import Status, last_lines
 from jobs.contract.files import TRIAL, RankExit, look_afresh, rank_file, write_atomically
+from jobs.contract.folder import Sum, differing, sum_of
 from jobs.contract.report import AccuracyPoint, AccuracyReached, RankReport, Record, rank_report
-from jobs.contract.sums import Sum, differing, sum_of
 from jobs.contract.trial import Trial
 
 FORMAT = 1
@@ -47,7 +47,7 @@ class Outcome(Record):
     another trial of the study ran at the same time. `base_case` is the strategy whose run with one worker
     the speedup is over. `timing_granularity` is steps per reading of the clock: above 1 each step line
     holds its share of a reading, so that percentiles are of calls. `emulated`: CPU devices stood in for the
-    cores of a TPU. `sums` are of the files that it stands on (jobs/contract/sums.py), None in results of before.
+    cores of a TPU. `sums` are of the files that it stands on (jobs/contract/folder.py), None in results of before.
     """
 
     format: int = FORMAT

@@ -13,12 +13,13 @@ import json
 import re
 import socket
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from jobs.contract import sums
+from jobs.contract.folder import SUMMED, sum_of
 from tests.kept import files
 
 HOME = "/home/user"
@@ -130,8 +131,8 @@ def _sum_anew(outcome: Path) -> None:
     """In disguise a launch's files are others than it had."""
     content = json.loads(outcome.read_text(encoding="utf-8"))
     if "sums" in content:
-        there = [path for path in outcome.parent.iterdir() if sums.SUMMED.fullmatch(path.name)]
-        content["sums"] = {path.name: sums.sum_of(path).model_dump() for path in there}
+        there = [path for path in outcome.parent.iterdir() if SUMMED.fullmatch(path.name)]
+        content["sums"] = {path.name: asdict(sum_of(path)) for path in there}
         outcome.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
