@@ -145,7 +145,7 @@ def test_make_leaves_an_environment_alone_that_another_set_up_is_at_work_on(tmp_
     ("part", "files"),
     [
         ("", ""),
-        ("kept", "tests/kept"),
+        ("kept", "tests/kept tests/jobs/data/test_kept.py"),
         ("cluster/local", "tests/cluster/local"),
         ("local", "tests/cluster/local"),
         ("laws lanes", "tests/analysis/laws tests/test_lanes.py"),
