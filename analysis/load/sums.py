@@ -1,7 +1,7 @@
 """What an outcome says its trial's files were ─▶ which of them are another now.
 
 docs/results-format.md is the contract: length and SHA-256 of trial.json and of each rank's step lines and report, and
-of telemetry as it was then, which may have grown since. Results of before 0.2.0 have none.
+of telemetry as it was then, which may have grown since. Results of before 0.3.0 have none.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ def trial(
 ) -> Path:
     """Write one launch of one point into `folder`/trials and return its folder.
 
-    With `sums` there are reports too, and the outcome has the sums of all, as those since 0.2.0 have.
+    With `sums` there are reports too, and the outcome has the sums of all, as those since 0.3.0 have.
     """
     content: dict[str, Any] = {
         "strategy": way.strategy,
