@@ -3,6 +3,8 @@
 TensorFlow leaves a file for each function that it translates, and a rank that is killed leaves all it had made, such
 as the images of an ingest trial. Who keeps a rank holds a lock on its folder, and the kernel gives back the locks of
 who is killed: a folder whose lock is free is nobody's, and is removed by whoever makes the next one on that machine.
+Only there: on many a shared file system another machine's locks are not seen, so a folder's name begins with its
+machine's.
 """
 
 from __future__ import annotations
@@ -56,12 +58,20 @@ class Scratch:
                 os.rmdir(os.path.dirname(self.link))
 
 
+def machine() -> str:
+    """How the names begin of the folders whose locks can be seen here: what one kernel's run is called, in a container
+    as outside. cluster/ray/rank.py, which is sent by value, has the same."""
+    with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read(64).replace("-", "")[:12]
+    return os.uname().nodename[:20]
+
+
 def make() -> Scratch | None:
     """A new folder, once those of ranks that nobody keeps any more are removed; None where there can be none."""
     with suppress(OSError):
         for _ in range(TRIES):
             with suppress(FileNotFoundError):  # another process has just removed what was empty, or not yet locked
-                return _made(os.urandom(4).hex())
+                return _made(f"{machine()}-{os.urandom(4).hex()}")
     return None
 
 
@@ -95,7 +105,10 @@ def _home(temporary: str) -> str:
     found = os.lstat(home)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         return ""
+    ours = f"{machine()}-"
     for entry in os.listdir(home):
+        if not entry.startswith(ours):
+            continue
         path = os.path.join(home, entry)
         with suppress(OSError):
             if os.path.islink(path):

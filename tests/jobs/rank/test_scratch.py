@@ -54,6 +54,35 @@ def test_what_a_killed_keeper_leaves_goes_with_the_next_and_what_is_in_use_stays
     second.remove()
 
 
+@pytest.mark.parametrize("name", ["short", "d" * 70])
+def test_what_another_machine_has_there_stays(name: str, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its locks may not be seen here. Another name stands for another machine, and both have free locks."""
+    below, short = temporary / name, temporary / "s"
+    below.mkdir()
+    short.mkdir()
+    monkeypatch.setenv("TMPDIR", str(below))
+    monkeypatch.setattr(scratch, "SHORT", str(short))
+    here = scratch.machine()
+    monkeypatch.setattr(scratch, "machine", lambda: "node2")
+    theirs = new()
+    os.close(theirs.lock)
+    monkeypatch.setattr(scratch, "machine", lambda: here)
+    new().remove()
+    assert Path(theirs.variables()["TMPDIR"]).is_dir()
+    monkeypatch.setattr(scratch, "machine", lambda: "node2")
+    new().remove()
+    assert os.listdir(below) == os.listdir(short) == []
+    below.rmdir()
+    short.rmdir()
+
+
+def test_a_container_knows_the_machine_that_it_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(scratch.machine()) == 12
+    before = scratch.machine()
+    monkeypatch.setattr(os, "uname", lambda: None)
+    assert scratch.machine() == before
+
+
 @pytest.mark.parametrize("ends", ["by itself", "killed", "asked"])
 def test_a_rank_leaves_nothing_in_the_temporary_folder_however_it_ends(
     ends: str, temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
