@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import cache
 from pathlib import Path, PurePath
 
 TRIAL = "trial.json"
@@ -53,7 +55,12 @@ def litter(path: PurePath) -> bool:
 
     A relative path is it if any of its parts is.
     """
-    return any(fnmatchcase(part, pattern) for part in path.parts for pattern in LITTER)
+    return any(map(_litter().match, path.parts))
+
+
+@cache
+def _litter() -> re.Pattern[str]:
+    return re.compile("|".join(map(translate, LITTER)))
 
 
 def look_afresh(folder: Path) -> None:

@@ -14,7 +14,7 @@ from jobs.data.listing import plain
 # Told by their content, whatever a file is called. Others are read differently by different libraries, and one
 # (EPS) is a program that would be run.
 FORMATS = ("PNG", "JPEG")
-VERSION = 1  # of what is done here to a file's pixels: with another one, what is kept is decoded anew
+VERSION = 2  # of what is done here to a file's pixels: with another one, what is kept is decoded anew
 # What else is often found in a file that is called .png or .jpg, by its first bytes.
 BEGINNINGS = {
     b"GIF8": "a GIF",
@@ -33,8 +33,10 @@ def decoded(file: Path, side: int, channels: int) -> Images:
 
     Raises DataError.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError, __version__
 
+    if not hasattr(Image.Image, "has_transparency_data"):
+        raise DataError(f"Pillow {__version__} is too old to read images with; install 10.1 or a later one")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures, and of faults in what is not their pixels
@@ -57,17 +59,19 @@ def _flat(image: Any, mode: str) -> Any:
 
     if image.mode.startswith("I"):  # grey of 16 bits, which convert() would cut off at 255
         grey = np.asarray(image)
-        shown = np.where(grey == image.info.get("transparency"), 0xFFFF, grey) >> 8
-        return Image.fromarray(shown.astype(np.uint8)).convert(mode)
-    if not image.has_transparency_data:
+        clear = grey == image.info.get("transparency")
+        flat = Image.fromarray((np.where(clear, 0xFFFF, grey) >> 8).astype(np.uint8)).convert(mode)
+        transparent = bool(np.any(clear))
+    elif image.has_transparency_data:
+        drawn = image.convert("RGBA")
+        paper = Image.new("RGBA", drawn.size, "white")
+        paper.alpha_composite(drawn)
+        flat = paper.convert("RGB").convert(mode)
+        transparent = drawn.getchannel("A").getextrema()[0] < 255
+    else:
         return image.convert(mode)
-    drawn = image.convert("RGBA")
-    opaque = drawn.getchannel("A").getextrema()
-    paper = Image.new("RGBA", drawn.size, "white")
-    paper.alpha_composite(drawn)
-    flat = paper.convert("RGB").convert(mode)
-    if opaque[0] < opaque[1] and np.ptp(np.asarray(flat)) == 0:
-        raise ValueError("white on a transparent ground, of which nothing is seen: give it a ground")
+    if transparent and np.asarray(flat).min() == 255:
+        raise ValueError("transparent, and nothing of it is seen on white: give it a ground")
     return flat
 
 

@@ -9,8 +9,10 @@ They are decoded once on each machine (jobs/data/kept.py), not by every rank of 
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -29,6 +31,8 @@ ENDINGS = (".png", ".jpg", ".jpeg")
 LARGEST = 4 << 30  # bytes that every rank holds of it
 HELD_OUT = 5  # one image in five
 TRAINING = ("train", "training")
+# What else a part of a data set is called, among other words.
+PART = re.compile(r"train|test|valid|hold.?out|eval|fold|split|pred|(?<![a-z])(?:val|dev)(?![a-z])", re.I)
 HOLDING_OUT = ("val", "valid", "validation", "dev", "eval", "test", "testing")  # the first of them that is there
 
 
@@ -45,7 +49,8 @@ class Found:
     """What is below a data.path, each image to be `side` × `side` with `channels`.
 
     `files` are in the order in which they are kept, the first `training` of them to train on. `held_out` says where
-    the others are from, `left_out` why other files were not taken ─▶ how many.
+    the others are from, `left_out` why other files were not taken ─▶ how many, `doubt` why the classes may be meant
+    otherwise.
     """
 
     folder: Path
@@ -57,6 +62,7 @@ class Found:
     training: int
     held_out: str
     left_out: dict[str, int]
+    doubt: str = ""
 
     def told(self) -> dict[str, Any]:
         """As plan.json and a rank's report have it."""
@@ -81,21 +87,23 @@ class Found:
 
     def load(self) -> Dataset:
         """The images once they are decoded; their pages are shared by all processes of the machine."""
-        images, labels = kept.mapped(self.place), np.array(self.labels, np.int32)
+        images = kept.mapped(self.place, (len(self.files), self.side, self.side, self.channels))
+        labels = np.array(self.labels, np.int32)
         cut = self.training
         return Dataset(images[:cut], labels[:cut], images[cut:], labels[cut:])
 
 
-def find(data: Data, model: ModelInfo) -> Found:
+def find(data: Data, model: ModelInfo, alive: Callable[[], object] = lambda: None) -> Found:
     """The images below data.path, in the size that the model takes; none is opened. Raises DataError.
 
-    Classes are numbered in the order of their folders' names. What is held out is the same in every trial.
+    `alive` is called for each file. Classes are numbered in the order of their folders' names. What is held out is the
+    same in every trial.
     """
     folder, side = Path(str(data.path)).expanduser(), data.side or model.side
     if not folder.is_dir():
         what = "is a file; unpack it" if folder.exists() else "no such folder"
         raise DataError(f"{plain(folder)}: {what}; data.path is a folder with a sub-folder of images for each class")
-    listing = Listing(folder, ENDINGS)
+    listing, doubt = Listing(folder, ENDINGS, alive), ""
     with readable("data.path"):
         top = _sub_folders(listing, folder)
         names = {entry.name.lower(): entry for entry in top}
@@ -108,6 +116,7 @@ def find(data: Data, model: ModelInfo) -> Found:
             found, training = _in_two(listing, train, held_out, model.classes)
             said = f"{plain(held_out.name)}/"
         else:
+            doubt = _parts(folder, top)
             found, training = _one_in_five(_classes(listing, folder, top, model.classes), folder)
             said = f"one in {HELD_OUT}"
     size = math.prod((len(found.files), side, side, model.channels))
@@ -116,7 +125,47 @@ def find(data: Data, model: ModelInfo) -> Found:
             f"{plain(folder)}: {len(found.files)} images of {side} × {side} are {size / 2**30:.1f} GiB for every rank, "
             f"more than {LARGEST >> 30}; take fewer images or a smaller data.side"
         )
-    return Found(folder, side, model.channels, *found, training, said, listing.told())
+    return Found(folder, side, model.channels, *found, training, said, listing.told(), doubt)
+
+
+def _parts(folder: Path, top: Sequence[Path]) -> str:
+    """Why `top` may be parts of a data set and no classes: they have the same sub-folders. Raises DataError where
+    their names, or those of the sub-folders, say so too."""
+    inside = {entry: _inside(entry) for entry in top}
+    by_name = [entry for entry in top if PART.search(entry.name) and len(inside[entry]) > 1]
+    for entries in (by_name, top):
+        same = set.intersection(*(set(inside[entry]) for entry in entries)) if len(entries) > 1 else set()
+        if len(same) < 2:
+            continue
+        names = sorted(same)
+        what = f"{plain(folder)}: {_some([e.name for e in entries])} all have the sub-folders {_some(names)}"
+        if by_name:
+            first = next((entry for entry in by_name if "train" in entry.name.lower()), by_name[0])
+            one = inside[first][names[0]].parent
+            raise DataError(
+                f"{what}, so they seem to be parts of a data set and no classes; did you mean {plain(one)}? Or make a "
+                "folder with links `train` and `val` to two of them, and name that as data.path"
+            )
+        if sum(PART.search(name) is not None for name in names) > 1:
+            raise DataError(f"{what}, which seem to be parts of a data set; put them above: {names[0]}/{top[0].name}/…")
+        return f"{what}, and are taken for classes; if they are none, name one of them as data.path"
+    return ""
+
+
+def _inside(folder: Path) -> dict[str, Path]:
+    """The sub-folders of a folder by their names, or those of its only one."""
+    found = _folders(folder)
+    return (_folders(*found.values()) or found) if len(found) == 1 else found
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if e.is_dir(follow_symlinks=False) or (e.is_symlink() and os.path.isdir(e))]
+    return {name: folder / name for name in names if not name.startswith(".") and not litter(PurePath(name))}
+
+
+def _some(names: Sequence[str]) -> str:
+    return plain(", ".join(names[:3]) + (", …" if len(names) > 3 else ""))
 
 
 def _one_in_five(found: Classes, folder: Path) -> tuple[Classes, int]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -14,9 +15,10 @@ from jobs.contract.files import litter
 from jobs.data.dataset import DataError
 
 MOST_REASONS = 12  # where every file has an ending of its own
+CIRCLE = "links that lead in a circle"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class File:
     """A file as it was found: what of it tells that its content is the same."""
 
@@ -27,25 +29,37 @@ class File:
 
 @dataclass
 class Listing:
-    """Of a folder, files with some `endings`, and how many others were left out for which reason."""
+    """Of a folder, files with some `endings`, and how many others were left out for which reason.
+
+    `alive` is called for each: a network file system may take minutes to tell of all.
+    """
 
     folder: Path
     endings: Collection[str]
+    alive: Callable[[], object] = lambda: None
     left_out: Counter[str] = field(default_factory=Counter)
 
     def below(self, folder: Path) -> list[File]:
         """The files at any depth below `folder`, in the order of their paths; links are followed."""
-        return sorted(self._walk(folder, frozenset()))
+        return sorted(self._walk(folder, frozenset()), key=lambda file: file.path.parts)
 
     def _walk(self, folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[File]:
         here = folder.stat()
         if (identity := (here.st_dev, here.st_ino)) in above:
-            self.left_out["links to a folder that they are in"] += 1
+            self.left_out[CIRCLE] += 1
             return
         with os.scandir(folder) as entries:
             for entry in entries:
+                self.alive()
                 path = folder / entry.name
-                if entry.is_dir():
+                try:
+                    below = entry.is_dir()
+                except OSError as error:
+                    if error.errno != errno.ELOOP:
+                        raise
+                    self.left_out[CIRCLE] += 1
+                    continue
+                if below:
                     if not self.passes_over(path):
                         yield from self._walk(path, above | {identity})
                 elif litter(PurePath(entry.name)):

@@ -1,4 +1,4 @@
-"""The data that a trial names ─▶ a Dataset: digits, noise, MNIST or a folder of images."""
+"""The data that a trial names ─▶ a Dataset: digits, noise or MNIST. For a folder of images: jobs/data/folder.py."""
 
 from __future__ import annotations
 
@@ -19,13 +19,6 @@ def load(data: Data, seed: int, model: str = "cnn") -> Dataset:
         return _digits()
     if data.kind == "synthetic":
         return _synthetic(seed, data.side or MODELS[model].side, MODELS[model])
-    if data.kind == "images":
-        from jobs.data import folder
-
-        found = folder.find(data, MODELS[model])
-        for _ in found.decode():
-            pass
-        return found.load()
     return mnist(data.path)
 
 

@@ -92,6 +92,8 @@ def _elsewhere(path: str | None, key: str, found: Survey) -> bool:
 def _images(data: Data, model: str, found: Survey) -> None:
     images = folder.find(data, MODELS[model])
     found.take(images.told())
+    if images.doubt and images.doubt not in found.warnings:
+        found.warnings.append(images.doubt)
     place = images.place
     if place.exists():
         found.lines.append(f"{images.folder}: decoded already, kept in {place}")

@@ -74,7 +74,8 @@ class Rank(Generic[T]):
         from jobs.contract.catalog import MODELS
         from jobs.data import folder
 
-        found = folder.find(self.trial.data, MODELS[self.trial.recipe.model])  # its faults, before others wait
+        model = MODELS[self.trial.recipe.model]
+        found = folder.find(self.trial.data, model, self.watchdog.work)  # its faults, before others wait
         self.told = found.told()
         rendezvous, work = self.meet(), found.decode()
         over = False

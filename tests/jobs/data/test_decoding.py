@@ -10,7 +10,7 @@ from PIL import Image
 
 from jobs.data.dataset import DataError
 from jobs.data.decoding import decoded
-from tests.jobs.data.pictures import KINDS, SIDE, any_png, halves, png, ramp_16, saved, stroke
+from tests.jobs.data.pictures import KINDS, SIDE, any_png, chunk, halves, png, ramp_16, saved, stroke
 
 
 @pytest.fixture
@@ -125,7 +125,11 @@ ANIMATED = {"save_all": True, "append_images": [halves(1, 2)]}
         (any_png(8, 2)[:400], "not readable"),
         (any_png(8, 2).replace(b"IDAT", b"IDOT"), "not readable"),
         (any_png(8, 2)[:20], "not readable"),
-        (saved(stroke("RGBA", 255), "PNG"), "white on a transparent ground"),
+        (saved(stroke("RGBA", 255), "PNG"), "nothing of it is seen on white"),
+        (saved(Image.new("RGBA", (SIDE, SIDE), (255, 0, 0, 0)), "PNG"), "nothing of it is seen on white"),
+        (saved(Image.new("LA", (SIDE, SIDE), (0, 0)), "PNG"), "nothing of it is seen on white"),
+        (saved(Image.new("L", (SIDE, SIDE), 9), "PNG", transparency=9), "nothing of it is seen on white"),
+        (png(16, 0, [bytes(2 * SIDE)] * SIDE, chunk(b"tRNS", bytes(2))), "nothing of it is seen on white"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_right_is_refused_by_name(content: bytes, why: str, file: Path) -> None:
@@ -135,6 +139,20 @@ def test_what_cannot_be_read_right_is_refused_by_name(content: bytes, why: str, 
     assert said.startswith(f"{file}: not readable as an image (")
     assert why in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255, 255), (90, 90, 90, 255), (0, 0, 0, 128)])
+def test_a_plain_picture_that_is_seen_is_read(colour: tuple[int, ...], file: Path) -> None:
+    assert np.ptp(read(file, saved(Image.new("RGBA", (SIDE, SIDE), colour), "PNG"))) == 0
+
+
+def test_a_pillow_that_is_too_old_is_said_before_any_file_is_blamed(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow before 10.1, and pillow-simd, lack what tells of transparency."""
+    monkeypatch.delattr(Image.Image, "has_transparency_data")
+    with pytest.raises(DataError, match=r"^Pillow [0-9.]+ is too old .*; install 10\.1 or a later one$"):
+        read(file, b"not an image")
 
 
 def test_a_transparent_value_of_16_bits_is_that_value(file: Path) -> None:

@@ -11,9 +11,10 @@ from PIL import Image
 
 from jobs.contract.catalog import MODELS
 from jobs.contract.parts import Data
+from jobs.contract.trial import Trial
 from jobs.data import dataset
 from jobs.data import folder as image_folder
-from jobs.data import load as data
+from jobs.data.survey import survey
 from tests.litter import strew
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -36,7 +37,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, model: str = "resnet50") -> dataset.Dataset:
-    return data.load(Data(kind="images", path=str(folder), side=32 if model == "resnet50" else None), 0, model)
+    side = 32 if model == "resnet50" else None
+    found = image_folder.find(Data(kind="images", path=str(folder), side=side), MODELS[model])
+    for _ in found.decode():
+        pass
+    return found.load()
 
 
 def test_each_sub_folder_is_a_class_in_the_order_of_names(folder: Path) -> None:
@@ -165,6 +170,53 @@ def test_classes_that_happen_to_be_called_so_are_classes(tmp_path: Path) -> None
     assert told(tmp_path)["classes"] == {"bus": 5, "car": 5, "train": 5}
 
 
+CLASSES = ("cats", "dogs")
+
+
+def laid_out(home: Path, *places: str) -> Path:
+    for place in places:
+        for name in CLASSES:
+            fill(home / place.replace("*", name), 3)
+    strew(home)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("places", "meant"),
+    [
+        (("training_set/*", "test_set/*"), "training_set"),
+        (("seg_train/seg_train/*", "seg_test/seg_test/*", "seg_pred/seg_pred"), "seg_train/seg_train"),
+        (("train/*", "holdout/*"), "train"),
+        (("train_images/*", "test_images/*", "samples"), "train_images"),
+        (("xray_val/*", "xray_dev/*"), "xray_dev"),
+        (("fold1/*", "fold2/*"), "fold1"),
+        (("TrainSet/*", "others/*"), "TrainSet"),
+    ],
+)
+def test_parts_by_other_names_are_no_classes_either(places: tuple[str, ...], meant: str, tmp_path: Path) -> None:
+    laid_out(tmp_path, *places)
+    with pytest.raises(dataset.DataError, match=r"all have the sub-folders cats, dogs, so they seem to be parts") as it:
+        told(tmp_path)
+    assert f"did you mean {tmp_path / meant}?" in str(it.value)
+    assert told(tmp_path / meant)["classes"] == dict.fromkeys(CLASSES, 3)
+
+
+def test_parts_below_classes_are_told_and_what_may_be_a_class_is_one_with_a_word(tmp_path: Path) -> None:
+    laid_out(tmp_path / "a", "*/train", "*/test", "*/ground_truth")
+    with pytest.raises(dataset.DataError, match=r"put them above: ground_truth/cats/…"):
+        told(tmp_path / "a")
+    laid_out(tmp_path / "b", "*/2021", "*/2022")
+    point = Trial.of(strategy="torch", workers=1, global_batch=4, data=Data(kind="images", path=str(tmp_path / "b")))
+    said = survey([point], 0, here=True).warnings[-1]
+    assert "cats, dogs all have the sub-folders 2021, 2022, and are taken for classes; if they are none, name" in said
+
+
+def test_each_file_is_a_sign_of_life(folder: Path) -> None:
+    seen: list[int] = []
+    image_folder.find(Data(kind="images", path=str(folder)), MODELS["cnn"], lambda: seen.append(1))
+    assert len(seen) >= 20
+
+
 def test_whatever_is_left_out_is_counted_and_told_why(folder: Path) -> None:
     fill(folder / ".cats", 3)
     fill(folder / "dogs~", 2)
@@ -195,9 +247,10 @@ def test_links_are_followed_but_not_in_a_circle(folder: Path, tmp_path_factory: 
     (folder / "b-green").rename(away / "b-green")
     (folder / "b-green").symlink_to(away / "b-green")
     (folder / "a-red" / "round").symlink_to(folder / "a-red")
+    (folder / "a-red" / "loop.jpg").symlink_to("loop.jpg")
     os.mkfifo(folder / "a-red" / "pipe.png")
     np.testing.assert_array_equal(load(folder).train_images, clean.train_images)
-    assert told(folder)["left_out"] == {"links to a folder that they are in": 1, "sockets, pipes or devices": 1}
+    assert told(folder)["left_out"] == {"links that lead in a circle": 2, "sockets, pipes or devices": 1}
     (folder / "a-red" / "gone.png").symlink_to("nowhere.png")
     with pytest.raises(dataset.DataError, match=f"{folder}/a-red/gone.png: No such file or directory"):
         told(folder)

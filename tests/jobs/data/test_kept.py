@@ -159,6 +159,41 @@ def test_what_a_killed_process_leaves_is_not_trusted_and_taken_over(cache: Path,
     assert len(list(cache.iterdir())) == 1
 
 
+def test_where_locks_of_others_are_not_seen_what_is_kept_is_whole_and_in_order(
+    cache: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines on a shared file system, by turns; locks that hold nobody off stand for its locks. Who comes last
+    takes no name away from what another machine may have mapped."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    found, works = find(home), []
+    for node in ("node1", "node2"):
+        monkeypatch.setattr(kept, "machine", lambda node=node: node)
+        works.append(found.decode())
+        next(works[-1])
+    for _ in zip(*works, strict=True):
+        pass
+    first = found.place.stat().st_ino
+    assert [path.name for path in cache.iterdir()] == [found.place.name]
+    np.testing.assert_array_equal(images(found), directly(found))
+    late = kept._write(found.place, found.files, found.side, found.channels)
+    assert list(late)[-1] == 20
+    assert found.place.stat().st_ino == first
+    assert list(cache.iterdir()) == [found.place]
+
+
+@pytest.mark.parametrize(("days", "stays"), [(0, True), (2, False)])
+def test_what_another_machine_has_left_goes_when_it_is_old(days: int, stays: bool, cache: Path, home: Path) -> None:
+    found, ours = find(home), f"{kept.machine()}-"
+    images(found)
+    found.place.unlink()
+    left = [cache / f"{found.place.stem}.{whose}0123abcd.partial" for whose in ("node2-", ours)]
+    for path in left:
+        path.touch()
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    images(found)
+    assert [path.exists() for path in left] == [stays, False]
+
+
 def test_one_that_is_ended_leaves_nothing(cache: Path, home: Path) -> None:
     work = find(home).decode()
     assert [next(work), next(work)] == [1, 2]
@@ -196,12 +231,32 @@ def test_a_place_that_cannot_be_is_one_line(cache: Path, home: Path, tmp_path: P
         images(find(home))
 
 
-def test_a_file_that_was_cut_off_is_refused(cache: Path, home: Path) -> None:
+SPOILT: dict[str, Callable[[bytes], bytes]] = {
+    "cut off": lambda content: content[:-1],
+    "too long": lambda content: content + b"x",
+    "of another shape": lambda content: content.replace(b"(20, 28, 28, 1)", b"(20, 1, 28, 28)"),
+    "of another type": lambda content: content.replace(b"|u1", b"|i1"),
+    "none": lambda content: b"",
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_file_that_is_not_as_it_was_written_is_refused(how: str, cache: Path, home: Path) -> None:
     found = find(home)
     images(found)
-    os.truncate(found.place, found.place.stat().st_size - 1)
+    found.place.write_bytes(SPOILT[how](found.place.read_bytes()))
     with pytest.raises(DataError, match="remove it, and it is made anew"):
         found.load()
+
+
+def test_pages_are_touched_before_steps_are(cache: Path, home: Path) -> None:
+    """A framework may take the array as it is, and its first steps would wait for the disk."""
+    found = find(home)
+    images(found)
+    dataset = found.load()
+    _, _, mine = Path("/proc/self/smaps").read_text().partition(str(found.place))
+    resident = int(mine.partition("Rss:")[2].split()[0]) * 1024
+    assert resident >= dataset.train_images.nbytes + dataset.test_images.nbytes
 
 
 @pytest.mark.usefixtures("bare_ranks")
@@ -212,12 +267,12 @@ def test_ranks_that_wait_for_the_decoding_on_another_node_give_signs_of_life(
     than the limit of a start-up, and dies; the rank takes over."""
     found = find(home)
     images(found)
-    partial = tmp_path / "other" / cache.relative_to(tmp_path / "cache") / found.place.with_suffix(".partial").name
-    partial.parent.mkdir(parents=True)
-    held = partial.open("ab")
+    lock = tmp_path / "other" / cache.relative_to(tmp_path / "cache") / found.place.with_suffix(".lock").name
+    lock.parent.mkdir(parents=True)
+    held = lock.open("ab")
     fcntl.flock(held, fcntl.LOCK_EX)
-    held.write(b"half of it")
-    held.flush()
+    half = lock.with_suffix(f".{kept.machine()}-0123abcd.partial")
+    half.write_bytes(b"half of it")
     trial = Trial.of(
         strategy="torch-ddp", workers=2, global_batch=4, steps=Steps(warmup=1, measured=2, compute_only=0),
         data=Data(kind="images", path=str(home), side=SIDE), limits=Limits(startup=4.0),
@@ -237,7 +292,8 @@ def test_ranks_that_wait_for_the_decoding_on_another_node_give_signs_of_life(
     assert codes == [0, 0], (
         rank_file(trial_folder, 0, "log").read_text() + rank_file(trial_folder, 1, "log").read_text()
     )
-    assert partial.with_suffix(".npy").read_bytes() == found.place.read_bytes()
+    assert not half.exists()
+    assert lock.with_suffix(".npy").read_bytes() == found.place.read_bytes()
     first, other = (rank_report(rank_file(trial_folder, rank, "json").read_bytes()) for rank in (0, 1))
     assert first is not None
     assert other is not None
