@@ -17,12 +17,13 @@ from pathlib import Path
 from cluster.slurm import queue
 from cluster.slurm.job import JobFolder, Planned, beside_another
 from cluster.slurm.queue import JobState
-from cluster.slurm.setup import unfinished
+from cluster.slurm.setup import after, unfinished
 from jobs.contract import reason
 from jobs.contract.exits import Status, read_exits, verdict
 from jobs.contract.files import TRIAL, RankExit
 from jobs.contract.folder import read_trial
 from jobs.contract.outcome import UnreadableOutcome, conclude, read_outcome
+from jobs.machine.variables import masked
 
 SRUN_LOG = "srun.log"  # in a trial's folder: what srun said, and the ranks' keepers
 
@@ -176,7 +177,7 @@ def _utc(unix: float) -> str:
 
 def _last_word(path: Path) -> str:
     try:
-        return reason.telling(reason.readable(path.read_bytes()))
+        return masked(reason.telling(after(path)))
     except OSError:
         return ""
 

@@ -6,6 +6,7 @@ reads there which step it was and what that said.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -14,14 +15,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from jobs.contract import reason
 from jobs.machine.variables import masked
 
 BEGINS, FAILED, DONE = "set-up begins: ", "set-up failed: ", "set-up is done"
+AGAIN = re.compile(r"^slurmstepd: .* DUE TO (?:JOB REQUEUE|PREEMPTION|NODE FAILURE)")
 MORE = " …"  # of a label that is not all of its step
 # What the shell puts before its own messages: the script, by the name that SLURM's daemon gave it, and a line of it.
 WHERE = re.compile(r"^\S*: line \d+: ")
+# The first such line tells why: `module` gives much advice after it. What configure looks for may only be called so.
 TELLING = re.compile(
-    r"error|fail|no such|not found|unknown|cannot|can't|could not|denied|invalid|unable|unbound|refused", re.I
+    r"^(?!checking ).*\b(?:errors?|fail\w*|fatal|no such|not found|unknown|cannot|can't|could not|denied|invalid|unable"
+    r"|unbound|refused)\b",
+    re.I,
 )
 
 
@@ -31,6 +37,11 @@ class Step:
 
     label: str
     text: str
+
+    @property
+    def pipe_counts(self) -> bool:
+        """Whether each command of its last pipe must succeed: not one that "||" or "!" says may fail."""
+        return "||" not in self.text and not self.text.lstrip().startswith("! ")
 
 
 def steps(module_load: Sequence[str], setup: Sequence[str]) -> list[Step]:
@@ -77,21 +88,24 @@ def _against(text: str) -> str:
     if re.search(r"(?<!\\)(\\\\)*\\$", text):
         return "ends with a backslash, which takes in the next line"
     command = ["bash", "-O", "extglob", "-n"]
+    # What bash says at its start of a locale or of a shell's functions is not about the text.
+    variables = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     try:
-        done = subprocess.run(command, input=f"{text}\n", capture_output=True, text=True, timeout=10)
+        given = f"{text}\n".encode(errors="replace")
+        done = subprocess.run(command, input=given, env=variables, capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    said = [WHERE.sub("", line) for line in done.stderr.splitlines()]
-    return said[0] if said else ""  # a here-document that does not end is a warning only
+    said = done.stderr.decode(errors="replace").splitlines()
+    # A here-document that does not end is a warning only.
+    return next((WHERE.sub("", line) for line in said if WHERE.match(line)), "")
 
 
 def unfinished(output: Path) -> str:
     """What a job's output says of a set-up that failed or has not ended; empty if it has, or if there was none."""
     try:
-        lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = reason.readable(output.read_bytes())
     except OSError:
         return ""
-    lines = [line.strip()[:500] for line in lines if line.strip()]
     begun = [number for number, line in enumerate(lines) if line.startswith((BEGINS, DONE))]
     if not begun or lines[begun[-1]] == DONE:
         return ""
@@ -99,7 +113,15 @@ def unfinished(output: Path) -> str:
     said = [WHERE.sub("", line) for line in lines[begun[-1] + 1 :]]
     ended = next((line.removeprefix(FAILED) for line in said if line.startswith(FAILED)), "had not ended")
     said = [line for line in said if not line.startswith((FAILED, "slurmstepd: "))]
-    reason = next((line for line in said if TELLING.search(line)), said[-1] if said else "")
+    first = next((line for telling in (reason.IN_C, TELLING) for line in said if telling.search(line)), "")
+    why = reason.within(said) or first.strip()[:500] or reason.telling(said)
     if not label.endswith(MORE):  # the label has all of the step; what the shell was at may be deep in a function
         ended = re.sub(r"^'.*' (?=ended with exit code \d+$)", "", ended)
-    return masked(f"{label}: {ended}" + (f": {reason}" if reason else ""))
+    return masked(f"{label}: {ended}" + (f": {why}" if why else ""))
+
+
+def after(output: Path) -> list[str]:
+    """The lines of a job's output that are not its set-up's, nor of before SLURM has started it again."""
+    lines = reason.readable(output.read_bytes())
+    ends = [number for number, line in enumerate(lines, 1) if line == DONE or AGAIN.search(line)]
+    return lines[max(ends, default=0) :]

@@ -30,6 +30,21 @@ prepared
 export SITE=$(false)
 export SITE=there
 """
+# As a configure and a make, and as a `module` that cannot load.
+MAKE = """
+echo "checking for strerror... yes"
+echo "gcc -Wno-error -c x.c"
+echo "x.c:1:10: fatal error: y.h: No such file or directory" >&2
+echo "make: *** [Makefile:2: x.o] Error 1" >&2
+exit 2
+"""
+LMOD = """
+echo 'Lmod has detected the following error: These module(s) are unknown: "x"
+Please check the spelling or version number. Also try "module spider ..."
+Also make sure that all modulefiles written in TCL start with the string
+#%Module'
+exit 1
+"""
 
 
 @pytest.fixture
@@ -39,7 +54,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobFolder:
     for name, lines in {"srun": "true", "goes-on": "echo measured; env | grep -E '^(SITE|LATER)='"}.items():
         (programs / name).write_text(f"#!/bin/bash\n{lines}\n")
         (programs / name).chmod(0o755)
-    (tmp_path / "site.sh").write_text(SITE)
+    for name, text in {"site": SITE, "make": MAKE, "lmod": LMOD}.items():
+        (tmp_path / f"{name}.sh").write_text(text)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(sys, "executable", str(programs / "goes-on"))
     monkeypatch.setattr(queue, "exit_code", lambda job_id: "1:0")
@@ -79,6 +95,12 @@ def ended(job: JobFolder, state: str = "FAILED") -> tuple[str, str]:
         ("export PATH=/nowhere", "after it there is no srun on PATH: /nowhere"),
         ("kill -KILL $$", "had not ended"),
         ("if true; then\n  true\n  false\nfi", "'false' ended with exit code 1"),
+        ("python3 -c 'import nosuch'", "ended with exit code 1: ModuleNotFoundError: No module named 'nosuch'"),
+        ("bash ./make.sh", "ended with exit code 2: x.c:1:10: fatal error: y.h: No such file or directory"),
+        (
+            "bash ./lmod.sh",
+            "ended with exit code 1: Lmod has detected the following error: These module(s) are unknown",
+        ),
     ],
 )
 def test_a_step_that_fails_ends_the_job_and_is_told(entry: str, words: str, job: JobFolder) -> None:
@@ -106,6 +128,8 @@ def test_what_does_not_fail_by_the_rules_of_bash_goes_on(job: JobFolder) -> None
         "  source ./site.sh",
         "fi",
         "cat <<END >/dev/null\n$(hostname)\n\nEND",
+        "nosuch 2>&1 | head -3 >/dev/null || true",
+        "! nosuch 2>/dev/null | true",
         "set -u",
         "export LATER=\\",
         "yes",
@@ -114,9 +138,9 @@ def test_what_does_not_fail_by_the_rules_of_bash_goes_on(job: JobFolder) -> None
     said = run(job, setup=setup).splitlines()
     assert {"measured", "LATER=yes", "SITE=there"} <= set(said), said
     assert [line for line in said if line.startswith("set-up begins")][-3:] == [
-        "set-up begins: launcher.setup[13]: set -u",
-        "set-up begins: launcher.setup[14]: export LATER=\\ …",
-        "set-up begins: launcher.setup[16]: sleep 0 &",
+        "set-up begins: launcher.setup[15]: set -u",
+        "set-up begins: launcher.setup[16]: export LATER=\\ …",
+        "set-up begins: launcher.setup[18]: sleep 0 &",
     ]
 
 
@@ -132,6 +156,22 @@ def test_a_line_within_an_entry_is_a_step_and_a_secret_is_not_told(job: JobFolde
     _, why = ended(job)
     assert "launcher.setup[0]: wget https://***@example/x -O - | false: " in why, why
     assert "hunter2" not in why + said.replace(job.script.read_text(), "")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "set-up begins: launcher.setup[0]: python probe.py || true\nTraceback (most recent call last):\n"
+        '  File "probe.py", line 1\nImportError: libcuda.so.1\nset-up is done\n',
+        'Traceback (most recent call last):\n  File "x", line 1\nImportError: libcuda.so.1\n'
+        "slurmstepd: error: *** JOB 17 ON n1 CANCELLED AT 2026-11-28T02:00:00 DUE TO JOB REQUEUE ***\n",
+    ],
+)
+def test_what_the_set_up_or_an_earlier_start_has_said_is_not_why_the_job_failed(before: str, job: JobFolder) -> None:
+    job.output.write_text(f"{before}https://me:hunter2@example/ is away\n")
+    assert ended(job)[1] == "job 17 ended as FAILED on n1 with exit code 1:0: https://***@example/ is away"
+    job.output.write_text(before)
+    assert ended(job)[1] == "job 17 ended as FAILED on n1 with exit code 1:0"
 
 
 @pytest.mark.parametrize("allocation", ["per-trial", "packed"])
@@ -161,3 +201,17 @@ def test_what_bash_cannot_read_is_refused_before_it_is_submitted(setup: list[str
     assert fault.startswith(f"setup: bash cannot run {words}"), fault
     with pytest.raises(ValueError, match=r"^setup: .*bash cannot run"):
         parse_ray(["cpus_per_node=1", "time=1", f"setup={json.dumps(setup)}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("LC_ALL", "nosuch.UTF-8"), ("BASH_XTRACEFD", "99"), ("SHELLOPTS", "verbose"), ("LD_PRELOAD", "/no/such.so")],
+)
+def test_what_bash_says_at_its_start_is_not_of_the_lines(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    line = f"source /apps/ä/{name}.sh"
+    assert parse({"setup": [line]}).setup == [line]
+    with pytest.raises(OptionsError, match=r"setup: bash cannot run entry 0, .*: syntax error near"):
+        parse({"setup": [f"{line}; fi"]})
