@@ -76,7 +76,7 @@ def run(
         data = _check_data(plan, launcher.kind == "local")
         plan = replace(plan, data=data.told)
         folder = ResultsFolder(path)
-        folder.check(chosen, plan.least_bytes)
+        folder.check(chosen, plan.least_bytes(folder))
         for note in plan.notes():
             console.print(note, style="yellow", markup=False, highlight=False)
         for warning in data.warnings:

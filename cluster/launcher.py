@@ -62,6 +62,9 @@ class Launcher(Protocol):
     def unavailable(self, strategy: str) -> str | None:
         """Why `strategy` cannot run here, None if it can."""
 
+    def elsewhere(self, strategy: str) -> bool:
+        """Whether the strategy's ranks have another environment than this command."""
+
     def unfit(self, trial: Trial) -> str | None:
         """Why this point is to be left out, though its strategy can run here; None if it is not."""
 

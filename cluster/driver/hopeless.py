@@ -12,13 +12,21 @@ from dataclasses import dataclass, field
 from jobs.contract.outcome import Outcome
 from jobs.contract.trial import Trial
 
-WHO = re.compile(r"^rank \d+ ended with exit code \d+: ")
+# Who says it, on which node: not why.
+WHO = re.compile(
+    r"^rank \d+ ended with exit code \d+: |^job \S+ ended as \w+(?: on \S+)?(?: with exit code \S+:|(?= and could)) "
+)
 KILLED = re.compile(r" was killed by | exit code 1(?:37|43):")  # the latter by a shell in between
 MEMORY = re.compile(
     r"memory|bad_alloc|resource_?exhausted|oom[-_ ]?kill|Errno 12\b|cannot allocate|can't allocate", re.I
 )
-# What differs between launches though the reason is the same: numbers, addresses, temporary and trials' folders.
-OWN = re.compile(r"/[^\s'\":,()]*/trials/[^\s'\":,()]*|/tmp/[^\s'\":,()]*|0x[0-9a-f]+|\d+")
+# What differs between launches though the reason is the same: numbers, addresses, job and nodes, and the folders of
+# trials and jobs, of ranks (jobs/rank/scratch.py) and temporary ones.
+PART = r"[^\s'\":,()]*"
+OWN = re.compile(
+    rf"/{PART}/trials/{PART}|/{PART}/slurm/{PART}-[0-9a-f]{{8}}/{PART}|/{PART}/scaling-\d+/{PART}|/tmp/{PART}"
+    r"|^job \S+ ended as \w+ on \S+|0x[0-9a-f]+|\d+"
+)
 
 Kind = tuple[str, str]  # a strategy and one of its ways to execute, "" for all of them
 
@@ -57,8 +65,9 @@ class Hopeless:
                 return kind
         return None
 
-    def covers(self, trial: Trial) -> bool:
-        return any(kind in self.lines for kind in kinds(trial))
+    def covers(self, trial: Trial) -> Kind | None:
+        """The hopeless kind that the trial is of; None if it is of none."""
+        return next((kind for kind in kinds(trial) if kind in self.lines), None)
 
     def words(self, kind: Kind, left_out: int) -> str:
         """What is left out and why, in a line."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.launcher import LAUNCHERS, Launcher, OptionsError
+from cluster.results.folder import ResultsFolder
 from cluster.setup import names
 from cluster.study.grid import Grid, grid
 from cluster.study.schema import Study, StudyError
@@ -27,25 +28,25 @@ LINE_BYTES, REPORT_BYTES = 100, 5_000  # a step's line; a rank's report, its par
 class Plan:
     """A study on a launcher of this machine: the grid of what can run, and why the rest cannot.
 
-    `data` is what was found in the user's own folders of images, as plan.json has it. `wrong_packages` says which
-    package that its ranks import is another than it should be.
+    `data` is what was found in the user's own folders of images, as plan.json has it. `about_here` says what is odd
+    about this machine: a quota, a package that its ranks import and that is another than it should be.
     """
 
     study: Study
     grid: Grid
     not_available: dict[str, str]
     data: list[dict[str, Any]] = field(default_factory=list)
-    wrong_packages: list[str] = field(default_factory=list)
+    about_here: list[str] = field(default_factory=list)
 
-    @property
-    def least_bytes(self) -> int:
-        """Of files that the launches leave, at least."""
-        return self.study.repeats.min * sum(_bytes(point) for point in self.grid.points)
+    def least_bytes(self, folder: ResultsFolder) -> int:
+        """Of files that the launches leave, at least, which `folder` does not have yet."""
+        every = (p.model_copy(update={"repeat": r}) for p in self.grid.points for r in range(self.study.repeats.min))
+        return sum(_bytes(trial) for trial in every if not folder.has(trial))
 
     def notes(self) -> list[str]:
         """What to know before anything is launched, and what is left out of the study and why, one line each."""
         absent = [f"{name}: not available: {why}" for name, why in self.not_available.items()]
-        return self.wrong_packages + absent + self.grid.left_out
+        return self.about_here + absent + self.grid.left_out
 
 
 def _bytes(trial: Trial) -> int:
@@ -75,29 +76,33 @@ def plan(study: Study, launcher: Launcher) -> Plan:
     strategies = list(dict.fromkeys(study.strategies))
     reasons = {name: launcher.unavailable(name) for name in strategies}
     not_available = {name: why for name, why in reasons.items() if why}
+    absent = [f"{name}: not available: {why}" for name, why in not_available.items()]
     possible = [name for name in strategies if name not in not_available]
     if not possible:
-        raise StudyError([f"{name}: not available: {why}" for name, why in not_available.items()])
+        raise StudyError(absent)
     largest = _tpu_cores(launcher) if study.resources.tpu == "real" else _largest(study, launcher)
     grid = study_grid(study, possible, largest)
     unfit = {point.point: why for point in grid.points if (why := launcher.unfit(point) or _unfit_mesh(point, largest))}
     left_out = [f"{p.strategy} at {p.workers} workers: {unfit[p.point]}" for p in grid.points if p.point in unfit]
-    if launcher.kind == "local" and (note := quota_note()):
-        left_out.append(note)
     grid = Grid([p for p in grid.points if p.point not in unfit], grid.left_out + list(dict.fromkeys(left_out)))
     if not grid.points:
-        raise StudyError(list(dict.fromkeys(left_out)))
+        raise StudyError(absent + grid.left_out)
     faults = launcher.refuse(grid.points)
     if too_many := sorted({p.workers for p in grid.points if p.tpu == "real" and p.workers > largest}):
         faults.append(f"workers: {', '.join(map(str, too_many))} are more than the {largest} cores the TPU has")
     if faults:
         raise StudyError(faults)
-    wrong = [str(each) for each in names.wrong(_imported(strategies, launcher))]
-    return Plan(study, grid, not_available, wrong_packages=wrong)
+    about_here = [str(each) for each in names.wrong(_imported(strategies, launcher))]
+    if launcher.kind == "local" and (note := quota_note()):
+        about_here.append(note)
+    return Plan(study, grid, not_available, about_here=about_here)
 
 
 def _imported(strategies: Sequence[str], launcher: Launcher) -> list[str]:
-    """What the ranks of the study import, as far as it may be mistaken for something else."""
+    """What the ranks of the study import of this environment, as far as it may be mistaken for something else."""
+    strategies = [name for name in strategies if not launcher.elsewhere(name)]
+    if not strategies:
+        return []
     needed = [module for name in strategies for module in STRATEGIES[name].needs]
     with_it = {"tensorflow": ["keras"], "jax": ["jaxlib"]}
     beside = [other for module in needed for other in with_it.get(module, [])]

@@ -8,6 +8,7 @@ repeats, points whose interval is still too wide get further launches.
 from __future__ import annotations
 
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -138,12 +139,16 @@ class _Work:
                 started |= {trial.id: trial for trial in batch}
                 self.launcher.start([self._launch(trial) for trial in batch])
             for trial_id in self.launcher.wait(0.0 if detach else POLL_SECONDS):
-                trial = started.get(trial_id) or read_trial(self.folder.trials / trial_id)
+                trial = started.get(trial_id) or self._trial(trial_id)
+                if trial is None:
+                    continue
                 outcome, again = self._ended(trial)
-                if again:
+                if again and (kind := self.hopeless.covers(trial)):
+                    self._leave_out(kind, [trial])
+                elif again:
                     waiting.append(trial)
                 elif outcome is not None and (kind := self.hopeless.note(trial, outcome)):
-                    waiting = self._leave_out(kind, waiting)
+                    waiting = self._without(kind, waiting)
             if detach:
                 self.summary.left = len(waiting)
                 return
@@ -157,18 +162,32 @@ class _Work:
         self.order += 1
         return launch
 
-    def _leave_out(self, kind: Kind, waiting: Sequence[Trial]) -> list[Trial]:
-        """Take out of `waiting`, and back from the launcher if nothing has begun, what is hopeless."""
-        out = [trial for trial in waiting if self.hopeless.covers(trial)]
-        begun = {trial_id: read_trial(self.folder.trials / trial_id) for trial_id in self.launcher.running()}
-        wanted = [trial_id for trial_id, trial in begun.items() if self.hopeless.covers(trial)]
-        out += [begun[trial_id] for trial_id in self.launcher.withdraw(wanted)]
-        self._left_out[kind] = out
-        self.summary.left_out += len(out)
-        lines = [self.hopeless.words(each, len(those)) for each, those in self._left_out.items()]
-        self.folder.note_given_up(lines)
-        self.display.left_out(out, lines[-1])
+    def _trial(self, trial_id: str) -> Trial | None:
+        """A trial that an earlier command has started; None if somebody has taken its folder away."""
+        try:
+            return read_trial(self.folder.trials / trial_id)
+        except FileNotFoundError:
+            return None
+
+    def _without(self, kind: Kind, waiting: Sequence[Trial]) -> list[Trial]:
+        """`waiting` without what is hopeless, which the launcher too is to hand back as far as it has not begun."""
+        running = {trial_id: self._trial(trial_id) for trial_id in self.launcher.running()}
+        wanted = {trial_id: trial for trial_id, trial in running.items() if trial and self.hopeless.covers(trial)}
+        back = [wanted[trial_id] for trial_id in self.launcher.withdraw(list(wanted))]
+        self._leave_out(kind, [trial for trial in waiting if self.hopeless.covers(trial)] + back)
         return [trial for trial in waiting if not self.hopeless.covers(trial)]
+
+    def _leave_out(self, kind: Kind, trials: Sequence[Trial]) -> None:
+        """Say that these are left out, of which nothing may be left."""
+        if not trials:
+            return
+        for trial in trials:  # one that was handed back
+            shutil.rmtree(self.folder.trials / trial.id, ignore_errors=True)
+        self._left_out.setdefault(kind, []).extend(trials)
+        self.summary.left_out += len(trials)
+        lines = {each: self.hopeless.words(each, len(those)) for each, those in self._left_out.items()}
+        self.folder.note_given_up(list(lines.values()))
+        self.display.left_out(trials, lines[kind])
 
     def _ended(self, trial: Trial) -> tuple[Outcome | None, bool]:
         """Note how a trial ended; its outcome, if it can be read, and whether it is to be started again."""

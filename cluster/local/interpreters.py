@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from jobs.contract.catalog import STRATEGIES
 from jobs.machine.variables import for_ranks
 
 PATIENCE = 60.0  # seconds for an interpreter to look for a module, on a slow file system
-ASK = "import sys; from jobs.contract.catalog import missing; print(missing(sys.argv[1]) or '')"
+MISSING = "import sys; from jobs.contract.catalog import missing; print(missing(sys.argv[1]) or '')"
+ABSENT = "import sys; from jobs.contract.catalog import absent; print(absent(sys.argv[1:], 'install it there') or '')"
 
 
 def read(given: Any) -> tuple[dict[str, str], list[str]]:
@@ -36,10 +39,19 @@ def read(given: Any) -> tuple[dict[str, str], list[str]]:
 
 def missing(python: str, strategy: str) -> str | None:
     """Why `strategy` cannot run with that interpreter, None if it can."""
-    command = [python, "-P", "-c", ASK, strategy]
+    return _asked(python, MISSING, strategy)
+
+
+def absent(python: str, modules: Sequence[str]) -> str | None:
+    """Which of `modules` that interpreter lacks; None if it has all."""
+    return _asked(python, ABSENT, *modules) if modules else None
+
+
+@cache
+def _asked(python: str, question: str, *about: str) -> str | None:
     try:
         done = subprocess.run(
-            command,
+            [python, "-P", "-c", question, *about],
             env=for_ranks(os.environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,

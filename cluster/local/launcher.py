@@ -90,6 +90,9 @@ class LocalLauncher:
             return interpreters.missing(self._python[strategy], strategy)
         return why_not(strategy)
 
+    def elsewhere(self, strategy: str) -> bool:
+        return strategy in self._python
+
     def interpreter(self, strategy: str) -> str:
         """The Python that the strategy's ranks have."""
         return self._python.get(strategy, sys.executable)
@@ -114,7 +117,9 @@ class LocalLauncher:
         return faults
 
     def unfit(self, trial: Trial) -> str | None:
-        return lacking(trial) or compiler.lacking(trial)
+        python = self.interpreter(trial.strategy)
+        lacks = interpreters.absent(python, trial.needs) if self.elsewhere(trial.strategy) else lacking(trial)
+        return lacks or compiler.lacking(trial, python)
 
     def resume(self) -> int:
         return -1  # its trials end with the process that started them

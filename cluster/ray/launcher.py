@@ -89,6 +89,9 @@ class RayLauncher:
     def unavailable(self, strategy: str) -> str | None:
         return why_not(strategy)
 
+    def elsewhere(self, strategy: str) -> bool:
+        return False
+
     def unfit(self, trial: Trial) -> str | None:
         each, nodes = trial.workers // trial.processes, self._nodes(trial.gpus_per_worker > 0)
         if why := lacking(trial) or (None if self._address else compiler.lacking(trial)):

@@ -172,6 +172,14 @@ class ResultsFolder:
             return Found(None, f"cannot be trusted: {differs}")
         return Found(outcome)
 
+    def has(self, trial: Trial) -> bool:
+        """Whether the trial is there and was ok, by its outcome alone; its other files are not read."""
+        try:
+            outcome = read_outcome(self.trials / trial.id)
+        except UnreadableOutcome:
+            return False
+        return outcome is not None and outcome.status == "ok"
+
     def set_aside(self, trial: Trial, why: str) -> None:
         """Move the trial's folder to `set-aside/`, so that the trial can be done anew."""
         self.moved.append(set_aside(self.trials / trial.id, why))

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from jobs.contract import reason
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.exits import in_words
+from jobs.machine.variables import for_ranks
 from jobs.rank.raised import in_a_line
 
 PATIENCE = 120.0  # seconds, on a slow file system
@@ -34,7 +35,7 @@ def _modules(strategy: str) -> tuple[str, ...]:
 
 def _why_not(asked: tuple[str, tuple[str, ...]]) -> str:
     python, modules = asked
-    variables = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    variables = for_ranks(os.environ) | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     try:
         done = subprocess.run(
             [python, "-P", "-c", ASK, *modules],

@@ -56,12 +56,14 @@ class Wrong:
 
 @dataclass(frozen=True)
 class Package:
-    """An installed package: its name as pip has it, its version, the folder it is in, and what it asks for."""
+    """An installed package: its name as pip has it, its version, the folder it is in, and what it asks for. The files
+    of an `editable` one are elsewhere."""
 
     name: str
     version: str
     home: Path
     asks: tuple[str, ...]
+    editable: bool
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -109,7 +111,7 @@ def _other(name: str, owners: Sequence[Package], path: Sequence[str]) -> Wrong |
             f"`pip uninstall -y {' '.join(p.name for p in others)} && "
             f"pip install --force-reinstall --no-deps {wanted}`",
         )
-    if right and not any(_same(right[0].home / file, place) for file in _files(name)):
+    if right and not right[0].editable and not any(_same(right[0].home / file, place) for file in _files(name)):
         return Wrong(f"`import {name}` finds {place}, before that of {right[0]} in {right[0].home}", _away(place))
     if not owners:
         known = Path(sys.prefix) in place.parents
@@ -169,25 +171,32 @@ def _owners(path: Sequence[str], state: object) -> dict[str, tuple[Package, ...]
     """The packages that say they bring PACKAGES, the first of each of their own names alone. Read once for a `state`
     of the folders."""
     owners: dict[str, dict[str, Package]] = {name: {} for name in PACKAGES}
+    silent = []
     for found in metadata.distributions(path=list(path)):
         try:
             files = f"\n{(found.read_text('RECORD') or '').replace(os.linesep, chr(10))}"
             top = (found.read_text("top_level.txt") or "").split()
         except (OSError, ValueError):
             continue
-        listed = files.count("\n") > 1 and "\n__editable__" not in files
+        editable = "\n__editable__" in files
+        listed = files.count("\n") > 1 and not editable
         for name in PACKAGES:
-            has = any(f"\n{file}," in files for file in _files(name)) if listed else name in top
-            if has:
-                package = _package(found)
+            if any(f"\n{file}," in files for file in _files(name)) if listed else name in top:
+                package = _package(found, editable)
                 owners[name].setdefault(package.name, package)
+        if not listed and not top:
+            silent.append(_package(found, editable))
+    for package in silent:  # a distributor's, which need not say what it brings (PEP 627)
+        for name in (name for name in PACKAGES if _is(package, name) and not owners[name]):
+            if package.editable or any((package.home / file).exists() for file in _files(name)):
+                owners[name][package.name] = package
     return {name: tuple(each.values()) for name, each in owners.items()}
 
 
-def _package(found: metadata.Distribution) -> Package:
+def _package(found: metadata.Distribution, editable: bool) -> Package:
     name = re.sub(r"[-_.]+", "-", str(found.metadata["Name"])).lower()
     home = Path(str(found.locate_file("")))
-    return Package(name, str(found.metadata["Version"]), home, tuple(found.requires or ()))
+    return Package(name, str(found.metadata["Version"]), home, tuple(found.requires or ()), editable)
 
 
 def _is(package: Package, name: str) -> bool:

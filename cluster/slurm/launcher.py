@@ -61,18 +61,17 @@ class SlurmLauncher:
         raise TpuError("this launcher has no TPUs; take launcher.kind local")
 
     def unavailable(self, strategy: str) -> str | None:
-        if self._options.container_image or self._options.python:
-            return None  # another environment than this one: the ranks will say what it lacks
-        return why_not(strategy)
+        return None if self.elsewhere(strategy) else why_not(strategy)  # elsewhere the ranks will say what is lacking
+
+    def elsewhere(self, strategy: str) -> bool:
+        return bool(self._options.container_image or self._options.python)
 
     def unfit(self, trial: Trial) -> str | None:
         workers_each = trial.workers // trial.processes
         if workers_each > self._options.tasks_per_node:
             most = self._options.tasks_per_node
             return f"its one process needs a node for {workers_each} workers; launcher.tasks_per_node is {most}"
-        if self._options.container_image or self._options.python:
-            return None
-        return lacking(trial)
+        return None if self.elsewhere(trial.strategy) else lacking(trial)
 
     def refuse(self, points: Sequence[Trial]) -> list[str]:
         return refused(points, self._options, self._jobs_folder)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.driver import plan as planning
 from cluster.driver.plan import launcher_of, plan
 from cluster.results.folder import ResultsFolder
 from cluster.setup import importable
@@ -56,6 +57,33 @@ def test_one_that_dies_while_it_is_imported_is_named_too(tmp_path: Path, monkeyp
     assert "cannot be imported by /nonexistent/python (FileNotFoundError" in line
 
 
+def test_it_is_asked_as_a_rank_imports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("KERAS_BACKEND", "PYTHONWARNINGS", "JAX_PLATFORMS")
+    environment = broken(tmp_path, "torch", f"import os; assert not {set(names)} & os.environ.keys()")
+    for name in names:
+        monkeypatch.setenv(name, "error")
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
+    assert importable.broken({"torch": sys.executable}) == []
+
+
+@pytest.mark.parametrize("strategies", [["torch"], ["torch", "torch-ddp"]])
+def test_a_study_of_which_nothing_can_run_is_refused_with_the_reasons(strategies: list[str], tmp_path: Path) -> None:
+    done = dry_run(tmp_path, {}, strategies=strategies, execution="xla")
+    assert done.returncode == 2
+    assert {f"{name} with execution xla: it has" for name in strategies} <= {
+        line.partition(" default")[0] for line in done.stderr.splitlines()
+    }, done.stderr
+
+
+def test_a_quota_is_no_reason_to_refuse_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "quota_note", lambda: "a CPU quota of 2.5 cores")
+    study = file.check(STUDY | {"strategies": ["torch"], "execution": "xla", "workers": [1]})
+    with pytest.raises(StudyError) as refused:
+        plan(study, launcher_of(study, tmp_path))
+    (fault,) = refused.value.faults
+    assert fault.startswith("torch with execution xla")
+
+
 def test_of_horovod_that_part_is_asked_which_the_framework_uses() -> None:
     assert importable._modules("torch-horovod") == ("torch", "horovod.torch")
     assert importable._modules("tf-horovod") == ("tensorflow", "horovod.tensorflow")
@@ -65,8 +93,8 @@ def test_results_that_cannot_be_written_are_refused(tmp_path: Path, monkeypatch:
     study = file.check(STUDY)
     planned = plan(study, launcher_of(study, tmp_path))
     folder = ResultsFolder(tmp_path / "a" / "b")
-    folder.check(study, planned.least_bytes)
-    assert 10_000 < planned.least_bytes < 1_000_000
+    folder.check(study, planned.least_bytes(folder))
+    assert 10_000 < planned.least_bytes(folder) < 1_000_000
     with pytest.raises(
         StudyError, match=r"MiB are free on its disk, the study writes 1099511627776.0 MiB and a file for"
     ):

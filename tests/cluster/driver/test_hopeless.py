@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 import yaml
 
 from cluster.driver.hopeless import Hopeless
+from cluster.launcher import State
 from jobs.contract.exits import Status
 from jobs.contract.outcome import Outcome, now
 from jobs.contract.trial import Trial
 from tests import failing
-from tests.cluster.driver.test_run import STUDY, drive
+from tests.cluster.driver.test_run import STUDY, Instant, drive
 
 ROOT = Path(__file__).parents[3]
 FAILED = "rank 0 ended with exit code 1: ImportError: libfoo.so.1: cannot open shared object file"
@@ -62,12 +64,43 @@ def test_two_different_points_that_fail_alike_are_enough() -> None:
         ),
         ("OSError: bad: /tmp/tmpab12/0.png", "OSError: bad: /tmp/tmpzz77/0.png"),
         ("RuntimeError: at 0x7f3a", "RuntimeError: at 0x11bc"),
+        ("OSError: /scratch/me/scaling-1000/ab12cd34/x", "OSError: /scratch/me/scaling-1000/ff9e0a11/y/x"),
     ],
 )
 def test_what_differs_between_launches_makes_no_other_reason(one: str, other: str) -> None:
     ends = [f"rank {rank} ended with exit code 1: {line}" for rank, line in enumerate((one, other))]
     found = noted(*[ended(error, **each) for error, each in zip(ends, TWO, strict=True)])
     assert found.covers(ended(workers=4)[0])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "why"),
+    [
+        (
+            "job 7 ended as FAILED on n1 with exit code 1:0: launcher.setup[0]: x: ended with exit code 1",
+            "job 8 ended as FAILED on n[1-2] with exit code 1:0: launcher.setup[0]: x: ended with exit code 1",
+            "launcher.setup[0]: x: ended with exit code 1",
+        ),
+        (
+            "job 7 ended as FAILED on node-a with exit code 1:0",
+            "job 9 ended as FAILED on node-[b,d] with exit code 1:0",
+            "job 9 ended as FAILED on node-[b,d] with exit code 1:0",
+        ),
+        (
+            "job 7 ended as FAILED on a and could not write /r/slurm/torch-n1-b4-c-r00-12ab34cd/output.txt; is that",
+            "job 9 ended as FAILED on b and could not write /r/slurm/torch-n2-b4-d-r00-cdef0123/output.txt; is that",
+            "and could not write /r/slurm/torch-n2-b4-d-r00-cdef0123/output.txt; is that",
+        ),
+        (
+            "sbatch refused /r/slurm/torch-n1-b4-abcd-r00-12ab34cd/job.sbatch: Invalid account",
+            "sbatch refused /r/slurm/torch-n2-b4-beef-r00-cdef0123/job.sbatch: Invalid account",
+            "sbatch refused /r/slurm/torch-n2-b4-beef-r00-cdef0123/job.sbatch: Invalid account",
+        ),
+    ],
+)
+def test_of_slurm_neither_job_nor_nodes_make_another_reason(one: str, other: str, why: str) -> None:
+    found = noted(*[ended(error, **each) for error, each in zip((one, other), TWO, strict=True)])
+    assert found.lines == {("torch-ddp", ""): why}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +148,53 @@ def test_the_rest_of_the_strategy_is_left_out_the_study_goes_on_and_the_next_run
     assert (again.done_before, len(again.failed), again.left_out) == (4, 2, 6)
     mended = drive(tmp_path / "r", change)[0]
     assert (mended.done_before, mended.ok, mended.left_out) == (4, 8, 0)
+    assert "given_up" not in json.loads((tmp_path / "r" / "plan.json").read_text())
+
+
+class Wide(Instant):
+    """Has all launches at once, as a scheduler has; those in `handed_back` end as if the time of their job were up, the
+    folders of those in `gone` somebody has taken away. What has failed is told first."""
+
+    handed_back: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
+
+    def room(self) -> int:
+        return 100
+
+    def start(self, launches: Any) -> None:
+        super().start([launch for launch in launches if launch.trial.id not in self.handed_back])
+        self._under_way = sorted((x.trial.id for x in launches), key=lambda name: name not in self.failing)
+        for launch in launches:
+            if launch.trial.id in self.gone:
+                shutil.rmtree(launch.folder)
+
+    def running(self) -> dict[str, State]:
+        return {trial_id: State("running") for trial_id in getattr(self, "_under_way", [])}
+
+    def wait(self, seconds: float) -> list[str]:
+        return [self._under_way.pop(0)] if self._under_way else []
+
+
+def test_what_comes_back_of_it_is_not_launched_again(tmp_path: Path) -> None:
+    change = {"strategies": ["torch-ddp"], "repeats": {"min": 4}}
+    points = [point.point for point in drive(tmp_path / "plan", change)[2].grid.points]
+    failing = frozenset(f"{point}-r00" for point in points)
+    lost, back, gone = (frozenset(f"{point}-r{r:02d}" for point in points) for r in (1, 2, 3))
+    summary, folder, _, _ = drive(
+        tmp_path / "r", change, failing=failing, ends={name: ["lost"] * 9 for name in lost},
+        kind=type("Some", (Wide,), {"handed_back": back, "gone": gone}),
+    )  # fmt: skip
+    assert ({o.trial_id for o in summary.failed}, summary.left_out, summary.ok) == (failing, 6, 0)
+    assert {path.name for path in folder.trials.iterdir()} == failing
+    (line,) = json.loads((tmp_path / "r" / "plan.json").read_text())["given_up"]
+    assert line.startswith("torch-ddp: 6 launches")
+
+
+def test_nothing_is_said_where_nothing_is_left_out(tmp_path: Path) -> None:
+    change = {"strategies": ["torch-ddp"], "repeats": {"min": 1}}
+    points = drive(tmp_path / "plan", change)[2].grid.points
+    summary = drive(tmp_path / "r", change, failing=frozenset(point.id for point in points))[0]
+    assert (len(summary.failed), summary.left_out) == (2, 0)
     assert "given_up" not in json.loads((tmp_path / "r" / "plan.json").read_text())
 
 

@@ -123,9 +123,10 @@ def drive(
     precision: Any = lambda path: {},
     failing: frozenset[str] = frozenset(),
     ends: dict[str, list[exits.Status]] | None = None,
+    kind: type[Instant] = Instant,
 ) -> tuple[Summary, ResultsFolder, Plan, list[str]]:
     study = file.check(STUDY | (change or {}))
-    launcher = Instant(study.launcher.options, results_at)
+    launcher = kind(study.launcher.options, results_at)
     launcher.failing, launcher.ends = failing, ends or {}
     planned = plan(study, launcher)
     folder = ResultsFolder(results_at)
@@ -152,6 +153,15 @@ def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
     assert drive(tmp_path)[0].ok == 6
     again, folder, _, ids = drive(tmp_path)
     assert (again.ok, again.done_before, ids, folder.moved) == (0, 6, [], [])
+
+
+def test_what_is_measured_needs_no_room_on_the_disk(tmp_path: Path) -> None:
+    victim = drive(tmp_path / "plan")[2].grid.points[1].id
+    _, folder, planned, _ = drive(tmp_path / "r", failing=frozenset({victim}))
+    one = planned.least_bytes(folder)  # a launch that failed is done again
+    assert 0 < one < planned.least_bytes(ResultsFolder(tmp_path / "none")) / 2
+    _, folder, planned, _ = drive(tmp_path / "r")
+    assert planned.least_bytes(folder) == 0
 
 
 def test_a_study_may_grow_and_only_the_new_is_done(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def test_a_quota_counts_as_cores_in_planning_and_refusing(quota: float, tmp_path
     assert {point.workers for point in made.grid.points} == {1}
     said = [line for line in made.notes() if line.startswith(f"a CPU quota of {quota:g} cores: ")]
     assert len(said) == (quota != 1.0)
+    assert not any("quota" in line for line in made.grid.left_out)  # nothing is left out for it
     path.write_text(STUDY % "[1, 2]")
     with pytest.raises(StudyError) as refused:
         plan(file.parse(path), LocalLauncher({}, tmp_path))

@@ -28,6 +28,7 @@ STUDY: dict[str, Any] = {
     "repeats": {"min": 1},
     "launcher": {"kind": "local", "oversubscribe": True},
 }
+TORCH = ("torch", "torch-ddp", "torch-horovod")
 CURE = "`sudo apt-get install g++` installs one, or name yours in CXX"
 
 
@@ -81,6 +82,22 @@ def test_one_that_fails_to_compile_is_told_by_its_error(tmp_path: Path, monkeypa
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
 def test_one_that_is_there_is_enough() -> None:
     assert compiler.why_not() is None
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
+def test_the_header_is_that_of_the_ranks_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for two others: one with a header, one without."""
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "Python.h").touch()
+    there = script(tmp_path / "there", f"echo {tmp_path}/include")
+    absent = script(tmp_path / "absent", f"echo {tmp_path}/nowhere")
+    launcher = LocalLauncher({"python": {"torch": there, "torch-ddp": absent}}, tmp_path)
+    monkeypatch.setattr(compiler.sysconfig, "get_paths", lambda: {"include": "/nowhere"})
+    steps = {"warmup": 1, "measured": 1, "compute_only": 0}
+    of = {name: Trial.of(strategy=name, workers=1, global_batch=4, execution="graph", steps=steps) for name in TORCH}
+    assert launcher.unfit(of["torch"]) is None
+    for name in ("torch-ddp", "torch-horovod"):
+        assert str(launcher.unfit(of[name])).endswith("its header comes with `sudo apt-get install python3-dev`"), name
 
 
 def test_the_points_that_need_one_are_left_out_and_the_others_planned(

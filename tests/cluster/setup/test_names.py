@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +89,33 @@ def test_what_names_the_same_and_brings_no_file_of_it_is_no_fault(
     assert names.wrong() == []
 
 
+def of_a_distributor(site: Path) -> None:
+    install(site, "torch", "2.9.0", {"torch/__init__.py": ""})
+    (site / "torch-2.9.0.dist-info" / "RECORD").unlink()
+
+
+def without_a_list_as_an_egg(site: Path) -> None:
+    of_a_distributor(site)
+    (site / "torch-2.9.0.dist-info" / "METADATA").rename(site / "torch-2.9.0.egg-info")
+    (site / "torch-2.9.0.dist-info").rmdir()
+
+
+def editable(site: Path) -> None:
+    """Its folder is on the path by a .pth file; its list of files has that file alone."""
+    install(site, "torch", "2.9.0", {"__editable__.torch.pth": ""})
+    (site / "source" / "torch").mkdir(parents=True)
+    (site / "source" / "torch" / "__init__.py").write_text("")
+
+
+@pytest.mark.parametrize("make", [of_a_distributor, without_a_list_as_an_egg, editable])
+def test_a_package_that_does_not_list_its_files_is_taken_at_its_name(
+    make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "source")])
+    assert names.wrong() == []
+
+
 def test_doctor_and_dry_run_tell_it_in_a_line(tmp_path: Path) -> None:
     old_pynvml(tmp_path)
     says = "`import pynvml` is of pynvml 11.4.1, not of nvidia-ml-py"
@@ -112,9 +140,12 @@ def test_gpus_are_not_asked_of_something_else_that_is_called_pynvml(tmp_path: Pa
 
 
 def test_a_study_is_told_of_what_its_own_ranks_import_alone(tmp_path: Path) -> None:
+    """And of this environment: other ranks have an interpreter or an image of their own."""
     two_tensorflows(tmp_path)
     study = tmp_path / "study.yaml"
-    for strategies, told in ((["torch"], False), (["tf"], True)):
-        study.write_text(yaml.safe_dump(GOOD | {"strategies": strategies, "workers": [1]}))
+    other = {"kind": "local", "python": {"tf": sys.executable}}
+    for strategies, launcher, told in ((["torch"], {}, False), (["tf"], {}, True), (["tf"], other, False)):
+        change = {"strategies": strategies, "workers": [1], "launcher": {"kind": "local"} | launcher}
+        study.write_text(yaml.safe_dump(GOOD | change))
         planned = scaling("run", study, "--results", tmp_path / "r", "--dry-run", PYTHONPATH=str(tmp_path))
         assert ("`import tensorflow` is of tf-nightly" in " ".join(planned.stdout.split())) == told
