@@ -34,6 +34,7 @@ CURE = "`sudo apt-get install g++` installs one, or name yours in CXX"
 
 @pytest.fixture(autouse=True)
 def asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler._include.cache_clear()
     compiler._tried.cache_clear()
     monkeypatch.delenv("CXX", raising=False)
 
