@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 
 from analysis.figures import style
 from analysis.load.results import Results
-from analysis.load.telemetry import number
+from analysis.load.values import number
 from analysis.measures.utilization import Series, power_name, representative
 
 Line = tuple[str, str, str, str]  # its name, of what, which quantity, its colour

@@ -23,6 +23,7 @@ import yaml
 from analysis.load import trial
 from analysis.load.steps import LINE, read_steps
 from analysis.load.trial import COLUMNS, FORMAT, SetAside
+from analysis.load.values import read_json
 from analysis.wording import clean
 
 
@@ -93,7 +94,7 @@ class Results:
 
     def outcome(self, trial_id: str) -> dict[str, Any]:
         """The trial's outcome.json as it is (ranks, exits, versions, hardware …); {} if unreadable."""
-        return trial.read_json(self.folder / "trials" / trial_id / "outcome.json")[0] or {}
+        return read_json(self.folder / "trials" / trial_id / "outcome.json")[0] or {}
 
 
 def load(folder: Path, *, check_steady: bool = True, steps: bool = True) -> Results:
@@ -166,7 +167,7 @@ def _study(folder: Path, set_aside: list[SetAside]) -> dict[str, Any]:
 
 
 def _plan(path: Path, set_aside: list[SetAside]) -> dict[str, Any]:
-    plan, fault = trial.read_json(path)
+    plan, fault = read_json(path)
     if fault:
         set_aside.append(SetAside(path, fault))
     if plan:

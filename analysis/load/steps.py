@@ -54,9 +54,10 @@ MEASURED = {
 }
 
 
-# A step of more than so many medians, and longer by so many seconds, is no step of training: the machine slept or was
-# moved, or somebody stopped the rank. It is counted as every other, and said wherever its launch is.
-STILL_MEDIANS, STILL_SECONDS = 10, 0.5
+# A step longer than the median by so many seconds, and by so many times what other steps of its launch lie apart, is no
+# step of training: the machine slept or was moved, or somebody stopped the rank. It is counted as every other, and said
+# wherever its launch is. A median longer it must be at least, and nine are enough whatever the others are.
+STILL_SECONDS, STILL_SPREADS, STILL_MEDIANS = 0.5, 8, (1, 9)
 
 
 class BrokenSteps(ValueError):
@@ -68,7 +69,7 @@ def read_steps(home: Path, then: Mapping[str, Sum] | None = None) -> pl.DataFram
 
     Raises BrokenSteps if a file is missing, truncated or damaged, or another than it was `then`.
     """
-    files = {int(m[1]): f for f in sorted(home.iterdir()) if (m := re.fullmatch(r"rank-(\d+)\.jsonl", f.name))}
+    files = {int(m[1]): f for f in sorted(home.iterdir()) if (m := sums.STEP_LINES.fullmatch(f.name))}
     if other := [file.name for file in files.values() if not file.is_file()]:
         raise BrokenSteps(f"{other[0]} is no file")
     try:
@@ -236,7 +237,8 @@ def measure(
     waits = np.take_along_axis(train.data_seconds, train.seconds.argmax(axis=0)[None, :], axis=0)[0]
     alone = float(compute.seconds.mean()) if compute is not None and compute.seconds.size else None
     p50, p95, p99 = np.percentile(slowest, (50, 95, 99)).tolist()
-    still = _still(slowest)
+    limit = _longest_sound(slowest)
+    still = slowest > limit
     is_steady, note = steady.check(slowest) if check_steady else (None, "")
     total = float(slowest.sum())
     return {
@@ -251,22 +253,25 @@ def measure(
         "data_seconds": float(waits.mean()),
         "straggler_seconds": float((slowest - np.median(train.seconds, axis=0)).mean()),
         "stood_still_seconds": float((slowest[still] - p50).sum()),
-        "stood_still_on_all": bool(_still(train.seconds, p50)[:, still].all()) if still.any() else None,
+        "stood_still_on_all": bool((train.seconds[:, still] > limit).all()) if still.any() else None,
         "alone_still_seconds": None if alone is None or compute is None else _longest_still(compute.seconds),
         "steady": is_steady,
         "steady_note": note,
     }
 
 
-def _still(seconds: Floats, median: float | None = None) -> NDArray[np.bool_]:
-    """Which steps cannot be the training's, of the median of these if no other is given."""
-    p50 = float(np.median(seconds)) if median is None else median
-    return seconds > max(STILL_MEDIANS * p50, p50 + STILL_SECONDS)
+def _longest_sound(seconds: Floats) -> float:
+    """What a step may take; longer ones stood still. How far others lie apart is told by what no stop makes longer: the
+    fastest step, and the ninth decile."""
+    p50, p90 = np.median(seconds), np.quantile(seconds, 0.9, method="lower")
+    least, enough = (times * p50 for times in STILL_MEDIANS)
+    apart = STILL_SPREADS * max(p50 - seconds.min(), p90 - p50)
+    return float(p50 + max(STILL_SECONDS, min(enough, max(least, apart))))
 
 
 def _longest_still(seconds: Floats) -> float:
     """Of the rank that stood still longest, the seconds beyond the median; `seconds` is [ranks, steps]."""
-    return float(((seconds - np.median(seconds)) * _still(seconds)).sum(axis=1).max())
+    return float(((seconds - np.median(seconds)) * (seconds > _longest_sound(seconds))).sum(axis=1).max())
 
 
 def _few(numbers: Sequence[int], most: int = 5) -> str:

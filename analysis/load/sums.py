@@ -13,9 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Another name among the sums is a newer version's, or somebody's who wants other files read: not looked for.
-SUMMED = re.compile(r"trial\.json|rank-\d+\.jsonl?|telemetry-[^/]+\.jsonl")
-STEP_LINES = re.compile(r"rank-\d+\.jsonl")
+# A rank's file is called as the rank is counted: rank-1 and rank-000001 are nobody's.
+OF_RANK = r"rank-(\d{5}|[1-9]\d{5,})"
+STEP_LINES = re.compile(rf"{OF_RANK}\.jsonl")
+# What must have a sum if the launch ended well and there are any. Another name among them is a newer version's, or
+# somebody's who wants other files read: not looked for.
+MUST = re.compile(rf"trial\.json|{OF_RANK}\.jsonl?")
+SUMMED = re.compile(rf"{MUST.pattern}|telemetry-[^/]+\.jsonl")
 
 
 class Sum(NamedTuple):
@@ -26,11 +30,11 @@ class Sum(NamedTuple):
         return hashlib.sha256(content).hexdigest() == self.sha256
 
 
-def stated(outcome: dict[str, Any]) -> dict[str, Sum]:
-    """The sums in an outcome; {} in one without. Raises ValueError where they are not what they should be."""
+def stated(outcome: dict[str, Any]) -> dict[str, Sum] | None:
+    """The sums in an outcome; None in one without. Raises ValueError where they are not what they should be."""
     sums, found = outcome.get("sums"), {}
     if sums is None:
-        return {}
+        return None
     if not isinstance(sums, dict):
         raise ValueError("outcome.json: its sums are no mapping")
     for name, entry in sums.items():
@@ -42,37 +46,53 @@ def stated(outcome: dict[str, Any]) -> dict[str, Sum]:
     return found
 
 
-def differing(home: Path, sums: Mapping[str, Sum], *, ended_well: bool) -> str:
+def differing(home: Path, sums: Mapping[str, Sum] | None, *, ended_well: bool, steps: bool = True) -> str:
     """Which files in a trial's folder `home` are another than then, in a few words; "" if none is.
 
-    Of a trial that has ended well the step lines are looked at from outside only: `read_steps` reads them. What was
-    still written when one ended badly may have grown, as telemetry may.
+    Of a trial that has ended well, and without `steps` of any, the step lines are looked at from outside only:
+    `read_steps` reads them. What was still written when one ended badly may have grown, as telemetry may, or come.
     """
-    return several([_difference(home / name, then, ended_well) for name, then in sorted(sums.items())])
+    if sums is None:
+        return ""
+    outside = ended_well or not steps
+    said = [_difference(home / name, then, ended_well, outside) for name, then in sorted(sums.items())]
+    return several(
+        said + ([f"outcome.json has no sum of {name}" for name in _unsummed(home, sums)] if ended_well else [])
+    )
 
 
-def _difference(path: Path, then: Sum, ended_well: bool) -> str:
+def _unsummed(home: Path, sums: Mapping[str, Sum]) -> list[str]:
+    there = {path.name for path in home.iterdir()} | {"trial.json"}
+    return sorted(name for name in there - sums.keys() if MUST.fullmatch(name))
+
+
+def _difference(path: Path, then: Sum, ended_well: bool, outside: bool) -> str:
     """What is another at the file than it was `then`; "" if nothing is."""
     try:
         now = path.stat()
         if not stat.S_ISREG(now.st_mode):
             return f"{path.name} is no file"
-        if now.st_size == then.length and ended_well and STEP_LINES.fullmatch(path.name):
+        grows = not ended_well or path.name.startswith("telemetry-")
+        if (
+            outside
+            and STEP_LINES.fullmatch(path.name)
+            and (now.st_size == then.length or (grows and now.st_size > then.length))
+        ):
             return ""
-        content = path.read_bytes()
+        content = path.read_bytes()  # which may be longer by now
     except FileNotFoundError:
         return f"{path.name} is missing"
     except OSError as error:
         return f"{path.name} cannot be read ({error.strerror})"
-    if now.st_size == then.length:
+    if len(content) == then.length:
         return changed(path.name, content, then)
-    grown = len(content) > then.length and (not ended_well or path.name.startswith("telemetry-"))
+    grown = grows and len(content) > then.length
     other = changed(path.name, content[: then.length], then)
     if grown and not other:
         return ""
     if then.is_of(content.replace(b"\r\n", b"\n")):
         return f"{path.name} has other line ends than when its launch ended; copy it byte by byte"
-    return other if grown else f"{path.name} has {now.st_size:,} bytes, {then.length:,} when its launch ended"
+    return other if grown else f"{path.name} has {len(content):,} bytes, {then.length:,} when its launch ended"
 
 
 def changed(name: str, content: bytes, then: Sum) -> str:

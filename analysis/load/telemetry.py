@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.load.values import number
+
 # Reasons why a GPU's clocks are lower than they could be that are no loss: it has nothing to do, or was told so.
 NO_THROTTLE = {"gpu_idle", "applications_clocks_setting", "sync_boost", "display_clock_setting"}
 
@@ -128,13 +130,6 @@ def parts(row: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     """The entries of a line's list `kind`."""
     entries = row.get(kind)
     return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-
-
-def number(value: Any) -> float | None:
-    """`value` if it is a number that can be measured."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
-        return float(value)
-    return None
 
 
 def worst_of(values: Iterable[float | None]) -> float | None:

@@ -6,19 +6,19 @@ and the step lines of all ranks agree.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from analysis.load import bent, summary, sums, telemetry
 from analysis.load.steps import MEASURED, BrokenSteps, measure, phases, read_steps
+from analysis.load.values import listed, mapping, number, read_json, text, time, whole
 from analysis.wording import clean
 
 FORMAT = 1  # the newest results format that is understood
@@ -100,8 +100,8 @@ def read(home: Path, set_aside: list[SetAside], check_steady: bool, steps: bool 
     if content is None:
         set_aside.append(SetAside(home, fault or "no trial.json: not a trial's folder"))
         return None
-    strategy, workers = content.get("strategy"), _whole(content.get("workers"), 1)
-    batch, repeat = _whole(content.get("global_batch"), 1), _whole(content.get("repeat", 0), 0)
+    strategy, workers = content.get("strategy"), whole(content.get("workers"), 1)
+    batch, repeat = whole(content.get("global_batch"), 1), whole(content.get("repeat", 0), 0)
     if not isinstance(strategy, str) or workers is None or batch is None or repeat is None:
         wrong = "trial.json lacks a valid strategy, workers, global_batch or repeat"
         set_aside.append(SetAside(home, wrong))
@@ -142,7 +142,7 @@ def _by_its_files(
         then = sums.stated(outcome)
     except ValueError as error:
         return str(error), {}
-    found = [sums.differing(home, then, ended_well=ok)]
+    found = [sums.differing(home, then, ended_well=ok, steps=steps)]
     try:
         measured = _measured(home, trial, outcome, row["global_batch"], check_steady, then) if ok and steps else {}
     except (BrokenSteps, OSError) as error:
@@ -157,18 +157,17 @@ def _measured(
     outcome: dict[str, Any],
     batch: int,
     check_steady: bool,
-    then: Mapping[str, sums.Sum],
+    then: Mapping[str, sums.Sum] | None,
 ) -> dict[str, Any]:
     reports = outcome.get("ranks") or outcome.get("exits")
     expected = range(len(reports)) if isinstance(reports, list) and reports else None
-    steps = trial.get("steps")
-    steps = steps if isinstance(steps, dict) else {}
-    planned, alone = _whole(steps.get("measured"), 1), _whole(steps.get("compute_only"), 0)
+    steps = mapping(trial.get("steps"))
+    planned, alone = whole(steps.get("measured"), 1), whole(steps.get("compute_only"), 0)
     found = phases(read_steps(home, then), expected)
     workload = str(trial.get("workload") or "train")
     measured = measure(found, batch, planned, planned_alone=alone, workload=workload, check_steady=check_steady)
-    alone_seconds = found["compute_only"].seconds.mean(axis=1) if alone and "compute_only" in found else []
-    return measured | {"host_seconds": bent.by_host(outcome, list(map(float, alone_seconds)))}
+    alone_seconds = np.median(found["compute_only"].seconds, axis=1).tolist() if alone else []
+    return measured | bent.by_host(outcome, dict(enumerate(alone_seconds)))
 
 
 def _telemetry(
@@ -178,7 +177,7 @@ def _telemetry(
     nodes, faults = telemetry.read(home)
     set_aside += [SetAside(path, reason) for path, reason in faults]
     steps = round(row["samples"] / row["global_batch"])
-    gpus = row["workers"] * (_whole(row.get("gpus_per_worker"), 0) or 0)
+    gpus = row["workers"] * (whole(row.get("gpus_per_worker"), 0) or 0)
     asked = trial.get("telemetry")
     hosts = {str(report.get("host")) for report in bent.reports_of(outcome)} - {node.host for node in nodes}
     found = summary.summarize(nodes, outcome.get("ranks"), row["train_seconds"], row["samples"], steps, gpus)
@@ -188,38 +187,34 @@ def _telemetry(
 
 
 def _outcome_columns(outcome: dict[str, Any]) -> dict[str, Any]:
-    hardware = outcome.get("hardware")
-    hardware = hardware if isinstance(hardware, dict) else {}
-    device = hardware.get("accelerator") or hardware.get("gpu") or hardware.get("cpu")
-    hosts = outcome.get("hosts")
-    ranks = outcome.get("ranks")
-    first = ranks[0] if isinstance(ranks, list) and ranks and isinstance(ranks[0], dict) else {}
+    hardware, hosts = mapping(outcome.get("hardware")), outcome.get("hosts")
+    reports, first = bent.reports_of(outcome), mapping(next(iter(listed(outcome.get("ranks"))), None))
     return {
-        "status": _text(outcome.get("status")),
-        "error": _text(outcome.get("error")) or "",
-        "framework": _text(outcome.get("framework")),
-        "communication": _text(outcome.get("communication")),
-        "base_case": _text(outcome.get("base_case")),
-        "launcher": _text(outcome.get("launcher")),
-        "order": _whole(outcome.get("order"), 0),
-        "started": _time(outcome.get("started")),
-        "ended": _time(outcome.get("ended")),
+        "status": text(outcome.get("status")),
+        "error": text(outcome.get("error")) or "",
+        "framework": text(outcome.get("framework")),
+        "communication": text(outcome.get("communication")),
+        "base_case": text(outcome.get("base_case")),
+        "launcher": text(outcome.get("launcher")),
+        "order": whole(outcome.get("order"), 0),
+        "started": time(outcome.get("started")),
+        "ended": time(outcome.get("ended")),
         "hosts": len(hosts) if isinstance(hosts, list) else None,
-        "device": _text(device),
-        "host_cpu": bent.host_cpus(bent.reports_of(outcome)) or _text(hardware.get("cpu")),
+        "device": " + ".join(bent.devices(reports) or bent.devices([outcome])) or None,
+        "host_cpu": " + ".join(bent.host_cpus(reports) or bent.host_cpus([outcome])) or None,
         "emulated": bool(
             hardware.get("emulated") or hardware.get("simulated") or outcome.get("emulated") or outcome.get("simulated")
         ),
         "concurrent": outcome.get("concurrent") is True,
-        "has_sums": bool(outcome.get("sums")),
-        "startup_seconds": _number(outcome.get("startup_seconds")),
-        "first_step_seconds": _number(outcome.get("first_step_seconds")),
-        "test_accuracy": _number(outcome.get("test_accuracy")),
+        "has_sums": outcome.get("sums") is not None,
+        "startup_seconds": number(outcome.get("startup_seconds")),
+        "first_step_seconds": number(outcome.get("first_step_seconds")),
+        "test_accuracy": number(outcome.get("test_accuracy")),
         **_accuracy(outcome),
-        "prepare_seconds": _number(first.get("prepare_seconds")),
-        "max_difference": _number(first.get("max_difference")),
-        "cpu_seconds_per_sample": _number(first.get("cpu_seconds_per_sample")),
-        "memory_bytes": _number(first.get("memory_bytes")),
+        "prepare_seconds": number(first.get("prepare_seconds")),
+        "max_difference": number(first.get("max_difference")),
+        "cpu_seconds_per_sample": number(first.get("cpu_seconds_per_sample")),
+        "memory_bytes": number(first.get("memory_bytes")),
         **bent.of(outcome),
     }
 
@@ -229,24 +224,22 @@ def _accuracy(outcome: dict[str, Any]) -> dict[str, Any]:
     curve = accuracy_curve(outcome)
     if not curve:
         return {}
-    reached = outcome.get("accuracy_reached")
-    reached = reached if isinstance(reached, dict) else {}
+    reached = mapping(outcome.get("accuracy_reached"))
     step, seconds, _ = curve[-1]
     return {
         "accuracy_reached": bool(reached),
-        "accuracy_seconds": _number(reached.get("seconds")) or seconds,
-        "accuracy_steps": _whole(reached.get("step"), 1) or step,
+        "accuracy_seconds": number(reached.get("seconds")) or seconds,
+        "accuracy_steps": whole(reached.get("step"), 1) or step,
         "accuracy_best": max(accuracy for _, _, accuracy in curve),
     }
 
 
 def accuracy_curve(outcome: dict[str, Any]) -> list[tuple[int, float, float]]:
     """Step, training seconds until then, and held-out accuracy of each evaluation; [] if there is none."""
-    rows = outcome.get("accuracy_curve")
     found = []
-    for row in rows if isinstance(rows, list) else []:
+    for row in listed(outcome.get("accuracy_curve")):
         if isinstance(row, dict):
-            step, seconds, share = _whole(row.get("step"), 0), _number(row.get("seconds")), _number(row.get("accuracy"))
+            step, seconds, share = whole(row.get("step"), 0), number(row.get("seconds")), number(row.get("accuracy"))
             if step is not None and seconds is not None and share is not None:
                 found.append((step, seconds, share))
     return found
@@ -291,39 +284,3 @@ def _factors(trial: dict[str, Any]) -> dict[str, Any]:
             if not isinstance(scalar, dict | list):
                 found[part if part not in COLUMNS else f"trial_{part}"] = scalar
     return found
-
-
-def read_json(path: Path) -> tuple[dict[str, Any] | None, str]:
-    """The JSON object in `path`, or None and why there is none ("" if the file is absent)."""
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None, ""
-    except (OSError, ValueError, RecursionError) as error:
-        return None, f"{path.name} is not readable as JSON ({str(error)[:80]})"
-    if not isinstance(content, dict):
-        return None, f"{path.name} is not a JSON object"
-    return content, ""
-
-
-def _whole(value: Any, least: int) -> int | None:
-    """`value` if it is a whole number from `least` to 10^12."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and least <= value <= 10**12 else None
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
-        return float(value)
-    return None
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else clean(str(value))
-
-
-def _time(value: Any) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(value)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (TypeError, ValueError, OverflowError):
-        return None

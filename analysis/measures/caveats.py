@@ -9,6 +9,7 @@ table on a terminal and on the page shows, and CSV files hold; `by_point` and `c
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -81,8 +82,10 @@ def _still(ok: pl.DataFrame) -> list[str]:
         found.append(
             f"{len(still)} of {n} launches stood still for {seconds:.1f} of their {whole:.1f} s, which are counted{on}"
         )
-    if alone := ok.filter(pl.col("alone_still_seconds") > 0).height:
-        found.append(f"{alone} of {n} launches stood still in compute-only steps: exposed communication is too small")
+    if len(alone := ok.filter(pl.col("alone_still_seconds") > 0)):
+        base = alone["exposed_seconds"].eq(0.0).all()  # by definition
+        bent_by_it = "their compute-only time is too long" if base else "exposed communication is too small"
+        found.append(f"{len(alone)} of {n} launches stood still in compute-only steps: {bent_by_it}")
     return found
 
 
@@ -101,11 +104,14 @@ def _told(launches: pl.DataFrame) -> Counter[str]:
 
 
 def _hosts(ok: pl.DataFrame, around: Around) -> list[str]:
-    here = {host for text in ok["host_seconds"].drop_nulls() for host in hosts.of_launch(text)}
+    here = {host for text in ok["host_names"].drop_nulls().unique() for host in json.loads(text)}
     found = [text for host, text in around.slow.items() if host in here]
-    blind = ok.filter(pl.col("hosts") > 1, pl.col("host_seconds").is_null())
-    if len(blind) >= hosts.FEWEST_LAUNCHES:
+    several = ok.filter(pl.col("hosts") > 1)
+    if several["host_seconds"].null_count() >= hosts.FEWEST_LAUNCHES:
         found.append("whether one of the hosts is slower cannot be told without compute-only steps")
+    known = several.select("host_seconds", "host_ranks").drop_nulls("host_seconds").rows()
+    if sum(not hosts.peers(*each) for each in known) >= hosts.FEWEST_LAUNCHES:
+        found.append("whether one of the hosts is slower cannot be told where each has another number of ranks")
     return found
 
 

@@ -3,10 +3,11 @@
     frame = hosts(load(folder))      one row per host that had peers in a launch
 
 In synchronous training every rank waits for the slowest, so the time of whole steps tells no host from another: taken
-is the compute-only step, in which nobody waits. Within each launch a host's mean is set against the median of the means
-of the other hosts, which had the same work at the same time; the mean of the logarithms of these ratios over launches
-has Student's interval (analysis/stats/ratios.py), at the level that Bonferroni's correction for the number of hosts
-leaves. Without compute-only steps it cannot be told.
+is the compute-only step, in which nobody waits. Within each launch a host's mean over its ranks, of each one's median
+step, is set against the median of the means of its peers: the other hosts with as many ranks, which had the same work
+at the same time. Where more ranks share memory and caches, each is slower. The mean of the logarithms of these ratios
+over launches has Student's interval (analysis/stats/ratios.py), at the level that Bonferroni's correction for the
+number of hosts leaves. Without compute-only steps it cannot be told.
 """
 
 from __future__ import annotations
@@ -37,11 +38,9 @@ SCHEMA = {
 def hosts(results: Results) -> pl.DataFrame:
     """Columns SCHEMA, the slowest first; intervals are null for a single launch."""
     logs: dict[str, list[float]] = {}
-    for text in results.trials.filter(status="ok")["host_seconds"].drop_nulls():
-        seconds: dict[str, float] = json.loads(text)
-        for host, its in seconds.items():
-            peers = median(other for name, other in seconds.items() if name != host)
-            logs.setdefault(host, []).append(math.log(its / peers))
+    for seconds, ranks in results.trials.filter(status="ok").select("host_seconds", "host_ranks").iter_rows():
+        for host, (its, others) in peers(seconds, ranks).items():
+            logs.setdefault(host, []).append(math.log(its / median(others)))
     tail = ALPHA / 2 / max(1, len(logs))
     rows = []
     for host, values in logs.items():
@@ -63,6 +62,12 @@ def slow(results: Results) -> dict[str, str]:
     }
 
 
-def of_launch(host_seconds: str | None) -> list[str]:
-    """The hosts of a launch with several."""
-    return list(json.loads(host_seconds)) if host_seconds else []
+def peers(host_seconds: str | None, host_ranks: str | None) -> dict[str, tuple[float, list[float]]]:
+    """Of a launch, its columns ─▶ each host that had peers in it, with its seconds and theirs."""
+    seconds: dict[str, float] = json.loads(host_seconds or "{}")
+    ranks: dict[str, int] = json.loads(host_ranks or "{}")
+    others = {
+        host: [s for name, s in seconds.items() if name != host and ranks.get(name) == ranks.get(host)]
+        for host in seconds
+    }
+    return {host: (seconds[host], theirs) for host, theirs in others.items() if theirs}

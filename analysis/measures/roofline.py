@@ -29,7 +29,7 @@ from typing import Any
 import polars as pl
 
 from analysis.load.results import Results, varied
-from analysis.load.trial import read_json
+from analysis.load.values import read_json
 from analysis.measures.work import Work, counted, reported
 
 NOT_MEASURED = (

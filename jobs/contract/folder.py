@@ -19,8 +19,10 @@ from pathlib import Path
 from jobs.contract.files import TRIAL, rank_file, write_atomically
 from jobs.contract.trial import Trial
 
-# A name that a newer version, or somebody's hand, has put among the sums is not looked for.
-SUMMED = re.compile(r"trial\.json|rank-\d+\.jsonl?|telemetry-[^/]+\.jsonl")
+# What must have a sum if the launch ended well and there are any: a rank's file is called as the rank is counted.
+# Another name among the sums, by a newer version or somebody's hand, is not looked for.
+MUST = re.compile(r"trial\.json|rank-(\d{5}|[1-9]\d{5,})\.jsonl?")
+SUMMED = re.compile(rf"{MUST.pattern}|telemetry-[^/]+\.jsonl")
 
 
 def write_trial(folder: Path, trial: Trial) -> None:
@@ -70,7 +72,7 @@ def sum_of(path: Path) -> Sum:
 def differing(folder: Path, sums: Mapping[str, Sum], *, ended_well: bool) -> str:
     """Which files in a launch's `folder` are not what their `sums` say, in a few words; "" if there is none.
 
-    What was still written when a launch ended badly may have grown, as telemetry may.
+    What was still written when a launch ended badly may have grown, as telemetry may, or come.
     """
     wrong = [
         said
@@ -78,6 +80,10 @@ def differing(folder: Path, sums: Mapping[str, Sum], *, ended_well: bool) -> str
         if SUMMED.fullmatch(name)
         and (said := _difference(folder / name, then, grows=not ended_well or name.startswith("telemetry-")))
     ]
+    if ended_well:
+        there = {path.name for path in folder.iterdir()} | {TRIAL}
+        unsummed = sorted(name for name in there - sums.keys() if MUST.fullmatch(name))
+        wrong += [f"outcome.json has no sum of {name}" for name in unsummed]
     return f"{wrong[0]} (and {len(wrong) - 1} more files)" if len(wrong) > 1 else "".join(wrong)
 
 
@@ -88,16 +94,18 @@ def _difference(path: Path, then: Sum, grows: bool) -> str:
         now = path.stat()
         if not stat.S_ISREG(now.st_mode):
             return f"{path.name} is no file"
-        if now.st_size == then.length:
-            return "" if sum_of(path).sha256 == then.sha256 else other
-        content = path.read_bytes()
+        if now.st_size == then.length and (found := sum_of(path)).length == then.length:
+            return "" if found == then else other
+        content = path.read_bytes()  # which may be longer by now
     except FileNotFoundError:
         return f"{path.name} is missing"
     except OSError as error:
         return f"{path.name} cannot be read ({error.strerror})"
+    if len(content) == then.length:
+        return "" if Sum.of(content).sha256 == then.sha256 else other
     grown = grows and len(content) > then.length
     if grown and Sum.of(content[: then.length]).sha256 == then.sha256:
         return ""
     if Sum.of(content.replace(b"\r\n", b"\n")).sha256 == then.sha256:
         return f"{path.name} has other line ends than when its launch ended; copy it byte by byte"
-    return other if grown else f"{path.name} has {now.st_size:,} bytes, {then.length:,} when its launch ended"
+    return other if grown else f"{path.name} has {len(content):,} bytes, {then.length:,} when its launch ended"

@@ -237,4 +237,4 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 def untrue(folder: Path, outcome: Outcome) -> str:
     """Which of the files that `outcome` stands on are not what they were then, "" if none is or it does not say."""
-    return differing(folder, outcome.sums or {}, ended_well=outcome.status == "ok")
+    return "" if outcome.sums is None else differing(folder, outcome.sums, ended_well=outcome.status == "ok")

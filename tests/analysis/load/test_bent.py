@@ -62,6 +62,9 @@ def test_a_quota_below_the_threads_of_a_rank_is_told() -> None:
     assert told(rank(0, [0], cpu_quota=0.5)) == ["a CPU quota of 0.5 cores for 1 thread of a rank"]
     assert told(rank(0, [0, 1], 2, cpu_quota=1.5)) == ["a CPU quota of 1.5 cores for 2 threads of a rank"]
     assert told(rank(0, [0], cpu_quota=1.5)) == []
+    shared = [rank(r, [r], cpu_quota=2.0) for r in range(8)]
+    assert told(*shared) == ["a CPU quota of 2 cores for 8 threads of 8 ranks of a host"]
+    assert told(*(each | {"host": f"n{i // 2}"} for i, each in enumerate(shared))) == []
 
 
 def test_what_differs_between_the_ranks_of_a_launch_is_told() -> None:
@@ -71,6 +74,20 @@ def test_what_differs_between_the_ranks_of_a_launch_is_told() -> None:
         "hosts with different CPUs (A / B)",
         "ranks that differ in torch (2.8.0 / 2.9.0), $OMP_PROC_BIND (not set / true)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "said"),
+    [
+        ({"cpu": "A", "gpu": "H100"}, {"cpu": "A", "gpu": "A100"}, ["ranks on different devices (A100 / H100)"]),
+        ({"cpu": "A", "accelerator": "TPU v5e"}, {"cpu": "A"}, ["ranks on different devices (A / TPU v5e)"]),
+        ({"cpu": "A"}, {"cpu": "B"}, ["hosts with different CPUs (A / B)"]),
+        ({"cpu": "A", "gpu": "H100"}, {"cpu": "B", "gpu": "H100"}, ["hosts with different CPUs (A / B)"]),
+        ({"cpu": "A", "gpu": "H100"}, {}, []),
+    ],
+)
+def test_hosts_with_different_devices_are_told(one: dict[str, str], two: dict[str, str], said: list[str]) -> None:
+    assert told(rank(0, [0], hardware=one), rank(1, [1], host="n2", hardware=two)) == said
 
 
 def test_what_tells_ranks_and_launches_apart_by_their_nature_is_no_difference() -> None:
@@ -97,6 +114,54 @@ def test_what_several_workers_in_a_process_are_given_is_no_difference_from_one()
     by_horovod = bent.of({"environment": {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}})["made_with"]
     assert bent.differences([made(1), made(4), by_horovod]) == []
     assert bent.differences([made(1), made(4, "--xla_a=1")]) == ["$XLA_FLAGS (--xla_a=1 / not set)"]
+
+
+def made(sums: bool = False, **environment: str) -> str:
+    return str(bent.of({"environment": environment, "sums": {"trial.json": 1} if sums else None})["made_with"])
+
+
+def test_an_interface_that_a_user_chose_is_compared_and_that_of_the_meeting_is_not() -> None:
+    def of(value: str, name: str = "NCCL_SOCKET_IFNAME") -> str:
+        return made(**{name: value})
+
+    assert bent.differences([of("ib0"), of("eth0")]) == ["$NCCL_SOCKET_IFNAME (eth0 / ib0)"]
+    assert bent.differences([of("ib0"), of("=eth0")]) == ["$NCCL_SOCKET_IFNAME (ib0 / not set)"]
+    assert bent.differences([of("=eth0"), of("=eth1"), made()]) == []
+    assert bent.differences([of("eth0", "GLOO_SOCKET_IFNAME"), of("eth1", "HOROVOD_GLOO_IFACE")]) == []
+    assert bent.differences([of("a", "UCX_SOCKET_IFNAME"), made()]) == ["$UCX_SOCKET_IFNAME (a / not set)"]
+
+
+def test_a_variable_that_an_earlier_version_did_not_record_is_not_known_there() -> None:
+    before, now = made(NCCL_ALGO="Ring"), made(True, NCCL_ALGO="Ring", LD_LIBRARY_PATH="/opt/cuda/lib64")
+    assert bent.differences([before, now]) == []
+    assert bent.apart([before], [now]) == []
+    assert bent.differences([now, made(True, NCCL_ALGO="Ring")]) == ["$LD_LIBRARY_PATH (/opt/cuda/lib64 / not set)"]
+    assert bent.differences([before, made(True)]) == ["$NCCL_ALGO (Ring / not set)"]
+    assert bent.differences([before, made(), now]) == ["$NCCL_ALGO (Ring / not set)"]
+
+
+def test_what_two_sides_were_made_with_is_apart_where_no_launch_of_one_is_as_the_others() -> None:
+    one, two, mixed = made(A="1", B="1"), made(A="2", B="1"), made(A="1", B="2")
+    assert bent.apart([one], [two]) == ["$A (1 / 2)"]
+    assert bent.apart([one, two], [two]) == []
+    assert bent.apart([one, mixed], [two]) == ["$A (1 / 2)"]
+    assert bent.apart([one], [two], but=lambda name: name == "$A") == []
+
+
+@pytest.mark.parametrize("wrong", [1e30, 10**30, "many", True, -3, float("nan")])
+def test_a_number_that_cannot_be_is_none(wrong: Any) -> None:
+    names = ("quota_periods", "throttled_periods", "throttled_seconds", "threads", "niceness", "cpu_quota")
+    found = bent.of({"ranks": [dict.fromkeys(names, wrong), {"throttled_periods": 3, "quota_periods": 4}]})
+    assert (found["quota_periods"], found["throttled_periods"]) == (4, 3)
+
+
+def test_ranks_are_on_the_host_that_they_report_in_whatever_order() -> None:
+    ranks = [{"rank": 1, "host": "b"}, {"rank": 0, "host": "a"}, {"rank": 2, "host": "b"}]
+    found = bent.by_host({"ranks": ranks}, {0: 1e-12, 1: 2.0, 2: 4.0})
+    assert found == {"host_seconds": '{"a": 1e-12, "b": 3.0}', "host_ranks": '{"a": 1, "b": 2}'}
+    assert bent.by_host({"ranks": ranks[:2]}, {0: 1.0, 1: 2.0, 2: 4.0}) == {}
+    alike = [{"rank": 0, "host": "n\ud800"}, {"rank": 1, "host": "n\ud801"}]
+    assert bent.by_host({"ranks": alike}, {0: 1.0, 1: 2.0}) == {}
 
 
 def test_what_a_rank_says_itself_and_a_niceness_are_told() -> None:

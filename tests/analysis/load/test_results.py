@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis.load.results import NotResults, Results, load
+from analysis.load.steps import Steps, measure
 from analysis.load.trial import COLUMNS
 from tests.analysis import generate
 from tests.analysis.load import broken
@@ -331,3 +332,34 @@ def test_a_plain_process_exposes_no_communication(folder: Path) -> None:
     assert plain["compute_only_seconds"].null_count() == 0
     assert plain["exposed_seconds"].to_list() == [0.0] * plain.height
     assert (trials.filter(pl.col("communication") != "none", status="ok")["exposed_seconds"] != 0.0).all()
+
+
+def with_stops(steps: int, each: float, spread: float, stops: tuple[float, ...] = (), seed: int = 0) -> float | None:
+    """Seconds that a launch stood still whose steps take `each` seconds, `spread` apart, but for the stops."""
+    seconds = each * np.random.default_rng(seed).lognormal(0, spread, steps)
+    seconds[: len(stops)] += stops
+    found = {"train": Steps(seconds[None, :], np.zeros((1, steps)), np.full((1, steps), 8))}
+    return measure(found, 8, steps)["stood_still_seconds"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "each", "spread", "stops"),
+    [
+        (20, 6.0, 0.03, (50.0,)),
+        (60, 1.0, 0.03, (4.0,)),
+        (4, 1.0, 0.03, (4.0,)),
+        (20, 1.0, 0.1, (4.0, 9.0)),
+        (30, 60.0, 0.02, (300.0,)),
+        (60, 0.02, 0.3, (1.0,)),
+    ],
+)
+def test_a_stop_is_told_whether_steps_are_short_or_long(
+    steps: int, each: float, spread: float, stops: tuple[float, ...]
+) -> None:
+    assert with_stops(steps, each, spread, stops) == pytest.approx(sum(stops), rel=0.15)
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("each", [0.01, 1.0, 20.0])
+def test_steps_that_only_vary_did_not_stand_still(each: float, spread: float) -> None:
+    assert all(with_stops(steps, each, spread, (), seed) == 0 for steps in (10, 20, 200) for seed in range(20))

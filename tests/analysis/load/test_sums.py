@@ -17,6 +17,7 @@ from analysis.report.page import render
 from analysis.report.study import Study, write_tables
 from cluster.driver import status
 from cluster.results.importing import bring
+from jobs.contract import folder as jobs_folder
 from jobs.contract import outcome
 from scaling import app, examine
 from tests import measured
@@ -88,6 +89,21 @@ def line_ends(home: Path) -> None:
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
 
 
+def unnumbered(home: Path) -> None:
+    """Step lines of another launch under a number that is nearly theirs."""
+    (home / "rank-1.jsonl").write_bytes((home / LINES).read_bytes())
+    change(LINES, b'"seconds": 0.01', b'"seconds": 0.02')(home)
+
+
+def sums(keep: Callable[[str], bool], **more: object) -> Callable[[Path], None]:
+    def spoil(home: Path) -> None:
+        written = json.loads((home / "outcome.json").read_text())["sums"]
+        measured.edit(home / "outcome.json", sums={name: s for name, s in written.items() if keep(name)} | more)
+
+    return spoil
+
+
+NO_SUM = "outcome.json has no sum of"
 OTHER = "is not what it was when its launch ended"
 SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a-digit-of-a-step": (change(LINES, b'"seconds": 0.01', b'"seconds": 0.02'), LINES, OTHER),
@@ -104,6 +120,21 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a-pipe-instead": (a_pipe, LINES, "is no file"),
     "a-link-to-another-file": (linked_elsewhere, LINES, OTHER),
     "line-ends-of-windows": (line_ends, "rank-00000.json", "other line ends"),
+    "step-lines-under-a-number-nearly-theirs": (unnumbered, LINES, OTHER),
+    "step-lines-of-a-rank-that-was-not": (
+        lambda home: shutil.copy(home / LINES, home / "rank-00002.jsonl"),
+        "rank-00002.jsonl",
+        NO_SUM,
+    ),
+    "a-report-of-a-rank-that-was-not": (lambda home: (home / "rank-00002.json").write_text("{}"), "rank-00002", NO_SUM),
+    "sums-without-a-rank": (sums(lambda name: name != LINES), LINES, NO_SUM),
+    "sums-without-the-trial": (sums(lambda name: name != "trial.json"), "trial.json", NO_SUM),
+    "sums-of-nothing": (sums(lambda name: False), "rank-00000.json", NO_SUM),
+    "sums-of-a-later-version": (
+        sums(lambda name: False, **{"steps.bin": {"length": 1, "sha256": "0"}}),
+        "rank-00000.json",
+        NO_SUM,
+    ),
     "one-file-with-line-ends-of-windows": (change(LINES, b"\n", b"\r\n"), LINES, "other line ends"),
 }
 
@@ -147,6 +178,9 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
         (home / LINES).rename(home / "elsewhere"),
         (home / LINES).symlink_to("elsewhere"),
     ),
+    "a-name-that-no-rank-has": lambda home: [
+        shutil.copy(home / LINES, home / name) for name in ("rank-1.jsonl", "rank-000001.jsonl")
+    ],
     "litter": lambda home: (home / "._rank-00000.jsonl").write_text("x"),
 }
 
@@ -158,6 +192,26 @@ def test_what_is_no_fault_costs_nothing(case: str, folder: Path) -> None:
     results = load(folder)
     assert results.trials["status"].to_list() == ["ok", "ok"]
     assert results.trials["has_sums"].to_list() == [True, True]
+    written = outcome.read_outcome(home)
+    assert written is not None
+    assert outcome.untrue(home, written) == ""
+
+
+def test_telemetry_that_grows_while_it_is_compared_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for a sampler at its last words: a line more comes between the size and what is read."""
+    read, home = Path.read_bytes, first(folder)
+
+    def late(path: Path) -> bytes:
+        return read(path) + (b'{"kind": "sample", "unix": 3.0}\n' if path.name == TELEMETRY else b"")
+
+    monkeypatch.setattr(Path, "read_bytes", late)
+    assert load(folder).trials["status"].to_list() == ["ok", "ok"]
+    sum_of = jobs_folder.sum_of
+
+    def longer(path: Path) -> jobs_folder.Sum:
+        return jobs_folder.Sum.of(late(path)) if path.name == TELEMETRY else sum_of(path)
+
+    monkeypatch.setattr(jobs_folder, "sum_of", longer)
     written = outcome.read_outcome(home)
     assert written is not None
     assert outcome.untrue(home, written) == ""
