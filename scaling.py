@@ -311,7 +311,9 @@ def _ours_first() -> None:
     there = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     # Here the folder of `python -m scaling` comes first; for ranks those of PYTHONPATH do.
     found = [PathFinder.find_spec(name, path) for name in OURS for path in (None, there)]
-    if any(spec and spec.origin and not spec.origin.startswith(project + os.sep) for spec in found):
+    # A folder without an __init__.py has no origin, and stands before a project that is installed as editable too.
+    places = [p for s in found if s for p in ([s.origin] if s.origin else s.submodule_search_locations or [])]
+    if any(not place.startswith(project + os.sep) for place in places):
         sys.path.insert(0, project)
         os.environ["PYTHONPATH"] = os.pathsep.join([project, *there])
 
@@ -418,8 +420,8 @@ def show_results(console: Console, results: Path) -> None:
 def main() -> None:
     """Entry point of the `scaling` command."""
     _ours_first()
-    if os.environ.get("PYTHONWARNINGS"):  # `error` would end a study over a warning of somebody's library
-        warnings.simplefilter("default")
+    # A study does not end over a warning of somebody's library; what the shell says of others holds.
+    warnings.filters = [("default" if each[0] == "error" else each[0], *each[1:]) for each in warnings.filters]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a sign that cannot be shown must not cost what was measured
             stream.reconfigure(errors="replace")

@@ -103,6 +103,29 @@ def test_a_terminal_without_a_width_is_written_to_as_a_file(results: Path) -> No
     assert told[0] == told[1]
 
 
+@pytest.mark.parametrize("name", ["cluster/study", "jobs/contract", "analysis/load"])
+def test_a_folder_without_code_that_is_called_as_ours_stands_behind_it(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    path = tmp_path / "absent.yaml"
+    done = subprocess.run(
+        [Path(sys.executable).with_name("scaling"), "run", path, "--dry-run"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert str(path) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("ignore", False), ("error", True), ("error::DeprecationWarning,ignore::UserWarning", False), ("always", True)],
+)
+def test_what_the_shell_says_of_warnings_holds_but_that_they_are_errors(said: str, shown: bool) -> None:
+    code = "import scaling, warnings; scaling.app = lambda: warnings.warn('careful'); scaling.main()"
+    command, shell = [sys.executable, "-c", code], os.environ | {"PYTHONWARNINGS": said}
+    done = subprocess.run(command, cwd=ROOT, env=shell, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "UserWarning: careful" in done.stderr) == (0, shown), done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--dry-run"], []])
 def test_what_is_refused_is_said_before_anything_is_measured(arguments: list[str], tmp_path: Path) -> None:
     done = scaling("run", study(tmp_path), "--results", tmp_path / "r", *arguments, XLA_FLAGS="/home/me/flags.txt")

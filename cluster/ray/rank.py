@@ -32,6 +32,7 @@ PARENT = "SCALING_PARENT_PID"  # as jobs/rank/parent.py reads it
 NICENESS = "SCALING_NICENESS"  # the driver's, which a rank is to have too
 # What Ray sets for an actor to say which accelerators are its own; all else is the driver's environment.
 DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
+TRIES = 5  # to have a folder that no other process removes as it is made
 FORCE_SECONDS = 6.0  # that a keeper has to end its rank when asked; it takes 2 s at most
 
 
@@ -96,13 +97,27 @@ class Rank:
     def _folder_here(self) -> str:
         """A folder of this node's, and a lock on it: without one it goes as those of jobs/rank/scratch.py do."""
         home = os.path.join(tempfile.gettempdir(), f"scaling-{os.getuid()}")
-        os.makedirs(home, 0o700, exist_ok=True)
-        found = os.lstat(home)
-        safe = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
-        folder = tempfile.mkdtemp(prefix="rank-", dir=home if safe else None)
+        for _ in range(TRIES):
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # another process has removed what was empty, or not yet locked
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(home, 0o700)
+                found = os.lstat(home)
+                safe = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+                return self._locked(tempfile.mkdtemp(prefix="rank-", dir=home if safe else None))
+        return self._locked(tempfile.mkdtemp(prefix="rank-"))
+
+    def _locked(self, folder: str) -> str:
+        """The folder, once it is locked. Raises FileNotFoundError if it went before."""
         self._lock = os.open(folder, os.O_RDONLY)
         with contextlib.suppress(OSError):  # a network file system
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            os.stat(folder)
+        except FileNotFoundError:
+            os.close(self._lock)
+            raise
         return folder
 
     def _tend(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from cluster.study.schema import Study, StudyError, resolved
 from jobs.contract.files import write_atomically
 from jobs.contract.outcome import FORMAT
 
+NOT_IMPORTED = "not imported: "  # begins the line of a launch that did not come in, before its name
 GROWING = ("strategies", "workers", "scaling", *FACTORS)
 
 
@@ -65,14 +67,22 @@ def read_plan(path: Path) -> Plan | None:
         raise StudyError([f"{path}: cannot be read ({said})"]) from None
 
 
-def grow(folder: ResultsFolder, study: Study, plan: Plan) -> None:
-    """Let the folder's study and plan take in what comes; they are made if there are none."""
+def grow(folder: ResultsFolder, study: Study, plan: Plan, launches: Collection[str]) -> None:
+    """Let the folder's study and plan take in what comes; they are made if there are none. Of `launches`, which are
+    there then, no line says any more that they did not come in."""
     own = file.stored(folder.path) if (folder.path / "study.yaml").exists() else study
     if (grown := _grown(own, study)) != own or own is study:
         folder.write_study(grown)
     old = read_plan(folder.path / "plan.json")
-    if (joined := old.joined(plan) if old else plan) != old:
+    joined = old.joined(plan) if old else plan
+    joined.left_out = [line for line in joined.left_out if not _came_in(line, launches)]
+    if joined != old:
         write_atomically(folder.path / "plan.json", json.dumps(joined.content(), indent=1) + "\n")
+
+
+def _came_in(line: str, launches: Collection[str]) -> bool:
+    name = line.removeprefix(NOT_IMPORTED).partition(" ")[0].removesuffix(":")
+    return line.startswith(NOT_IMPORTED) and name in launches
 
 
 def _grown(own: Study, more: Study) -> Study:

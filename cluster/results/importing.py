@@ -19,12 +19,12 @@ from pydantic import ValidationError
 
 from cluster.results.archive import unpack
 from cluster.results.folder import MACHINE, ResultsFolder, entries
-from cluster.results.growing import Plan, fault_of, grow, one_line, read_plan
+from cluster.results.growing import NOT_IMPORTED, Plan, fault_of, grow, one_line, read_plan
 from cluster.study import file
 from cluster.study.schema import Study, StudyError
 from jobs.contract.files import LITTER, litter
 from jobs.contract.folder import read_trial
-from jobs.contract.outcome import Outcome, UnreadableOutcome, read_outcome, untrue
+from jobs.contract.outcome import OUTCOME, Outcome, UnreadableOutcome, read_outcome, untrue
 from jobs.contract.trial import Trial
 from jobs.rank.scratch import temporary_folder
 
@@ -153,7 +153,7 @@ def _into(target: Path, home: Path, study: Study, arrivals: Sequence[Arrival], b
             staged.mkdir(exist_ok=True)
             shutil.copyfile(home / MACHINE, staged / MACHINE)
             (staged / MACHINE).replace(target / MACHINE)
-        grow(folder, study, plan)
+        grow(folder, study, plan, _ended(folder) | {arrival.trial.id for arrival in new})
         for arrival in new:
             _make_room(folder, arrival.trial)
             (staged / arrival.trial.id).rename(folder.trials / arrival.trial.id)
@@ -183,6 +183,11 @@ def _new(folder: ResultsFolder, arrivals: Sequence[Arrival], brought: Brought) -
                 f"{name}: another launch of that name is in {folder.path}; import this one into another folder"
             )
     return new
+
+
+def _ended(folder: ResultsFolder) -> set[str]:
+    """The launches that are there and have an outcome."""
+    return {path.name for path in entries(folder.trials) if (path / OUTCOME).exists()}
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -255,5 +260,5 @@ def _same_machine(folder: ResultsFolder, arrivals: Sequence[Arrival]) -> None:
 def _plan(home: Path, study: Study, arrivals: Sequence[Arrival], not_taken: Sequence[str]) -> Plan:
     """The plan that came with the launches, their own points at least, and those launches that did not come in."""
     plan = read_plan(home / "plan.json") or Plan(repeats=study.repeats.min)
-    left_out = ["".join(c if c.isprintable() else "?" for c in f"not imported: {line}") for line in not_taken]
+    left_out = ["".join(c if c.isprintable() else "?" for c in f"{NOT_IMPORTED}{line}") for line in not_taken]
     return plan.joined(Plan(list(dict.fromkeys(a.trial.point for a in arrivals)), left_out=left_out))

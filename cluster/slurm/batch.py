@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cluster.slurm import queue
 from cluster.slurm.ending import SRUN_LOG, step_verdict, without_an_end
@@ -25,6 +25,7 @@ from jobs.contract.exits import Status, read_exits
 from jobs.contract.files import RankExit
 from jobs.contract.folder import read_trial, set_aside, write_trial
 from jobs.contract.outcome import UnreadableOutcome, conclude, now, read_outcome
+from jobs.contract.trial import Trial
 from jobs.machine.network import address_on, interfaces, master_port, meeting_address
 
 SIGNALS = (signal.SIGUSR1, signal.SIGALRM, signal.SIGTERM)
@@ -78,11 +79,13 @@ def run(job: JobFolder, rank_command: list[str], srun: list[str]) -> None:
                     why = f"it may take {wanted:.0f} s and {left:.0f} s are left"
                     print(f"{planned.trial}: not begun: {why}", flush=True)
                     raise Stop("time")
-            _step(job, planned, job_id, address, [*srun, *planned.size.flags()], rank_command)
+            step = _start(job.trial(planned), address, [*srun, *planned.size.flags()], rank_command)
         except FileNotFoundError:
             if job.trial(planned).exists():
                 raise
             print(f"{planned.trial}: not begun: the driver has taken it back", flush=True)
+            continue
+        _finish(job, planned, job_id, step)
 
 
 def _meeting_address(node: str) -> str:
@@ -143,50 +146,77 @@ def seconds_wanted(folder: Path) -> float:
     return min([trial.limits.trial, *([LONGER * max(seen) + MORE_SECONDS] if seen else [])])
 
 
-def _step(
-    job: JobFolder, planned: Planned, job_id: str, address: str, srun: list[str], rank_command: list[str]
-) -> None:
-    """Run one trial and write its outcome. On Stop the ranks are ended first."""
-    folder = job.trial(planned)
+class Step(NamedTuple):
+    """A trial's step that has been started: its srun, when it began, and the inode of the trial's folder then."""
+
+    srun: subprocess.Popen[bytes]
+    trial: Trial
+    began: str
+    began_unix: float
+    inode: int
+
+
+def _start(folder: Path, address: str, srun: list[str], rank_command: list[str]) -> Step:
+    """Start the step of the trial in `folder`. Raises FileNotFoundError if there is no such folder."""
     trial = read_trial(folder)
     # SLURM's own limit on the step is the last resort: the ranks' keepers hold the exact ones.
     minutes = int(trial.limits.trial // 60) + 2
     environment = {k: v for k, v in queue.for_commands(os.environ).items() if not k.startswith(OF_THE_JOB)}
     environment |= {"MASTER_ADDR": address, "MASTER_PORT": str(master_port(address))}
-    began, began_unix, mine = now(), time.time(), folder.stat().st_ino
+    began, began_unix, inode = now(), time.time(), folder.stat().st_ino
     with (folder / SRUN_LOG).open("wb") as log:
-        step = subprocess.Popen(
+        process = subprocess.Popen(
             [*srun, f"--time={minutes}", *rank_command, str(folder)], env=environment, stdout=log, stderr=log
         )
+    return Step(process, trial, began, began_unix, inode)
+
+
+def _finish(job: JobFolder, planned: Planned, job_id: str, step: Step) -> None:
+    """Wait for a trial's step and write the trial's outcome. On Stop the ranks are ended first."""
+    folder = job.trial(planned)
     try:
         # Of a job that it ends, SLURM may reach the ranks before this process.
-        stopped = Stop("signal") if step.wait() and queue.is_ending(job_id) else None
+        stopped = Stop("signal") if step.srun.wait() and queue.is_ending(job_id) else None
     except Stop as stop:
         stopped = stop
-        _end(step)
+        _end(step.srun)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what has ended is written down first
-    exits = read_exits(folder, trial.processes)
-    # A job that a controller has forgotten goes on; the driver gives its trial to another, in a new folder.
-    taken_over = not folder.exists() or folder.stat().st_ino != mine
-    ended = None if taken_over else _verdict(job, folder, exits, trial.processes, stopped)
-    if taken_over:
+    try:
+        if ended := _written_down(job, planned, job_id, step, stopped):
+            print(f"{planned.trial}: {ended}", flush=True)
+    except FileNotFoundError:
+        if folder.exists() and folder.stat().st_ino == step.inode:
+            raise
+        # A job that a controller has forgotten goes on; the driver gives its trial to another, in a new folder.
         print(f"{planned.trial}: has been set aside meanwhile; its end is not written down", flush=True)
-    if ended is not None:
-        conclude(
-            folder,
-            status=ended[0],
-            error=ended[1],
-            launcher="slurm",
-            job=job_id,
-            order=planned.order,
-            started=began,
-            exits=exits,
-            concurrent=beside_another(job, began_unix, time.time()),
-        )
-        print(f"{planned.trial}: {ended[0]} {ended[1]}".rstrip(), flush=True)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if stopped:
         raise stopped
+
+
+def _written_down(job: JobFolder, planned: Planned, job_id: str, step: Step, stopped: Stop | None) -> str:
+    """Write the outcome of a trial whose step has ended; how it ended, empty if that is left to the driver. Raises
+    FileNotFoundError if the folder is not the one in which it began."""
+    folder = job.trial(planned)
+    exits = read_exits(folder, step.trial.processes)
+    ended = _verdict(job, folder, exits, step.trial.processes, stopped)
+    if folder.stat().st_ino != step.inode:
+        raise FileNotFoundError(folder)
+    if ended is None:
+        return ""
+    conclude(
+        folder,
+        status=ended[0],
+        error=ended[1],
+        launcher="slurm",
+        job=job_id,
+        order=planned.order,
+        started=step.began,
+        exits=exits,
+        concurrent=beside_another(job, step.began_unix, time.time()),
+    )
+    return " ".join(ended).rstrip()
 
 
 def _verdict(

@@ -13,6 +13,7 @@ Nothing else is needed to come back to a study, from another login node too.
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -124,10 +125,13 @@ def withdrawn(folder: Path) -> bool:
     """Remove the folder of a trial that has not begun, at one blow; whether that was so."""
     if begun(folder):
         return False
-    aside = folder.parent.with_name(f".withdrawn-{folder.name}")
+    aside = folder.parent.with_name(f".withdrawn-{folder.name}-{secrets.token_hex(4)}")
     try:
         folder.rename(aside)
     except FileNotFoundError:
+        return False
+    if begun(aside):  # between the two
+        aside.rename(folder)
         return False
     shutil.rmtree(aside, ignore_errors=True)
     return True

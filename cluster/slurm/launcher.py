@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -279,15 +279,17 @@ class SlurmLauncher:
         the script passes over those whose folder is gone."""
         waiting = [job for job in self._jobs if any(trial in trials for trial in job.pending)]
         alone = [job for job in waiting if job.folder.allocation != "packed" and job.job_id]
+        listed = self._listed() if alone else {}
+        # Of one that has ended scancel would say that nothing was done; the queue tells what was.
+        pending = [str(job.job_id) for job in alone if _shown(job, listed) == "PENDING"]
         try:
-            queue.cancel([str(job.job_id) for job in alone], state="PENDING")
-            listed = queue.jobs() if alone else {}
+            queue.cancel(pending, state="PENDING")
         except queue.SlurmError as error:
-            self._trouble, listed = str(error), {}
+            self._trouble = str(error)
+        listed = self._listed() if pending else {}
         taken = []
         for job in waiting:
-            state = listed.get(job.job_id or "")
-            if job in alone and (state is None or state.name != job.folder.name or state.state != "CANCELLED"):
+            if job in alone and _shown(job, listed) != "CANCELLED":
                 continue  # it has begun meanwhile
             for trial in [trial for trial in job.pending if trial in trials]:
                 if withdrawn(job.folder.trial(job.pending[trial])):
@@ -295,6 +297,14 @@ class SlurmLauncher:
                     taken.append(trial)
         self._jobs = [job for job in self._jobs if job.pending]
         return taken
+
+    def _listed(self) -> dict[str, JobState]:
+        """What the queue shows; nothing where it does not answer."""
+        try:
+            return queue.jobs()
+        except queue.SlurmError as error:
+            self._trouble = str(error)
+            return {}
 
     def cancel(self) -> None:
         asked: set[str] = set()
@@ -314,6 +324,12 @@ class SlurmLauncher:
 
     def close(self) -> None:
         """The jobs go on."""
+
+
+def _shown(job: Job, listed: Mapping[str, JobState]) -> str:
+    """The state of the job as the queue shows it, empty if it does not; an id alone may be another job's by now."""
+    state = listed.get(job.job_id or "")
+    return state.state if state is not None and state.name == job.folder.name else ""
 
 
 LAUNCHER = SlurmLauncher

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -221,6 +222,33 @@ def test_a_rank_lists_its_own_files_alone(tmp_path: Path) -> None:
     heard = Rank.news(actor, 10.0)
     assert heard is not None
     assert (heard["code"], heard["files"]) == (0, {"rank-00000.exit": 0})
+
+
+@pytest.mark.parametrize("case", ["a file", "gone before it is used", "gone before it is locked", "never"])
+def test_a_rank_has_a_folder_on_its_node_whoever_tidies_up_there(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in: another rank that removes the empty folder of all, a keeper that takes this one for nobody's."""
+    home = tmp_path / f"scaling-{os.getuid()}"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made, moments = tempfile.mkdtemp, [case]
+
+    def make(**options: Any) -> str:
+        moment = moments.pop() if moments else ""
+        if moment == "gone before it is used" or (case == "never" and options.get("dir")):
+            home.rmdir()
+            moments.extend([case] if case == "never" else [])
+        folder = made(**options)
+        if moment == "gone before it is locked":
+            os.rmdir(folder)
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make)
+    if case == "a file":
+        home.touch()
+    folder = Path(Rank(lease=1.0)._folder_here())
+    assert folder.is_dir()
+    assert folder.parent == (tmp_path if case in ("a file", "never") else home)
 
 
 @pytest.mark.usefixtures("on_a_node")

@@ -212,6 +212,22 @@ def test_an_unfinished_launch_is_left_out_and_is_no_fault(elsewhere: Path, tmp_p
     assert "was not finished" in brought.left[0]
 
 
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_text("{")])
+def test_what_has_come_in_since_is_not_said_to_be_left_out(
+    spoil: Callable[[Path], object], elsewhere: Path, tmp_path: Path
+) -> None:
+    def left_out() -> list[str]:
+        return list(json.loads((tmp_path / "here" / "plan.json").read_text())["left_out"])
+
+    before = shutil.copytree(elsewhere, tmp_path / "before")
+    spoil(next((before / "trials").glob("torch-*-r01")) / "outcome.json")
+    bring(before, tmp_path / "here")
+    assert sum(line.startswith("not imported: torch-") for line in left_out()) == 1
+    bring(elsewhere, tmp_path / "here")
+    bring(before, tmp_path / "here")
+    assert not any(line.startswith("not imported: ") for line in left_out())
+
+
 def refused(source: Path, target: Path) -> str:
     """The one line with which the command refuses; it must leave `target` as it was."""
     before = content(target) if target.exists() else None

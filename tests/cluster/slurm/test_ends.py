@@ -305,3 +305,19 @@ def test_what_waits_of_a_strategy_that_fails_alike_is_taken_back(
     assert {o.status for o in summary.failed} == {"failed"}
     assert len(trials_of(tmp_path)) == len(summary.failed)  # of the others nothing is left
     until(lambda: not slurm("squeue", "--me", "-h"), 20)
+
+
+def test_what_waits_is_taken_back_though_another_has_ended_meanwhile(tmp_path: Path) -> None:
+    launcher = SlurmLauncher({"nodes": 4, "python": "/nowhere/python", "sbatch": ["--hold"]}, tmp_path)
+    trials = [endless().model_copy(update={"repeat": repeat}) for repeat in range(2)]
+    for order, trial in enumerate(trials):
+        folder = tmp_path / "trials" / trial.id
+        write_trial(folder, trial)
+        launcher.start([Launch(trial, folder, order)])
+    first, second = (trial.id for trial in trials)
+    slurm("scontrol", "release", launcher.running()[first].job)
+    until(lambda: not slurm("squeue", "--me", "-h", "-t", "PD,R,CG", "-j", launcher.running()[first].job), 60)
+    assert launcher.withdraw([first, second]) == [second]
+    assert [path.name for path in (tmp_path / "trials").iterdir()] == [first]
+    until(lambda: launcher.wait(0.5) == [first], 30)
+    assert not slurm("squeue", "--me", "-h")

@@ -4,6 +4,7 @@ this a practice cluster cannot be brought to."""
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from cluster.slurm import batch, ending
+from cluster.slurm import job as jobs
 from cluster.slurm import launcher as slurm_cluster
 from cluster.slurm import queue as slurm_queue
 from cluster.slurm.ending import step_verdict, without_an_end
-from cluster.slurm.job import JobFolder, Planned, beside_another
+from cluster.slurm.job import JobFolder, Planned, beside_another, withdrawn
 from cluster.slurm.launcher import SlurmLauncher
 from cluster.slurm.options import parse
 from cluster.slurm.queue import JobState
@@ -283,7 +285,7 @@ def test_slurms_limit_on_a_step_comes_after_the_trials_own(
     asked: list[list[str]] = []
     monkeypatch.setattr(subprocess, "Popen", lambda command, **_: (asked.append(command), Ended())[1])
     job = submitted(tmp_path, "job", TRIAL.model_copy(update={"limits": Limits(trial=limit)}))
-    batch._step(job, job.launches[0], "17", "127.0.0.1", ["srun"], ["python"])
+    batch._start(job.trial(job.launches[0]), "127.0.0.1", ["srun"], ["python"])
     (minutes,) = [int(word.removeprefix("--time=")) for word in asked[0] if word.startswith("--time=")]
     assert 60 * minutes >= limit + 30
 
@@ -293,6 +295,51 @@ class Ended:
 
     def wait(self) -> int:
         return 0
+
+
+@pytest.mark.parametrize("moment", ["begins", "is written down"])
+def test_a_trial_that_is_set_aside_as_it_ends_is_told_so_and_the_others_can_be_stopped(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: Ended())
+    job = submitted(tmp_path, "job")
+    folder, aside = job.trial(job.launches[0]), lambda *_: job.trial(job.launches[0]).rename(tmp_path / "aside")
+    step = batch._start(folder, "127.0.0.1", ["srun"], ["python"])
+    if moment == "begins":
+        aside()
+    else:
+        monkeypatch.setattr(batch, "beside_another", aside)
+    batch._finish(job, job.launches[0], "17", step)
+    assert capsys.readouterr().out == f"{TRIAL.id}: has been set aside meanwhile; its end is not written down\n"
+    assert not set(batch.SIGNALS) & signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_what_a_killed_driver_took_back_is_in_nobodys_way(tmp_path: Path) -> None:
+    job = submitted(tmp_path, "job")
+    left = tmp_path / f".withdrawn-{TRIAL.id}"
+    left.mkdir()
+    (left / "trial.json").touch()
+    assert withdrawn(job.trial(job.launches[0]))
+    assert not job.trial(job.launches[0]).exists()
+
+
+def test_a_trial_that_begins_as_it_is_taken_back_keeps_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in: a step that writes its first file after the first look."""
+    job = submitted(tmp_path, "job")
+    folder, begun = job.trial(job.launches[0]), jobs.begun
+
+    def looked(at: Path) -> bool:
+        found = begun(at)
+        if at == folder:
+            (at / ending.SRUN_LOG).touch()
+        return found
+
+    monkeypatch.setattr(jobs, "begun", looked)
+    assert not withdrawn(folder)
+    assert begun(folder)
+    assert (folder / "trial.json").exists()
 
 
 def test_what_a_trial_may_take_is_told_by_the_longest_launch_of_its_point(tmp_path: Path) -> None:
