@@ -35,7 +35,8 @@ class RankReport(Record):
     """What one rank says of itself at its end. Seconds unless named otherwise.
 
     `startup_seconds` runs from the launcher's start of the process to the first training step
-    and contains `import_seconds`, `data_load_seconds`, `rendezvous_seconds` and `build_seconds`. `first_step_seconds`
+    and contains `import_seconds`, `data_load_seconds`, `rendezvous_seconds` and `build_seconds`, but not the decoding
+    of images, which a machine does once. `first_step_seconds`
     is the first training call (tracing and compiling included). `test_accuracy` (rank 0 only) is
     the share of held-out images classified right after the last training step. `accuracy_reached` and
     `accuracy_curve` (rank 0 only) are of trials with `until_accuracy`. `timing` says by what steps were

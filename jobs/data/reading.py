@@ -14,9 +14,10 @@ Where samples come from is the trial's `source`:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from jobs.data import dataset, load, png
 from jobs.data.dataset import DataError
 from jobs.data.listing import Listing, plain, readable, words
 from jobs.data.records import read_records, write_records
+
+BLAME_SECONDS = 60.0  # spent on looking for the file that was at fault
 
 
 @dataclass(frozen=True)
@@ -48,19 +51,20 @@ class Plan:
     records: tuple[str, ...]
 
 
-def plan(reading: Reading, steps: Steps, batch: int, seed: int, folder: Path) -> tuple[Plan, dict[str, Any] | None]:
+def plan(
+    reading: Reading, steps: Steps, batch: int, seed: int, folder: Path, alive: Callable[[], object] = lambda: None
+) -> tuple[Plan, dict[str, Any] | None]:
     """The samples of warm-up and measured batches, and what was found in the user's folder, if they are from one.
 
-    The files are those in `files.path`, else made in `folder`, as TFRecord files are. Raises DataError.
+    The files are those in `files.path`, else made in `folder`, as TFRecord files are. Those of the user are not opened
+    for it: reading them is what is measured. `alive` is called for each of them. Raises DataError.
     """
     files, told = reading.files, None
     if files.path is None:
         there = write_files(folder, files, seed)
     else:
-        there, told = find(files.path)
+        there, told = find(files.path, alive)
     order, shards = _order(reading, steps, batch, seed, len(there))
-    if files.path is not None:
-        examine(there[i] for i in np.unique(order))
     records = write_records(folder, [[there[i] for i in shard.ravel()] for shard in shards]) if shards else ()
     flips = np.random.default_rng((seed, 5)).random(len(order)) < 0.5
     paths = [there[i] for i in order]
@@ -95,13 +99,13 @@ def _order(
     return np.concatenate([shard[turn % len(shard)] for shard, turn in turns]), shards
 
 
-def find(path: str) -> tuple[list[str], dict[str, Any]]:
+def find(path: str, alive: Callable[[], object] = lambda: None) -> tuple[list[str], dict[str, Any]]:
     """The PNG files below a files.path, and what to tell of them; none is opened. Raises DataError."""
     home = Path(path).expanduser()
     if not home.is_dir():
         there = "which is no folder" if home.exists() else "which is not there"
         raise DataError(f"files.path: no PNG files in {plain(home)}, {there}")
-    listing = Listing(home, (".png",))
+    listing = Listing(home, (".png",), alive)
     with readable("files.path"):
         found = sorted(str(file.path) for file in listing.below(home))
     if not found:
@@ -110,22 +114,36 @@ def find(path: str) -> tuple[list[str], dict[str, Any]]:
     return found, {"path": plain(home), "files": len(found), "left_out": listing.told()}
 
 
-def examine(paths: Iterable[str]) -> None:
+def examine(paths: Iterable[str], alive: Callable[[], object] = lambda: None) -> None:
     """Refuse files that one library cannot read, or reads otherwise than another. Raises DataError."""
     with readable("files.path"):
         for path in paths:
+            alive()
             if why := png.fault(Path(path)):
                 raise DataError(f"{plain(path)}: {why}")
 
 
-def blame(plan: Plan) -> None:
-    """Raises DataError if a file is at fault that a pipeline has failed; which one, not every library says."""
+def blame(plan: Plan, batch: int = 0, alive: Callable[[], object] = lambda: None) -> None:
+    """Raises DataError if a file is at fault that a pipeline has failed; which one, not every library says.
+
+    Looked for from `batch` on, near which it has failed, for BLAME_SECONDS; `alive` is called for each.
+    """
     from PIL import Image
+
+    until = perf_counter() + BLAME_SECONDS
+
+    def over() -> bool:
+        alive()
+        return perf_counter() > until
 
     for record in plan.records:
         for _ in read_records(record):
-            pass
-    for path in dict.fromkeys(plan.paths):
+            if over():
+                return
+    begin = batch * plan.batch
+    for path in dict.fromkeys(plan.paths[begin:] + plan.paths[:begin]):
+        if over():
+            return
         try:
             with Image.open(path, formats=("PNG",)) as image:
                 image.load()

@@ -67,7 +67,9 @@ TRIAL = Ingest
 def run(rank: Rank[Ingest]) -> None:
     """The rest of a rank's life."""
     import math
+    import sys
     import tempfile
+    import traceback
 
     import numpy as np
     import psutil
@@ -84,7 +86,7 @@ def run(rank: Rank[Ingest]) -> None:
     strategy = rank.build(data)
     count, batch = trial.steps.warmup + trial.steps.measured, trial.global_batch
     with tempfile.TemporaryDirectory() as made:
-        plan, rank.told = reading.plan(trial, trial.steps, batch, trial.seed, Path(made))
+        plan, rank.told = reading.plan(trial, trial.steps, batch, trial.seed, Path(made), rank.watchdog.work)
         laps.lap("files")
         apart = {child.pid for child in psutil.Process().children()}  # the node's sampler is no reader
         cpu, _ = family(apart)
@@ -100,9 +102,11 @@ def run(rank: Rank[Ingest]) -> None:
         try:
             meter.run(step, rank.watchdog, trial.limits.hang)
         except Exception as error:
+            traceback.print_exception(error)  # whatever becomes of the search for the file
+            sys.stderr.flush()
             rank.watchdog.allow(trial.limits.startup)
             try:
-                reading.blame(plan)
+                reading.blame(plan, meter.done, rank.watchdog.work)
             except DataError as file:
                 raise file from error
             raise
@@ -110,7 +114,10 @@ def run(rank: Rank[Ingest]) -> None:
             folder.append_steps(rank.folder, 0, meter.rows())
         ended = time.time()
         cpu_after, memory = family(apart)
-    left_over = plan.epoch % batch if trial.source == "tfrecord" else 0
+        if trial.files.path is not None:  # not before they are read, which would be quicker then
+            reading.examine(dict.fromkeys(plan.paths), rank.watchdog.work)
+    # As TFRecord files they have an end; of the others the next epoch has another order.
+    left_over = plan.epoch % batch if trial.source == "tfrecord" and count > plan.epoch // batch else 0
     more = {
         "not_as_asked": [f"{left_over} of {plan.epoch} files fill no batch and are not read"] if left_over else [],
         "prepare_seconds": laps.seconds["prepare"],

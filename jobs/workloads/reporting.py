@@ -52,7 +52,7 @@ def write(
         threads=cores.needed(trial.model_dump(), trial.processes),
         niceness=os.getpriority(os.PRIO_PROCESS, 0),
         visible_devices=rank.visible_devices,
-        startup_seconds=started - psutil.Process().create_time(),
+        startup_seconds=started - psutil.Process().create_time() - laps.get("decode", 0.0),
         import_seconds=laps.get("import", 0.0),
         data_load_seconds=laps["data_load"],
         rendezvous_seconds=laps["rendezvous"],

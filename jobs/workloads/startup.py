@@ -78,14 +78,17 @@ class Rank(Generic[T]):
         found = folder.find(self.trial.data, model, self.watchdog.work)  # its faults, before others wait
         self.told = found.told()
         rendezvous, work = self.meet(), found.decode()
+        self.laps.lap("data_load")
         over = False
         while not over:
             self.watchdog.beat()
             until = perf_counter() + ROUND_SECONDS
             mine = all(perf_counter() < until for _ in work)
             over = all(rendezvous.gather(mine))
+        self.laps.lap("decode")  # once on a machine, and no part of a launch's start-up
+        dataset = found.load()
         self.laps.lap("data_load")
-        return found.load()
+        return dataset
 
     def meet(self) -> Rendezvous:
         """The meeting with the other ranks."""

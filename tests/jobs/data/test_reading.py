@@ -160,10 +160,35 @@ def test_a_file_that_not_every_library_reads_alike_is_refused_by_name(content: b
         (tmp_path / name).write_bytes(any_png(8, 2))
     (tmp_path / "b.png").write_bytes(content)
     if not why:
-        assert len(of_the_users(tmp_path).paths) == 6
+        reading.examine(of_the_users(tmp_path).paths)
         return
     with pytest.raises(dataset.DataError, match=f"^{tmp_path / 'b.png'}: .*{why}"):
-        of_the_users(tmp_path)
+        reading.examine(of_the_users(tmp_path).paths)
+
+
+def test_planning_opens_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would put it where it is quicker to read."""
+    for i in range(8):
+        (tmp_path / f"{i}.png").write_bytes(any_png(8, 2))
+    opened: list[object] = []
+    monkeypatch.setattr(png, "fault", opened.append)
+    of_the_users(tmp_path)
+    assert not opened
+
+
+def test_the_file_at_fault_is_looked_for_where_it_failed_with_signs_of_life_and_not_for_ever(
+    plan: reading.Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spoilt.png").write_bytes(any_png(8, 2)[:200])
+    alive: list[int] = []
+    paths = list(plan.paths)
+    paths[3 * plan.batch + 1] = str(tmp_path / "spoilt.png")
+    spoilt = replace(plan, paths=paths)
+    with pytest.raises(dataset.DataError, match=r"spoilt\.png: not readable"):
+        reading.blame(spoilt, 3, lambda: alive.append(1))
+    assert len(alive) == 2
+    monkeypatch.setattr(reading, "BLAME_SECONDS", 0.0)
+    reading.blame(spoilt, 3)
 
 
 def test_a_file_that_is_damaged_inside_is_named_by_the_trial(tmp_path: Path) -> None:
