@@ -88,7 +88,9 @@ def _openml() -> Dataset:
         images, labels = fetch_openml("mnist_784", version=1, return_X_y=True, as_frame=False, parser="auto")
     except Exception as error:  # anything from DNS to a changed page
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"data: MNIST could not be fetched from OpenML ({reason}); give data.path") from None
+        raise DataError(
+            f"data: MNIST could not be fetched from OpenML ({reason}); ranks use no proxy: give data.path"
+        ) from None
     x = images.reshape(-1, *IMAGE_SHAPE, 1).astype(np.uint8)
     y = labels.astype(np.int32)
     return Dataset(x[:60000], y[:60000], x[60000:], y[60000:])

@@ -35,7 +35,7 @@ def visible(variables: Mapping[str, str]) -> list[str]:
 
         begin, no_driver = nvml.nvmlInit, nvml.NVMLError
     except (ImportError, AttributeError) as error:
-        raise GpuError(f"the pynvml here is not nvidia-ml-py's ({error}); `scaling doctor` says what it is") from None
+        raise _foreign(error) from None
     try:
         begin()
     except no_driver:
@@ -43,10 +43,16 @@ def visible(variables: Mapping[str, str]) -> list[str]:
     try:
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
         return [as_text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
-    except nvml.NVMLError:
+    except no_driver:
         return []
+    except AttributeError as error:
+        raise _foreign(error) from None
     finally:
         nvml.nvmlShutdown()
+
+
+def _foreign(error: Exception) -> GpuError:
+    return GpuError(f"the pynvml here is not nvidia-ml-py's ({error}); `scaling doctor` says what it is")
 
 
 def share(gpus: Sequence[str], local_rank: int, local_processes: int, wanted: int) -> list[str]:

@@ -26,10 +26,20 @@ def interface_of(address: str) -> str:
     import psutil
 
     address = LOOPBACK if address.startswith("127.") else address  # all of these are of one interface
+    wanted, _, zone = _plain(address).partition("%")
     for name, entries in psutil.net_if_addrs().items():
-        if any(entry.address.partition("%")[0] == address for entry in entries):
+        if zone in ("", name) and any(_plain(entry.address).partition("%")[0] == wanted for entry in entries):
             return str(name)
     raise RendezvousError(f"no network interface of this host has the address {address}")
+
+
+def _plain(address: str) -> str:
+    """An IPv6 address as it is written in full or short, in capitals or not; any other as it is."""
+    import ipaddress
+
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(address)) if ":" in address else address
+    return address
 
 
 def address_on(interface: str) -> str:
@@ -67,8 +77,9 @@ def resolved(host: str) -> str:
     """The IPv4 address that the name `host` has here, or that it is. Raises RendezvousError."""
     try:
         return str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
-    except OSError as error:
-        raise RendezvousError(f"{host} has no IPv4 address here ({error.strerror})") from None
+    except (OSError, UnicodeError) as error:  # of a name that is none, as "node..1"
+        reason = error.strerror if isinstance(error, OSError) else "no name of a host"
+        raise RendezvousError(f"{host} has no IPv4 address here ({reason})") from None
 
 
 def towards(host: str, port: int = 9) -> str:

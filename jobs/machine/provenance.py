@@ -85,15 +85,22 @@ def gpus() -> list[dict[str, Any]]:
     def told(read: Callable[..., Any], *arguments: Any) -> Any:
         try:
             value = read(*arguments)
-        except nvml.NVMLError:
+        except (nvml.NVMLError, AttributeError):  # another package that is called so lacks what ours has
             return None
         return as_text(value) if isinstance(value, bytes) else value
 
+    def ancestor(one: Any, other: Any) -> Any:
+        return nvml.nvmlDeviceGetTopologyCommonAncestor(one, other)
+
+    def linked(one: Any, other: Any) -> bool:
+        status = nvml.nvmlDeviceGetP2PStatus(one, other, nvml.NVML_P2P_CAPS_INDEX_NVLINK)
+        return bool(status == nvml.NVML_P2P_STATUS_OK)
+
     try:
-        driver, cuda = told(nvml.nvmlSystemGetDriverVersion), nvml.nvmlSystemGetCudaDriverVersion_v2()
+        driver = told(nvml.nvmlSystemGetDriverVersion)
+        cuda = told(lambda: nvml.nvmlSystemGetCudaDriverVersion_v2())
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
         uuids = [told(nvml.nvmlDeviceGetUUID, handle) for handle in handles]
-        nvlink = nvml.NVML_P2P_CAPS_INDEX_NVLINK
         found = []
         for handle, uuid in zip(handles, uuids, strict=True):
             memory = told(nvml.nvmlDeviceGetMemoryInfo, handle)
@@ -101,9 +108,8 @@ def gpus() -> list[dict[str, Any]]:
                 {
                     "uuid": its,
                     # NVML's level of the nearest common ancestor over PCIe: 0 on one board … 50 across sockets.
-                    "ancestor": told(nvml.nvmlDeviceGetTopologyCommonAncestor, handle, other),
-                    "nvlink": None if (status := told(nvml.nvmlDeviceGetP2PStatus, handle, other, nvlink)) is None
-                    else status == nvml.NVML_P2P_STATUS_OK,
+                    "ancestor": told(ancestor, handle, other),
+                    "nvlink": told(linked, handle, other),
                 }
                 for other, its in zip(handles, uuids, strict=True) if other is not handle
             ]  # fmt: skip
@@ -113,15 +119,15 @@ def gpus() -> list[dict[str, Any]]:
                     "uuid": uuid,
                     "memory_bytes": None if memory is None else memory.total,
                     "driver": driver,
-                    "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
+                    "cuda": None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
                     "topology": links,
                 }
             )
         return found
-    except nvml.NVMLError:
+    except (nvml.NVMLError, AttributeError):
         return []
     finally:
-        nvml.nvmlShutdown()
+        told(lambda: nvml.nvmlShutdown())
 
 
 def container(root: Path = Path("/"), variables: Mapping[str, str] = os.environ) -> str | None:

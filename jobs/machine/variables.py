@@ -82,9 +82,13 @@ RULES = (
          "PYTHONVERBOSE PYTHONDEBUG PYTHONDUMPREFS PYTHONMALLOCSTATS PYTHONASYNCIODEBUG PYTHONSTARTUP "
          "PYTHONBREAKPOINT PYTHONCASEOK PYTHON_PRESITE", NEUTRAL,
          "for work on a program: they slow Python, or end it over a warning"),
+    Rule("PYTHONIOENCODING", NEUTRAL, "logs are in UTF-8"),
     # Process, memory, compiler
-    Rule("LD_* GLIBC_TUNABLES MALLOC_* TCMALLOC_* JEMALLOC_* MIMALLOC_*", KEPT,
+    Rule("LD_ASSUME_KERNEL LD_AUDIT LD_BIND_* LD_DEBUG* LD_DYNAMIC_WEAK LD_HWCAP_MASK LD_LIBRARY_PATH LD_ORIGIN_PATH "
+         "LD_PREFER_MAP_* LD_PRELOAD LD_PROFILE* LD_SHOW_AUXV LD_USE_* LD_VERBOSE LD_WARN GLIBC_TUNABLES "
+         "MALLOC_* TCMALLOC_* JEMALLOC_* MIMALLOC_*", KEPT,
          "which libraries are loaded, and how memory is had"),
+    Rule("LD_*", PASSED, "others' that begin so"),
     Rule("TMPDIR TEMP TMP TEMP_DIR", KEPT, "where generated code is compiled; each rank has a folder of its own there"),
     Rule("CC CXX CFLAGS CXXFLAGS CPPFLAGS LDFLAGS CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH LIBRARY_PATH MAX_JOBS", KEPT,
          "with what torch.compile builds"),
@@ -92,19 +96,25 @@ RULES = (
     Rule("GIT_*", NEUTRAL, "the commit that is recorded is this project's"),
     # Frameworks and their libraries
     Rule("TORCH_* TORCHINDUCTOR_* TORCHDYNAMO_* TORCHEXPORT_* PYTORCH_* INDUCTOR_* AOT_* AOTI_* AOTINDUCTOR_* ATEN_* "
-         "PT2_* TRITON_* KINETO_* CUTLASS_* CUTEDSL_* FX_* C10_* CAFFE2_* FBGEMM_* DCP_* LTC_* PT_XLA_* USE_LIBUV "
-         "TEARDOWN_CUPTI", KEPT, "PyTorch's"),
-    Rule("TF_* TF2_* TENSORFLOW_* TFLITE_* AUTOGRAPH_* EIGEN_*", KEPT, "TensorFlow's"),
-    Rule("TF_VAR_* TF_CLI_* TF_TOKEN_* TF_CLOUD_* TF_HTTP_* TF_STATE_* TF_LOG TF_LOG_* TF_DATA_DIR TF_INPUT "
-         "TF_WORKSPACE TF_IN_AUTOMATION TF_REGISTRY_* TF_PLUGIN_* TF_IGNORE TF_ACC TF_ACC_* TF_AWS_* TF_AZURE_*",
-         PASSED, "Terraform's, not TensorFlow's"),
+         "PT2_* TRITON_* KINETO_* CUTLASS_* CUTEDSL_* FX_GRAPH_* FX_NET_* FX_PATCH_* "
+         "C10_* CAFFE2_* FBGEMM_* DCP_DISABLE_* DCP_USE_* LTC_* PT_XLA_* "
+         "USE_LIBUV TEARDOWN_CUPTI", KEPT, "PyTorch's"),
+    Rule("TF_ANNOTATE_* TF_AUTO_* TF_AUTOTUNE_* TF_BFC_* TF_CLUSTER_COORDINATOR_* TF_COORDINATOR_* TF_COST_* TF_CPP_* "
+         "TF_CPU_* TF_CUDA_* TF_CUDNN_* TF_DATA_EXPERIMENT_* TF_DEBUG_* TF_DETERMINISTIC_* TF_DISABLE_* TF_DUMP_* "
+         "TF_EAGER_* TF_ENABLE_* TF_FORCE_* TF_FORWARD_* TF_FUNCTION_* TF_GPU_* TF_GRAPH_* TF_GRPC_* TF_JITRT_* "
+         "TF_LOG_XLA_* TF_MATMUL_* TF_MKL_* TF_MLIR_* TF_NODE_FILE_* TF_NP_* TF_NUM_* TF_ONEDNN_* TF_OPTIONALS_* "
+         "TF_PER_DEVICE_* TF_PFLR_* TF_PLUGGABLE_* TF_PROFILER_* TF_PS_* TF_PSS_* TF_QUANT_* TF_REMOTE_HANDLE_* "
+         "TF_RUN_HANDLER_* TF_SEND_AS_* TF_SQLITE_* TF_SYNC_* TF_TABLE_* TF_TRT_* TF_USE_* TF_WORKER_NUM_* TF_XLA_* "
+         "TF2_* TENSORFLOW_* TFLITE_* AUTOGRAPH_* EIGEN_*", KEPT, "TensorFlow's"),
+    Rule("TF_*", PASSED, "not TensorFlow's but Terraform's and others', with secrets among them"),
     Rule("XLA_* JAX_* JAXLIB_* PJRT_* TPU_* LIBTPU_* MOSAIC_*", KEPT, "XLA's and JAX's"),
     Rule("ORT_* ONNXRUNTIME_*", KEPT, "ONNX Runtime's"),
     Rule("MKL_* MKLDNN_* DNNL_* ONEDNN_* OPENBLAS_* GOTO_* GOTOBLAS_* BLIS_* VECLIB_* NUMEXPR_* NPY_* NUMPY_*", KEPT,
          "which code matrix libraries take"),
     Rule("CUDA_* CUDNN_* CUBLAS_* CUBLASLT_* CUFFT_* CUSOLVER_* CUSPARSE_* NVIDIA_* NVSHMEM_*", KEPT,
          "NVIDIA's; of CUDA_VISIBLE_DEVICES each rank gets its own share"),
-    Rule("HIP_* ROCR_* HSA_* ROCM_* ROCBLAS_* MIOPEN_* RCCL_* AMD_* ZE_* SYCL_* ONEAPI_* CCL_*", KEPT,
+    Rule("HIP_* ROCR_* HSA_* ROCM_* ROCBLAS_* MIOPEN_* RCCL_* AMD_COMGR_* AMD_CPU_AFFINITY AMD_DIRECT_DISPATCH "
+         "AMD_LOG_* AMD_OPT_* AMD_SERIALIZE_* ZE_* SYCL_* ONEAPI_* CCL_*", KEPT,
          "of other makers' devices"),
     # Communication
     Rule("NCCL_* UCX_* UCC_* FI_* IBV_* MLX4_* MLX5_* RDMAV_* PSM2_* PSM3_*", KEPT, "NCCL's and the fabric's"),
@@ -116,7 +126,8 @@ RULES = (
     Rule("GRPC_*", KEPT, "gRPC's, which tf-multiworker uses"),
     Rule("http_proxy https_proxy ftp_proxy all_proxy grpc_proxy no_proxy no_grpc_proxy HTTP_PROXY HTTPS_PROXY "
          "FTP_PROXY ALL_PROXY GRPC_PROXY NO_PROXY GRPC_PROXY_EXP GRPC_ADDRESS_HTTP_PROXY*", NEUTRAL,
-         "ranks talk to each other alone; gRPC would ask the proxy for them, and wait"),
+         "ranks talk to each other alone; gRPC would ask the proxy for them, and wait. MNIST without a path is "
+         "fetched by the command alone, and ranks with another home folder need `data.path`"),
     Rule("RES_OPTIONS LOCALDOMAIN HOSTALIASES", KEPT, "how names of hosts are found"),
     # Launchers
     Rule("RAY_*", NEUTRAL, "for Ray itself and its workers; ranks do not get them"),
@@ -147,21 +158,26 @@ RULES = (
 )  # fmt: skip
 
 # What ranks have instead.
-OURS = {"KERAS_HOME": os.devnull}
+OURS = {"KERAS_HOME": os.devnull, "PYTHONIOENCODING": "utf-8"}
 BEFORE = "SCALING_BEFORE"  # as JSON, what the shell had for those that a keeper has set for its rank alone
 DEVICES_AND_THREADS = r"--xla_(?:force_host_platform_device_count|cpu_multi_thread_eigen)(?:=\S*)?(?!\S)"
 
 # A name that may be a secret's is not recorded, whatever its rule.
 SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|PWD|CREDENTIAL|DSN|PRIVATE|AUTH|COOKIE|JWT", re.I)
 # In the value of another: who somebody is in front of a host, words after a name that tells, and tokens by their look.
+TELLS = r"(?:token|secret|passw(?:or)?d|passphrase|(?<!by)pass|pwd|credentials?|key|auth|sig|signature|authorization)"
+GIVEN = rf"(?i)({TELLS}(?:\\?['\"])?\s*[=:]\s*"
 MASKS = (
     (r"(?<=://)\S*@", "***@"),
     (r"[^\s,;='\"/@]*:(?!/)[^\s@]\S*@", "***@"),  # a slash: of two folders in a list one may have an @ in its name
-    (r"(?i)((?:token|secret|passw(?:or)?d|passphrase|pwd|credentials?|(?:\b|_|-)(?:key|auth|sig)|signature"
-     r"|authorization)['\"]?\s*[=:]\s*['\"]?)(?:(?:bearer|basic)\s+)?[^\s,;&'\"]+", r"\1***"),
+    (GIVEN + r"\\\")(?:(?!\\\").)+", r"\1***"),
+    (GIVEN + r"\")(?:\\.|[^\"\\])+", r"\1***"),
+    (GIVEN + r"')(?:\\.|[^'\\])+", r"\1***"),
+    (GIVEN + r")(?!\\?['\"])(?:(?:bearer|basic)\s+)?[^\s,;&'\"]+", r"\1***"),
+    (rf"(?i)((?:^|\s)--?[\w-]*{TELLS}\s+['\"]?)(?!-)[^\s'\"]+", r"\1***"),
     (r"(?i)\b((?:bearer|basic)\s+)\S+", r"\1***"),
     (r"\b(?:AKIA|ASIA|AIza|ghp_|gho_|ghs_|ghu_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|eyJ)[\w./+=-]{12,}", "***"),
-)  # fmt: skip
+)
 
 _EXACT = {name: rule for rule in RULES for name in rule.names.split() if not name.endswith("*")}
 _PREFIXES = {name[:-1]: rule for rule in RULES for name in rule.names.split() if name.endswith("*")}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from jobs.machine import provenance
+from jobs.machine import gpus, provenance
 
 ROOT = Path(__file__).parents[3]
 
@@ -98,3 +100,25 @@ def test_links_between_gpus_are_told_and_what_one_cannot_tell_is_null(
         {"uuid": "GPU-2", "ancestor": 40, "nvlink": False},
     ]
     assert [link["nvlink"] for link in third["topology"]] == [False, False]
+
+
+def test_what_another_package_called_pynvml_lacks_is_null_and_costs_no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its functions of before 2019, and of NVML's its error alone."""
+    import pynvml
+
+    answers: dict[str, Callable[..., object]] = {
+        "nvmlInit": lambda: None, "nvmlShutdown": lambda: None, "nvmlDeviceGetCount": lambda: 2,
+        "nvmlSystemGetDriverVersion": lambda: b"580.1", "nvmlDeviceGetHandleByIndex": int,
+        "nvmlDeviceGetUUID": lambda i: f"GPU-{i}".encode(), "nvmlDeviceGetName": lambda i: b"Some GPU",
+        "nvmlDeviceGetMemoryInfo": lambda i: SimpleNamespace(total=80),
+    }  # fmt: skip
+    theirs = SimpleNamespace(NVMLError=pynvml.NVMLError, **answers)
+    monkeypatch.setitem(sys.modules, "pynvml", theirs)
+    first, _ = provenance.gpus()
+    assert (first["name"], first["memory_bytes"], first["driver"], first["cuda"]) == ("Some GPU", 80, "580.1", None)
+    assert first["topology"] == [{"uuid": "GPU-1", "ancestor": None, "nvlink": None}]
+    assert gpus.visible({}) == ["GPU-0", "GPU-1"]
+    del theirs.nvmlDeviceGetUUID
+    assert provenance.gpus() == []
+    with pytest.raises(gpus.GpuError, match="the pynvml here is not nvidia-ml-py's"):
+        gpus.visible({})

@@ -113,6 +113,10 @@ def test_no_variable_has_two_rules() -> None:
         ("PYTHONHASHSEED", KEPT), ("PYTHONPATH", KEPT), ("TMPDIR", KEPT), ("HOROVOD_FUSION_THRESHOLD", KEPT),
         ("OPENBLAS_CORETYPE", KEPT), ("ONEDNN_MAX_CPU_ISA", KEPT), ("ATEN_CPU_CAPABILITY", KEPT), ("CXX", KEPT),
         ("GRPC_VERBOSITY", KEPT), ("XLA_FLAGS", KEPT), ("XLA_PYTHON_CLIENT_MEM_FRACTION", KEPT),
+        ("AMD_LOG_LEVEL", KEPT), ("FX_GRAPH_SHOW_META", KEPT), ("LD_BIND_NOW", KEPT),
+        ("TF_LOG_XLA_ACTIVITY", KEPT), ("TF_USE_CUBLASLT", KEPT), ("TF_CPP_MIN_LOG_LEVEL", KEPT),
+        ("TF_ENCRYPTION", PASSED), ("TF_BACKEND_CONFIG", PASSED), ("TF_USERNAME", PASSED), ("LD_SDK_ID", PASSED),
+        ("TF_REATTACH_PROVIDERS", PASSED), ("TF_CLI_ARGS_plan", PASSED), ("FX_ACCOUNT", None), ("AMD_USER", None),
         ("TF_VAR_db_pwd", PASSED), ("TF_LOG_PATH", PASSED), ("SLURM_JOB_ID", PASSED), ("SLURM_CONF", PASSED),
         ("SBATCH_ACCOUNT", PASSED), ("LC_ALL", PASSED), ("COLUMNS", PASSED),
         ("HOME", None), ("DATABASE_URL", None), ("AWS_SECRET_ACCESS_KEY", None), ("RANKING", None), ("TFX_A", None),
@@ -128,7 +132,8 @@ def test_what_is_done_with_a_variable(name: str, what: str | None) -> None:
 
 
 def test_ranks_read_no_file_of_keras_and_no_devices_or_threads_in_flags() -> None:
-    assert variables.for_ranks({"KERAS_HOME": "/home/me/.keras"}) == {"KERAS_HOME": "/dev/null"}
+    assert variables.for_ranks({"KERAS_HOME": "/home/me/.keras"}) == variables.OURS
+    assert variables.for_ranks({"PYTHONIOENCODING": "latin-1"}) == variables.OURS
     flags = "--xla_force_host_platform_device_count=8  --xla_dump_to=/x --xla_cpu_multi_thread_eigen=false"
     assert variables.for_ranks({"XLA_FLAGS": flags})["XLA_FLAGS"] == "--xla_dump_to=/x"
     assert "XLA_FLAGS" not in variables.for_ranks({"XLA_FLAGS": "--xla_cpu_multi_thread_eigen"})
@@ -165,6 +170,14 @@ def test_a_name_that_may_be_a_secrets_is_not_written(name: str) -> None:
         ("aws_secret_access_key=hunter2", "aws_secret_access_key=***"),
         ('{"password": "hunter2", "user": "me"}', '{"password": "***", "user": "me"}'),
         ("Authorization: Bearer hunter2", "Authorization: ***"),
+        ('key_provider "x" { passphrase = "correct horse battery" }', 'key_provider "x" { passphrase = "***" }'),
+        ('{"text": "password = \\"correct horse\\", b"}', '{"text": "password = \\"***\\", b"}'),
+        ('{"password": "a\\"hunter2", "b": 1}', '{"password": "***", "b": 1}'),
+        ("pwd='correct horse' b", "pwd='***' b"),
+        ("AccountName=x;AccountKey=Zm9vYmFy==;Suffix=y", "AccountName=x;AccountKey=***;Suffix=y"),
+        ("apikey=hunter2 --pass=hunter2 db_pass: hunter2", "apikey=*** --pass=*** db_pass: ***"),
+        ("--api-key hunter2 --password 'hunter2' --level 3", "--api-key *** --password '***' --level 3"),
+        ("allow_bypass=1 --mode key", "allow_bypass=1 --mode key"),
         ("id AKIAIOSFODNN7EXAMPLE", "id ***"),
         ("^docker0,lo", "^docker0,lo"),
         ("expandable_segments:True,max_split_size_mb:128", "expandable_segments:True,max_split_size_mb:128"),
