@@ -134,12 +134,14 @@ def status(results: Results) -> None:
 
     with _clean_errors():
         console = _console()
-        states = state.status(results)
+        state.planned(results)
+        loaded, few = standing.read(results)
+        faults = {aside.path.name: aside.reason for aside in loaded.set_aside}
+        # The files are compared with their sums once, and not at all where there is too much of them.
+        states = state.status(results, lambda home, outcome: faults.get(home.name, "") if outcome.sums else "")
         console.print(state.render(states))
-        if said := state.without_sums(states):
-            console.print(said, markup=False, highlight=False, soft_wrap=True)
-        for line in standing.lines(results):
-            console.print(line, style="yellow", markup=False, highlight=False)
+        for line in standing.lines(loaded, few=few):
+            console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
         for line in state.given_up(results):
             console.print(f"left out: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
         launcher = launcher_of(file.stored(results), results)

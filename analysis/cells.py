@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from analysis.wording import digits, percent
@@ -39,6 +39,14 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     data: str = ""
     left_out: int = 0
+
+
+def noted(table: Table, notes: Sequence[str]) -> Table:
+    """The table with a note for each row, if there is any."""
+    if not any(notes):
+        return table
+    rows = [[*row, text(note)] for row, note in zip(table.rows, notes, strict=True)]
+    return replace(table, columns=[*table.columns, Column("note")], rows=rows)
 
 
 def text(value: Any) -> Cell:

@@ -202,7 +202,7 @@ def differences(launches: Iterable[str | None]) -> list[str]:
 
 
 def apart(
-    side: Iterable[str | None], other: Iterable[str | None], *, but: Callable[[str], bool] | None = None
+    side: Iterable[str | None], other: Iterable[str | None], *, but: Callable[[str], object] | None = None
 ) -> list[str]:
     """What launches of two sides were made with that no launch of the other was, without the names that are `but`. What
     differs within a side is told of that side."""

@@ -24,6 +24,7 @@ from analysis.load.results import Results
 from analysis.measures import hosts
 
 FEW_LAUNCHES = 5
+BASE = "its base case"
 FEW = f"fewer than {FEW_LAUNCHES} launches"
 
 
@@ -127,27 +128,6 @@ def of_launch(row: Mapping[str, Any]) -> str:
     return "; ".join(filter(None, found))
 
 
-def base_warnings(ok: pl.DataFrame, base: pl.DataFrame | None) -> list[str]:
-    """What to warn of where launches `ok` are compared with those of their base case, None if there are none."""
-    if base is None:
-        return ["base case not measured"]
-    found = []
-    if still := base.filter(pl.col("stood_still_seconds") > 0).height:
-        found.append(f"{still} of {len(base)} launches of its base case stood still in a step")
-    own, of_base = (_told(side) for side in (ok, base))
-    if texts := [text for text in of_base if text not in own]:
-        found.append(f"its base case had {' and '.join(texts)}")
-    if held := base.filter(pl.col("throttled_periods") > 0).height:
-        found.append(f"a CPU quota held {held} of {len(base)} launches of its base case back")
-    ran_on, on = hardware(ok), hardware(base)
-    if ran_on and on and ran_on != on:
-        found.append(f"base case ran on other hardware ({' / '.join(sorted(on))})")
-    sides = [side["made_with"] for side in (ok, base)]
-    if not any(map(bent.differences, sides)) and (made := bent.differences([each for side in sides for each in side])):
-        found.append(f"its base case differs in {wording.some(made, bent.MOST)}")
-    return found
-
-
 def hardware(launches: pl.DataFrame) -> set[str]:
     """What the launches ran on, as far as they say: the device, and the host's CPU where that is another."""
     pairs = launches.select("device", "host_cpu").drop_nulls("device").unique().rows()
@@ -159,6 +139,25 @@ def failed(trials: pl.DataFrame) -> int:
     return int(trials["status"].is_in(["ok", "unfinished"]).not_().sum())
 
 
+def reference_warnings(
+    own: Sequence[str], ok: pl.DataFrame, its: Sequence[str], reference: pl.DataFrame, called: str = BASE
+) -> list[str]:
+    """What to warn of where launches `ok` are set against those of a `reference`: `its` warnings but for those that are
+    their `own` too, and what the two do not share."""
+    return [f"{called}: {text}" for text in its if text not in own] + unlike(ok, reference, called)
+
+
+def unlike(ok: pl.DataFrame, other: pl.DataFrame, called: str = BASE) -> list[str]:
+    """What launches of the `other` ran on and were made with that these did not and were not."""
+    found = []
+    ran_on, on = hardware(ok), hardware(other)
+    if ran_on and on and ran_on != on:
+        found.append(f"{called} ran on other hardware ({' / '.join(sorted(on))})")
+    if made := bent.apart(ok["made_with"], other["made_with"]):
+        found.append(f"{called} differs in {wording.some(made, bent.MOST)}")
+    return found
+
+
 def by_point(results: Results) -> dict[str, list[str]]:
     """Point ─▶ its warnings, of each that has a launch that is ok, whatever its workload."""
     around = Around.of(results)
@@ -166,16 +165,34 @@ def by_point(results: Results) -> dict[str, list[str]]:
     return {p["point"][0]: launch_warnings(p, around) for p in points if (p["status"] == "ok").any()}
 
 
-def joined(launches: pl.DataFrame, warned: Mapping[str, Sequence[str]]) -> str:
-    """The column `warning` of a row that stands on these launches; `warned` is that of `by_point`."""
-    points = launches["point"].unique(maintain_order=True)
-    return "; ".join(dict.fromkeys(text for point in points for text in warned[point]))
+def joined(
+    launches: pl.DataFrame,
+    warned: Mapping[str, Sequence[str]],
+    reference: pl.DataFrame | None = None,
+    called: str = BASE,
+) -> str:
+    """The column `warning` of a row that stands on these launches, and on those of a `reference` that they are set
+    against; `warned` is that of `by_point`."""
+
+    def told(frame: pl.DataFrame) -> list[str]:
+        points = frame["point"].unique(maintain_order=True)
+        return list(dict.fromkeys(text for point in points for text in warned[point]))
+
+    own = told(launches)
+    if reference is not None and reference is not launches:
+        own += reference_warnings(own, launches, told(reference), reference, called)
+    return "; ".join(own)
 
 
-def counted(warnings: Mapping[str, Sequence[str]]) -> list[str]:
-    """How many points have each kind of warning, the commonest first: `3 of 7 points: not steady in some launches`."""
-    kinds = Counter(name for texts in warnings.values() for name in dict.fromkeys(map(kind, texts)))
-    return [f"{count} of {len(warnings)} points: {name}" for name, count in kinds.most_common()]
+def kinds(warnings: Mapping[Any, Sequence[str]]) -> list[tuple[str, int]]:
+    """Each kind of warning, and how many have it, the commonest first."""
+    counts = Counter(name for texts in warnings.values() for name in dict.fromkeys(map(kind, texts)))
+    return counts.most_common()
+
+
+def counted(warnings: Mapping[Any, Sequence[str]], what: str = "points") -> list[str]:
+    """The same in words: `3 of 7 points: not steady in some launches`."""
+    return [f"{count} of {len(warnings)} {what}: {name}" for name, count in kinds(warnings)]
 
 
 def kind(warning: str) -> str:

@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 
 from analysis.load.results import Results, load
-from analysis.measures.caveats import Around, base_warnings, failed, launch_warnings
+from analysis.measures.caveats import BASE, Around, failed, launch_warnings, reference_warnings
 from analysis.stats import bootstrap
 from analysis.stats.bootstrap import Mean
 
@@ -54,18 +54,19 @@ def estimate(
 
     Columns: KEY, the factors, `n_launches`, `n_failed`; each of WITH_INTERVAL with `_low` and `_high`
     (null for a single launch); `base_case` (its strategy) and `base_throughput`, null if it was not
-    measured; `launcher`, `device`, `emulated`; `warning`, text for people, "" if there is nothing to
-    warn of. Seconds are per step unless named otherwise; throughput is in samples per second over all
+    measured; `launcher`, `device`, `emulated`; `point`, the launches' id without their repeat; `warning`, text for
+    people, "" if there is nothing to warn of. Seconds are per step unless named otherwise; throughput is in samples per
+    second over all
     workers.
     """
+    around = Around.of(results)
     points = [
-        _Point(mode, rows, ok, results.factors, resamples, seed)
+        _Point(mode, rows, ok, results.factors, resamples, seed, launch_warnings(rows, around))
         for mode in MODES
         for rows in _groups(results.trials.filter(pl.col(mode)), results.factors)
         if len(ok := rows.filter(status="ok"))
     ]
-    around = Around.of(results)
-    rows = [_row(point, points, results.factors, confidence, around) for point in points]
+    rows = [_row(point, points, results.factors, confidence) for point in points]
     frame = pl.DataFrame(rows, schema=_schema(results), orient="row")
     return frame.sort(*(pl.col(name) for name in results.factors), *ORDER, nulls_last=True)
 
@@ -109,8 +110,9 @@ class _Point:
         factors: Sequence[str],
         resamples: int,
         seed: int,
+        warnings: list[str],
     ) -> None:
-        self.mode, self.trials, self.ok = mode, trials, ok
+        self.mode, self.trials, self.ok, self.warnings = mode, trials, ok, warnings
         first = ok.row(0, named=True)
         self.factors = {name: first[name] for name in factors}
         self.strategy, self.workers = first["strategy"], first["workers"]
@@ -119,6 +121,7 @@ class _Point:
         cost = (ok["train_seconds"] / ok["samples"]).to_numpy()
         others = ok.select(*COSTS, *PLAIN).cast(pl.Float64).fill_null(math.nan).to_numpy()
         means = bootstrap.resampled(np.column_stack([cost, others]), resamples, seed, first["point"])
+        self.name = first["point"]
         self.means = dict(zip(("cost", *COSTS, *PLAIN), means, strict=True))
 
     def is_base_of(self, other: _Point) -> bool:
@@ -134,9 +137,7 @@ class _Point:
         return self.workers == 1 and self.mode == other.mode and self.factors == other.factors
 
 
-def _row(
-    point: _Point, points: Sequence[_Point], factors: Sequence[str], confidence: float, around: Around
-) -> list[Any]:
+def _row(point: _Point, points: Sequence[_Point], factors: Sequence[str], confidence: float) -> list[Any]:
     cost = point.means["cost"]
     base = next((p for p in points if p.is_base_of(point)), None)
     itself = next((p for p in points if p.is_self_of(point)), None)
@@ -177,12 +178,18 @@ def _row(
         _all_of(point.ok["launcher"]),
         _all_of(point.ok["device"]),
         bool(point.ok["emulated"].any()),
-        "; ".join(launch_warnings(point.trials, around) + ([] if base is point else _of_base(point, base))),
+        point.name,
+        "; ".join(_warnings(point, base, itself)),
     ]
 
 
-def _of_base(point: _Point, base: _Point | None) -> list[str]:
-    return base_warnings(point.ok, base.ok if base else None)
+def _warnings(point: _Point, base: _Point | None, itself: _Point | None) -> list[str]:
+    """Those of the launches, and of what `speedup` and `speedup_self` set them against."""
+    found = list(point.warnings) if base else [*point.warnings, "base case not measured"]
+    for reference, called in ((base, BASE), (None if itself is base else itself, "its run at one worker")):
+        if reference is not None and reference is not point:
+            found += reference_warnings(point.warnings, point.ok, reference.warnings, reference.ok, called)
+    return found
 
 
 def _cost_interval(mean: Mean, confidence: float) -> bootstrap.Interval:
@@ -204,6 +211,7 @@ def _schema(results: Results) -> dict[str, Any]:
         "launcher": pl.String,
         "device": pl.String,
         "emulated": pl.Boolean,
+        "point": pl.String,
         "warning": pl.String,
     }
 

@@ -13,11 +13,12 @@ import polars as pl
 
 from analysis.laws.law import LawFit
 from analysis.load.results import Results
+from analysis.measures import caveats
 from analysis.measures.breakdown import parts
-from analysis.measures.caveats import FEW, Around, launch_warnings
 from analysis.measures.distribution import order_residuals
 from analysis.measures.roofline import Roofline
 from analysis.measures.utilization import Series
+from analysis.report import facts
 from analysis.wording import digits, percent, within
 from analysis.workloads.interface import beside, untold
 
@@ -135,17 +136,9 @@ def overview(results: Results, estimates: pl.DataFrame) -> str:
 
 def cautions(results: Results, estimates: pl.DataFrame) -> list[str]:
     """What a reader must know before the first number; points are counted, not listed."""
-    found = []
-    counts: dict[str, int] = {}
-    points = [list(filter(None, warning.split("; "))) for warning in estimates["warning"]] + _beside_training(results)
-    for warnings in points:
-        for warning in warnings:
-            kind = _kind(warning)
-            counts[kind] = counts.get(kind, 0) + 1
-    total = len(points)
-    for kind, count in sorted(counts.items(), key=lambda item: -item[1]):
-        where = "all points" if count == total else f"{count} of {total} points"
-        found.append(f"{kind}: {where}")
+    warned, found = _warned(results, estimates), []
+    for kind, count in caveats.kinds(warned):
+        found.append(f"{kind}: {'all points' if count == len(warned) else f'{count} of {len(warned)} points'}")
     if above := int((estimates["efficiency"] > SUSPICIOUS).sum()):
         found.append(
             f"efficiency above {SUSPICIOUS:.0%}: {above} of {len(estimates)} points; the base case deserves a look"
@@ -154,33 +147,20 @@ def cautions(results: Results, estimates: pl.DataFrame) -> list[str]:
     lost = len(results.trials) - int((results.trials["status"] == "ok").sum())
     if lost:
         found.append(f"{lost} of {len(results.trials)} launches did not succeed; see Missing")
-    ended_well = results.trials.filter(status="ok")
-    if count := int((~ended_well["has_sums"]).sum()):
-        found.append(
-            f"{count} of {len(ended_well)} launches were measured before outcomes carried sums of their files; nothing "
-            "tells whether these are as they were"
-        )
+    if said := facts.without_sums(results):
+        found.append(said)
     if results.set_aside:
         found.append(f"{len(results.set_aside)} files or folders set aside; see Missing")
     return found
 
 
-def _beside_training(results: Results) -> list[list[str]]:
-    """The warnings of each point that is no training: calls of the model, files that are read."""
-    others = beside(results)
-    around = Around.of(results)
-    points = others.partition_by("point", maintain_order=True) if len(others) else []
-    return [launch_warnings(point, around) for point in points if (point["status"] == "ok").any()]
-
-
-def _kind(warning: str) -> str:
-    """The warning without the numbers of its point."""
-    if "did not succeed" in warning:
-        return "some launches of the point did not succeed"
-    for begin in ("not steady", "steadiness not checked", FEW):
-        if warning.startswith(begin):
-            return {"not steady": "not steady in some launches"}.get(begin, begin)
-    return warning
+def _warned(results: Results, estimates: pl.DataFrame) -> dict[str, list[str]]:
+    """Point ─▶ its warnings: of training those of its estimates, whatever scaling modes it is part of."""
+    found: dict[str, list[str]] = {}
+    for point, warning in estimates.select("point", "warning").iter_rows():
+        found.setdefault(point, []).extend(filter(None, warning.split("; ")))
+    others = set(beside(results)["point"])
+    return found | {point: texts for point, texts in caveats.by_point(results).items() if point in others}
 
 
 def _share(row: dict[str, Any]) -> str:

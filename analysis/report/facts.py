@@ -111,14 +111,18 @@ def missing(results: Results) -> tuple[list[Missing], int]:
     return found, max(0, len(wrong) - MOST_MISSING)
 
 
+def not_planned(results: Results) -> list[tuple[str, str]]:
+    """What the study asks for and its plan leaves out, each with why."""
+    left_out, absent = results.plan.get("left_out"), results.plan.get("not_available")
+    found = [("left out", str(line)) for line in left_out] if isinstance(left_out, list) else []
+    return found + [(f"not available: {name}", str(why)) for name, why in _mapping(absent).items()]
+
+
 def not_measured(results: Results) -> list[tuple[str, str]]:
     """What the plan holds and no launch that succeeded does, each with why."""
-    plan = results.plan
-    left_out, absent = plan.get("left_out"), plan.get("not_available")
-    found = [("left out", str(line)) for line in left_out] if isinstance(left_out, list) else []
+    plan, found = results.plan, not_planned(results)
     given_up = plan.get("given_up")
     found += [("left out in the last run", str(line)) for line in given_up] if isinstance(given_up, list) else []
-    found += [(f"not available: {name}", str(why)) for name, why in _mapping(absent).items()]
     points, least = plan.get("points"), plan.get("repeats")
     if isinstance(points, list):
         done = Counter(results.trials.filter(status="ok")["point"].to_list())
@@ -137,7 +141,9 @@ def folders(results: Results) -> list[dict[str, Any]]:
         return [told for told in planned if isinstance(told, dict) and "path" in told]
     if not any(_mapping(results.study.get(key)).get("path") for key in ("data", "files")):
         return []
-    for trial_id in results.trials.filter(status="ok")["trial_id"]:
+    # One launch of each point: those of before do not say, and to read each would take long.
+    of_points = results.trials.filter(status="ok").unique("point", keep="first", maintain_order=True)
+    for trial_id in of_points["trial_id"]:
         ranks = results.outcome(trial_id).get("ranks")
         for rank in ranks if isinstance(ranks, list) else []:
             if told := _mapping(_mapping(rank).get("data")):
@@ -174,10 +180,30 @@ def _number(value: Any) -> str:
 
 
 def left_out(results: Results) -> list[str]:
-    """What of the study was not measured, and what of its folder is not used, a line each."""
-    said = [f"{what}: {why}" for what, why in not_measured(results)]
-    said += [f"left out of {path}: {why}" for path, why in left_out_of_data(results)]
-    return said + [f"not used: {s.path.name}: {s.reason}" for s in results.set_aside]
+    """What of the study's folder is not used, and what was not measured, a line each."""
+    return not_used(results) + _lines(results, not_measured(results))
+
+
+def left_out_of_status(results: Results) -> list[str]:
+    """The same without points that lack launches, and strategies given up, which `scaling status` shows itself."""
+    return not_used(results) + _lines(results, not_planned(results))
+
+
+def not_used(results: Results) -> list[str]:
+    return [clean(f"not used: {aside.path.name}: {aside.reason}") for aside in results.set_aside]
+
+
+def _lines(results: Results, found: list[tuple[str, str]]) -> list[str]:
+    said = [f"{what}: {why}" for what, why in found]
+    return said + [f"left out of {path}: {why}" for path, why in left_out_of_data(results)]
+
+
+def without_sums(results: Results) -> str:
+    """How many launches do not tell whether their files are as they were, "" if all that ended well do."""
+    ended_well = results.trials.filter(status="ok")
+    count = int((~ended_well["has_sums"]).sum())
+    said = "were measured before outcomes carried sums of their files; nothing tells whether these are as they were"
+    return f"{count} of {len(ended_well)} launches {said}" if count else ""
 
 
 def constant_factors(results: Results) -> list[tuple[str, str]]:

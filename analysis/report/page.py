@@ -20,7 +20,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis import wording
+from analysis.cells import noted
 from analysis.laws import law
+from analysis.limits import words
 from analysis.load.results import Results, load
 from analysis.measures import energy
 from analysis.measures.efficiency import base_words
@@ -60,6 +62,7 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
     style, script = (loader.get_source(environment, name)[0] for name in ("report.css", "report.js"))
     lost, more_lost = facts.missing(results)
     has = bool(len(estimates))
+    shown = [limit for limit in study.limits if limit.shown]
     return environment.get_template("report.html").render(
         style=Markup(style),
         script=Markup(script),
@@ -80,15 +83,15 @@ def render(study: Study, pictures: dict[str, Picture]) -> str:
         any_ok=has or bool((beside(results)["status"] == "ok").any()),
         sections=workloads.sections(study.workloads),
         scaling=tables.scaling(estimates, results),
-        limits=why.limits(study.limits),
-        energy=why.energy(study.energies, results),
+        limits=noted(why.limits(study.limits), study.notes(words.frame(shown, results))),
+        energy=noted(why.energy(study.energies, results), study.notes(study.energies)),
         no_energy="" if len(study.energies) else energy.absent(results),
-        roofline=why.roofline(study.roofline),
+        roofline=noted(why.roofline(study.roofline), study.notes(study.roofline.points)),
         no_roofline=study.roofline.note,
         times=why.times(study.times, results),
-        breakdown=tables.breakdown(estimates, results),
-        costs=tables.step_costs(estimates, results),
-        steps=tables.steps(study.distributions.steps, results),
+        breakdown=noted(tables.breakdown(estimates, results), study.notes(estimates)),
+        costs=noted(tables.step_costs(estimates, results), study.notes(estimates)),
+        steps=noted(tables.steps(study.distributions.steps, results), study.notes(study.distributions.steps)),
         ranks=tables.worst_ranks(study.distributions.ranks),
         laws=why.laws(study.fits, estimates, results),
         unfitted=_unfitted(study.fits),

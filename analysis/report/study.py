@@ -11,10 +11,10 @@ from analysis.laws import fit, law
 from analysis.limits import words
 from analysis.limits.limit import Limit, limits
 from analysis.load.results import Results
-from analysis.measures import energy, roofline
+from analysis.measures import caveats, energy, roofline
 from analysis.measures.breakdown import parts
 from analysis.measures.distribution import Distributions, distributions
-from analysis.measures.efficiency import estimate
+from analysis.measures.efficiency import KEY, estimate
 from analysis.measures.hosts import hosts
 from analysis.measures.utilization import Series, series
 from analysis.report import facts
@@ -56,14 +56,33 @@ class Study:
             series(results),
         )
 
+    def warned(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The frame with the column `warning`, if it has none and its rows name points: those of all estimates that
+        have what a row names, so of a curve those of all its points."""
+        on = [name for name in (*KEY, *self.results.factors) if name in frame.columns]
+        if "warning" in frame.columns or "strategy" not in on:
+            return frame
+        each = self.estimates.select(*on, pl.col("warning").str.split("; ")).explode("warning")
+        texts = each.group_by(on).agg(pl.col("warning").unique(maintain_order=True).drop_nulls())
+        named = frame.select(pl.col(name).cast(self.estimates.schema[name], strict=False) for name in on)
+        found = named.join(texts, on=on, how="left", nulls_equal=True, maintain_order="left")["warning"]
+        joined = ["; ".join(filter(None, [] if each is None else each)) for each in found.to_list()]
+        return frame.with_columns(warning=pl.Series(joined, dtype=pl.String))
+
+    def notes(self, frame: pl.DataFrame) -> list[str]:
+        """The warnings of each row."""
+        return self.warned(frame)["warning"].to_list() if len(frame) else []
+
 
 def write_tables(study: Study, folder: Path) -> None:
     """Each table as CSV for people and other tools, and as Parquet with its types."""
     results = study.results
     folder.mkdir(parents=True, exist_ok=True)
-    frames = {each.workload.file: each.frame for each in study.workloads} | {
+    frames = {
         "estimates": study.estimates,
-        "launches": results.trials,
+        "launches": results.trials.with_columns(
+            warning=pl.Series(map(caveats.of_launch, results.trials.iter_rows(named=True)), dtype=pl.String)
+        ),
         "breakdown": parts(study.estimates),
         "limits": words.frame(study.limits, results),
         "steps": study.distributions.steps,
@@ -84,6 +103,8 @@ def write_tables(study: Study, folder: Path) -> None:
             orient="row",
         ),
     }
+    frames = {name: study.warned(frame) for name, frame in frames.items()}
+    frames |= {each.workload.file: each.frame for each in study.workloads}
     for name, frame in frames.items():
         frame.write_csv(folder / f"{name}.csv")
         frame.write_parquet(folder / f"{name}.parquet")

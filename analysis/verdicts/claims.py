@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from analysis.load.results import Results
 from analysis.measures import caveats
+from analysis.verdicts import unlike
 from analysis.verdicts.contrast import Comparison, overall
 from analysis.verdicts.evidence import PUBLISHED, Published
 from analysis.verdicts.judges import JUDGES
@@ -55,6 +56,12 @@ class Verdict:
     @property
     def statement(self) -> str:
         return self.claim.statement
+
+    @property
+    def cautions(self) -> list[str]:
+        """What to warn of, counted: of the points, and of what the sides of the comparisons do not share."""
+        of_sides = {i: c.warnings for i, c in enumerate(self.comparisons)}
+        return caveats.counted(self.warnings) + caveats.counted(of_sides, "comparisons")
 
 
 CLAIMS = (
@@ -110,7 +117,8 @@ def judge(results: Results) -> list[Verdict]:
     point_of = dict(results.trials.select("trial_id", "point").iter_rows())
     verdicts = []
     for claim in CLAIMS:
-        comparisons = tuple(JUDGES[claim.id](results, margin))
+        found = JUDGES[claim.id](results, margin)
+        comparisons = tuple(replace(c, warnings=unlike.warnings(results.trials, c)) for c in found)
         word = overall([c.verdict for c in comparisons if c.primary])
         evidence = PUBLISHED[claim.id](margin) if claim.id in PUBLISHED else None
         points = dict.fromkeys(point_of[record] for c in comparisons for record in c.records)
@@ -150,9 +158,9 @@ def frame(verdicts: Sequence[Verdict]) -> pl.DataFrame:
     for v in verdicts:
         head = {"claim": v.claim.id, "claim_verdict": v.verdict, "margin": v.margin}
         head["published_verdict"] = v.published.verdict if v.published else None
-        head["warning"] = "; ".join(caveats.counted(v.warnings))
-        for row in [c.row() for c in v.comparisons] or [dict.fromkeys(Comparison.columns())]:
-            rows.append(head | row)
+        of_points, none = caveats.counted(v.warnings), [((), dict.fromkeys(Comparison.columns()))]
+        for warnings, row in [(c.warnings, c.row()) for c in v.comparisons] or none:
+            rows.append(head | {"warning": "; ".join([*of_points, *warnings])} | row)
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -165,7 +173,9 @@ def to_json(verdicts: Sequence[Verdict], left_out: Sequence[str] = (), ascii_onl
             "verdict": v.verdict,
             "margin": v.margin,
             "summary": v.summary,
-            "comparisons": [{**c.row(), "records": list(c.records)} for c in v.comparisons],
+            "comparisons": [
+                {**c.row(), "records": list(c.records), "warnings": list(c.warnings)} for c in v.comparisons
+            ],
             "warnings": {point: list(texts) for point, texts in v.warnings.items()},
             "published": asdict(v.published) if v.published else None,
         }
@@ -197,7 +207,7 @@ def render(verdicts: Sequence[Verdict]) -> Group:
             if not c.primary:
                 bounds = f"{c.ratio:.2f} [{c.low:.2f}, {c.high:.2f}]"
                 lines.append(Text(f"    {c.name}, {c.where()}: {bounds}, {c.verdict}", style="dim"))
-        for warning in caveats.counted(v.warnings):
+        for warning in v.cautions:
             lines.append(Text(f"    warning, {warning}", style="dim"))
         if v.published:
             colour = colours.get(v.published.verdict, "dim")

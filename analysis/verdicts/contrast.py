@@ -36,6 +36,7 @@ class Side:
     below: tuple[LogRate, ...]
     records: tuple[str, ...]
     launches: int
+    base_records: tuple[str, ...] = ()  # those of them that are its base case's
 
     def over(self, other: Side) -> LogRatio:
         """The ratio of the two; a rate that both share cancels."""
@@ -67,6 +68,7 @@ class Comparison:
     sides: tuple[tuple[Side, ...], tuple[Side, ...]]
     verdict: str = "inconclusive"
     primary: bool = False
+    warnings: tuple[str, ...] = ()  # of what its sides do not share
 
     @property
     def records(self) -> tuple[str, ...]:
@@ -156,6 +158,7 @@ class Rates:
                 side,
                 below=base.above,
                 records=(*side.records, *base.records),
+                base_records=base.records,
                 launches=min(side.launches, base.launches),
             )
             for side in self._sides(self.here.filter(wrapped))

@@ -65,7 +65,7 @@ def times(results: Results, *, confidence: float = 0.95, resamples: int = bootst
     trials, factors, warned = asked(results), list(results.factors), caveats.by_point(results)
     by = ["strategy", "workers", "global_batch", *factors]
     points = {
-        (mode, *rows.select(by).row(0)): _Point(rows, resamples, caveats.joined(rows, warned))
+        (mode, *rows.select(by).row(0)): _Point(rows, resamples)
         for mode in MODES
         for rows in (trials.filter(pl.col(mode)).partition_by(by, maintain_order=True) if len(trials) else [])
     }
@@ -81,7 +81,8 @@ def times(results: Results, *, confidence: float = 0.95, resamples: int = bootst
             None,
         )
         identity = [mode, point.framework, point.communication, *key[1:4], *setting]
-        out.append([*identity, *_row(point, base, confidence)])
+        warning = caveats.joined(point.rows, warned, base.rows if base else None)
+        out.append([*identity, *_row(point, base, confidence), warning])
     schema: dict[str, Any] = {name: results.trials.schema.get(name, pl.String) for name in KEY}
     schema |= {name: results.trials.schema[name] for name in factors}
     frame = pl.DataFrame(out, schema=schema | MEASURED, orient="row")
@@ -91,8 +92,8 @@ def times(results: Results, *, confidence: float = 0.95, resamples: int = bootst
 class _Point:
     """The launches of one row."""
 
-    def __init__(self, rows: pl.DataFrame, resamples: int, warning: str) -> None:
-        self.warning = warning
+    def __init__(self, rows: pl.DataFrame, resamples: int) -> None:
+        self.rows = rows
         first = rows.row(0, named=True)
         self.strategy, self.framework, self.communication = (
             first[n] for n in ("strategy", "framework", "communication")
@@ -133,7 +134,7 @@ def _row(point: _Point, base: _Point | None, confidence: float) -> list[Any]:
     return [
         *(point.n, point.reached),
         *(None if math.isnan(value) else value for value in numbers),
-        *(base.strategy if base else None, point.best, point.throughput, point.warning),
+        *(base.strategy if base else None, point.best, point.throughput),
     ]
 
 

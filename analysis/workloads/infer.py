@@ -65,7 +65,7 @@ def calls(results: Results, *, confidence: float = 0.95, resamples: int = bootst
         (pl.col("train_seconds") / pl.col("samples")).alias("cost"),
     )
     points: dict[tuple[Any, ...], dict[str, bootstrap.Mean]] = {}
-    warnings: list[str] = []
+    parts: dict[tuple[Any, ...], pl.DataFrame] = {}
     apart = varied(ok, [name for name in results.factors if name not in ("execution", "steps_per_call")])
     keys = ("strategy", "execution", "global_batch", *apart)
     for part in ok.partition_by(*keys, maintain_order=True) if len(ok) else []:
@@ -74,7 +74,11 @@ def calls(results: Results, *, confidence: float = 0.95, resamples: int = bootst
         factors = ", ".join(f"{name} {part[name][0]}" for name in apart)
         key = (part["framework"][0], part["strategy"][0], part["execution"][0], part["global_batch"][0], factors)
         points[key] = dict(zip(("cost", *QUANTITIES), means, strict=True))
-        warnings.append(caveats.joined(part, warned))
+        parts[key] = part
+    warnings = [
+        caveats.joined(part, warned, parts.get((*key[:2], "eager", *key[3:])), "eager execution")
+        for key, part in parts.items()
+    ]
     rows = [[*_row(key, points, confidence), warning] for key, warning in zip(points, warnings, strict=True)]
     order = pl.col("execution").replace_strict({"eager": 0, "graph": 1}, default=2)
     frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")

@@ -56,7 +56,7 @@ def of(results: Results) -> pl.DataFrame:
 def readings(results: Results, *, confidence: float = 0.95, resamples: int = bootstrap.RESAMPLES) -> pl.DataFrame:
     """Columns SCHEMA; intervals are over launches, null for a single one."""
     trials, warned = of(results), caveats.by_point(results)
-    warnings: dict[tuple[Any, ...], str] = {}
+    parts: dict[tuple[Any, ...], pl.DataFrame] = {}
     points: dict[tuple[Any, ...], list[bootstrap.Mean]] = {}
     keys = ("framework", "strategy", "source", "global_batch", "readers")
     for part in trials.partition_by(*keys, maintain_order=True) if len(trials) else []:
@@ -64,7 +64,7 @@ def readings(results: Results, *, confidence: float = 0.95, resamples: int = boo
         values = part.select(each, "cpu_seconds_per_sample", "memory_bytes").cast(pl.Float64).fill_null(math.nan)
         key = part.select(keys).row(0)
         points[key] = bootstrap.resampled(values.to_numpy(), resamples, 0, part["point"][0])
-        warnings[key] = caveats.joined(part, warned)
+        parts[key] = part
     rows = []
     for key, (cost, cpu, memory) in points.items():
         low, high = cost.log_interval(confidence)
@@ -75,7 +75,8 @@ def readings(results: Results, *, confidence: float = 0.95, resamples: int = boo
         else:
             found += [one[0].value / cost.value, *bootstrap.ratio_interval([one[0]], [cost], confidence)]
         numbers = [*found, cpu.value, memory.value]
-        rows.append([*key, cost.n, *(None if math.isnan(value) else value for value in numbers), warnings[key]])
+        warning = caveats.joined(parts[key], warned, parts.get((*key[:4], 1)), "one reader")
+        rows.append([*key, cost.n, *(None if math.isnan(value) else value for value in numbers), warning])
     frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
     return frame.sort(by_source(), "batch", "framework", "strategy", "readers")
 

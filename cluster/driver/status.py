@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,34 +13,35 @@ from rich.text import Text
 
 from cluster.launcher import State
 from cluster.study.schema import StudyError
-from jobs.contract.outcome import UnreadableOutcome, read_outcome, untrue
-
-# As analysis/report/captions.py has it.
-NO_SUMS = "were measured before outcomes carried sums of their files; nothing tells whether these are as they were"
+from jobs.contract.outcome import Outcome, UnreadableOutcome, read_outcome, untrue
 
 
 @dataclass(frozen=True)
 class PointStatus:
-    """One point of the plan. `trouble` is the newest launch's fault, empty if there is none; `without_sums` launches
-    are done that do not tell whether their files are as they were."""
+    """One point of the plan. `trouble` is the newest launch's fault, empty if there is none."""
 
     point: str
     planned: int
     ok: int
     unfinished: int
     trouble: str
-    without_sums: int = 0
 
 
-def status(folder: Path) -> list[PointStatus]:
-    """The state of every planned point. Raises StudyError if `folder` holds no study's results."""
+def planned(folder: Path) -> tuple[list[str], int]:
+    """The points of the plan, and how many launches each is to have. Raises StudyError if `folder` holds none."""
     try:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        points, planned = list(plan["points"]), int(plan["repeats"])
+        return list(plan["points"]), int(plan["repeats"])
     except FileNotFoundError:
         raise StudyError([f"{folder}: no plan.json there; name the results folder of a study"]) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError([f"{folder / 'plan.json'}: cannot be read ({error})"]) from None
+
+
+def status(folder: Path, differing: Callable[[Path, Outcome], str] = untrue) -> list[PointStatus]:
+    """The state of every planned point; `differing` says of a launch which file is not what it was. Raises StudyError
+    if `folder` holds no study's results."""
+    points, wanted = planned(folder)
     counts: dict[str, Counter[str]] = {point: Counter() for point in points}
     troubles: dict[str, str] = {}
     for path in sorted((folder / "trials").glob("*-r*")):
@@ -51,18 +53,14 @@ def status(folder: Path) -> list[PointStatus]:
         except UnreadableOutcome as error:
             troubles[point] = str(error)
             continue
-        if outcome and (differs := untrue(path, outcome)):
+        if outcome and (differs := differing(path, outcome)):
             troubles[point] = f"{path.name} is left out: {differs}"
             continue
         state = outcome.status if outcome else "unfinished"
         counts[point][state] += 1
-        counts[point]["without sums"] += outcome is not None and outcome.status == "ok" and not outcome.sums
         if outcome and outcome.status != "ok":
             troubles[point] = f"{outcome.status}: {outcome.error}"
-    return [
-        PointStatus(p, planned, c["ok"], c["unfinished"], troubles.get(p, ""), c["without sums"])
-        for p, c in counts.items()
-    ]
+    return [PointStatus(p, wanted, c["ok"], c["unfinished"], troubles.get(p, "")) for p, c in counts.items()]
 
 
 def given_up(folder: Path) -> list[str]:
@@ -91,9 +89,3 @@ def render(states: list[PointStatus]) -> Table:
     for s in states:
         table.add_row(s.point, str(s.ok), str(s.planned), str(s.unfinished or ""), Text(s.trouble, style="red"))
     return table
-
-
-def without_sums(states: list[PointStatus]) -> str:
-    """What cannot be told of the launches that are done, "" if all can be."""
-    count, done = sum(s.without_sums for s in states), sum(s.ok for s in states)
-    return f"{count} of {done} launches {NO_SUMS}" if count else ""

@@ -167,7 +167,7 @@ def test_a_launch_that_stood_still_says_so_and_so_does_what_stands_on_it(tmp_pat
         assert "1 of 3 launches stood still for " in row["warning"]
         over = [text for (name, _, scaling), text in said.items() if name != "torch" and scaling == row["scaling"]]
         assert over
-        assert all("1 of 3 launches of its base case stood still in a step" in text for text in over)
+        assert all("its base case: 1 of 3 launches stood still for " in text for text in over)
 
 
 def test_values_of_a_factor_are_never_mixed(tmp_path: Path) -> None:
