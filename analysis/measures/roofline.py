@@ -81,6 +81,7 @@ POINTS: dict[str, Any] = {
     "of_peak": pl.Float64,
     "of_roof": pl.Float64,
     "bound": pl.String,  # by which of the two the roof is set
+    "warning": pl.String,  # as of the estimates
 }
 
 
@@ -161,4 +162,5 @@ def _point(row: dict[str, Any], done: Work, there: Machine, setting: str) -> dic
         "of_peak": achieved / there.flop_per_second,
         "of_roof": achieved / roof,
         "bound": "computing" if intensity >= there.ridge else "memory bandwidth",
+        "warning": row["warning"],
     }

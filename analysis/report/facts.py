@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from analysis.load import bent
 from analysis.load.results import Results
 from analysis.wording import clean, digits
 
@@ -76,7 +77,9 @@ def device(outcome: dict[str, Any]) -> str:
     accelerator = hardware.get("accelerator") or hardware.get("gpu")
     on_cpu = all(name.lower().startswith("cpu") for name in used) if used - {""} else not accelerator
     kind = "CPU" if on_cpu else ", ".join(sorted(used - {""})) or "accelerator"
-    model = hardware.get("cpu") if on_cpu else accelerator
+    reports = bent.reports_of(outcome)
+    models = bent.host_cpus(reports) if on_cpu else bent.devices(reports) if accelerator else []
+    model = " + ".join(models) or (hardware.get("cpu") if on_cpu else accelerator)
     label = f"{kind} ({model})" if model else kind
     simulated = any(_mapping(place).get(word) for place in (hardware, outcome) for word in ("emulated", "simulated"))
     return f"emulated {label}" if simulated else label

@@ -22,6 +22,8 @@ from analysis.verdicts import claims
 from analysis.workloads import accuracy
 from analysis.workloads.interface import Shown, shown
 
+OF_STRATEGY = ("framework", "communication")  # follow from it; in the table of limits the second is a quantity
+
 
 @dataclass(frozen=True)
 class Study:
@@ -59,7 +61,7 @@ class Study:
     def warned(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The frame with the column `warning`, if it has none and its rows name points: those of all estimates that
         have what a row names, so of a curve those of all its points."""
-        on = [name for name in (*KEY, *self.results.factors) if name in frame.columns]
+        on = [name for name in (*KEY, *self.results.factors) if name in frame.columns and name not in OF_STRATEGY]
         if "warning" in frame.columns or "strategy" not in on:
             return frame
         each = self.estimates.select(*on, pl.col("warning").str.split("; ")).explode("warning")
