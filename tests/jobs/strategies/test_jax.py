@@ -1,6 +1,6 @@
 """JAX beside the other frameworks: the same training on one device and on as many as a TPU has cores.
 
-1, 2 and 4 devices of `jax-sharded` over 50 steps are in test_parity.py, with all strategies.
+1, 2 and 4 devices of `jax-sharded` over 20 steps are in test_parity.py, with all strategies.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("warm_ranks")]
 
 
 def train(folder: Path, strategy: str, workers: int = 1, **factors: Any) -> Done:
-    fields = {"global_batch": 16, "precision": "float64", "steps": Steps(warmup=2, measured=10, compute_only=4)}
+    fields = {"global_batch": 16, "precision": "float64", "steps": Steps(warmup=2, measured=4, compute_only=2)}
     done = launch(Trial.model_validate({"strategy": strategy, "workers": workers} | fields | factors), folder)
     assert done.outcome.status == "ok", (done.outcome.error, done.outcome.exits)
     return done

@@ -1,7 +1,8 @@
 """The same model, weights, batches and optimizer in both frameworks and under every strategy.
 
 In float64 the losses of 50 Adam steps agree to 1e-10 over frameworks, strategies and numbers of
-workers: that proves identical semantics. In float32 Adam amplifies round-off (its m/√v on gradients
+workers: that proves identical semantics (20 steps with JAX, whose convolutions in float64 take a CPU half a second
+each). In float32 Adam amplifies round-off (its m/√v on gradients
 near zero is chaotic), so agreement is asked for a while only, and beyond that of the accuracy.
 """
 
@@ -49,7 +50,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
 
 
 def exact(strategy: str, workers: int) -> Trial:
-    steps = Steps(warmup=10, measured=40, compute_only=5)
+    steps = Steps(warmup=10, measured=10 if strategy.startswith("jax") else 40, compute_only=5)
     return Trial.of(strategy=strategy, workers=workers, global_batch=BATCH, steps=steps, precision="float64")
 
 
@@ -120,7 +121,9 @@ def test_float64_losses_are_the_same_whatever_the_strategy_and_the_workers(strat
     assert len(reference) == 50
     assert reference[-1] < reference[0] / 2  # it learns: equal constants would prove nothing
     for workers in [1] if strategy == "tf" else [1, 2, 4]:
-        np.testing.assert_allclose(train(exact(strategy, workers)).losses(), reference, rtol=0, atol=1e-10)
+        losses = train(exact(strategy, workers)).losses()
+        assert len(losses) >= 20
+        np.testing.assert_allclose(losses, reference[: len(losses)], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("strategy", "workers"), [("tf", 1), ("tf-multiworker", 2), ("torch-ddp", 2)])
@@ -180,7 +183,7 @@ def test_the_compute_only_phase_leaves_training_untouched(name: str) -> None:
 def test_compute_only_steps_do_not_communicate(strategy: str, train: Train) -> None:
     """Each replica goes its own way: it does what one process does with that replica's images."""
     done = train(exact(strategy, 2))
-    alone = np.array([_alone(replica) for replica in (0, 1)])
+    alone = np.array([_alone(replica, len(done.losses())) for replica in (0, 1)])
     assert np.abs(alone[0] - alone[1]).min() > 1e-6
     if done.trial.processes == 2:
         found = np.array([[row["loss"] for row in done.rows(rank, "compute_only")] for rank in (0, 1)])
@@ -190,8 +193,8 @@ def test_compute_only_steps_do_not_communicate(strategy: str, train: Train) -> N
 
 
 @lru_cache
-def _alone(replica: int) -> list[float]:
-    """Losses of `replica` of two after training ended, redone by hand: 50 steps on whole batches,
+def _alone(replica: int, steps: int) -> list[float]:
+    """Losses of `replica` of two after training ended, redone by hand: its steps on whole batches,
     then 3 + 5 on its half only."""
     import torch
 
@@ -199,19 +202,19 @@ def _alone(replica: int) -> list[float]:
     from jobs.strategies.torch.plain import channels_first
 
     digits = load.load(Data(), 0)
-    order = dataset.batch_indices(1437, BATCH, 58, 0)
+    order = dataset.batch_indices(1437, BATCH, steps + 8, 0)
     net = build(CNN, torch.float64, 0)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     losses = []
     for step, chosen in enumerate(order):
-        mine = chosen if step < 50 else chosen[replica * BATCH // 2 :][: BATCH // 2]
+        mine = chosen if step < steps else chosen[replica * BATCH // 2 :][: BATCH // 2]
         optimizer.zero_grad()
         logits = net(channels_first(digits.train_images[mine] / 255.0))
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(digits.train_labels[mine]).long())
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return losses[50:]
+    return losses[steps:]
 
 
 def test_framework_default_optimizers_differ_systematically(train: Train) -> None:

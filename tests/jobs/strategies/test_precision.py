@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 
 from jobs.contract.catalog import STRATEGIES
+from jobs.contract.environment import RankEnvironment
 from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
+from jobs.data import dataset, load
+from jobs.rank.rendezvous import Rendezvous
+from jobs.strategies.interface import Context
 from tests.running import Done, launch
 
-STEPS = Steps(warmup=1, measured=3, compute_only=1)  # a CPU takes seconds for each in 16 bits
+STEPS = Steps(warmup=1, measured=2, compute_only=0)  # of 16 images a CPU takes seconds for each in float16
 Train = Callable[..., Done]
 
 pytestmark = pytest.mark.usefixtures("warm_ranks")
@@ -25,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("warm_ranks")
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
-    """Launch a trial of 4 steps with 16 images each, each configuration once."""
+    """Launch a trial of 3 steps with 16 images each, each configuration once."""
     results, found = tmp_path_factory.mktemp("precision"), {}
 
     def once(strategy: str, workers: int = 1, **factors: Any) -> Done:
@@ -62,6 +66,21 @@ def test_ranks_in_mixed_precision_do_what_one_process_does(strategy: str, precis
     np.testing.assert_allclose(train(strategy, 2, precision=precision).losses(), alone.losses(), rtol=0, atol=1e-2)
 
 
+@pytest.mark.parametrize("name", ["torch", "tf"])
+def test_a_copy_is_trained_in_float16_as_the_model_is(name: str) -> None:
+    trial = Trial.of(strategy=name, workers=1, global_batch=1, precision="float16")
+    meeting = Rendezvous(RankEnvironment(), trial.id, 10.0)
+    strategy = STRATEGIES.constant(name, "STRATEGY")(Context(trial, load.load(trial.data, 0), meeting))
+    strategy.build()
+    first, second = dataset.batch_indices(1437, 1, 2, 0)[:, np.newaxis]
+    strategy.train(first)
+    strategy.copy_state()
+    losses = [float(np.ravel(step(second))[0]) for step in (strategy.compute_only, strategy.train)]
+    strategy.close()
+    meeting.close()
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0, atol=1e-2)
+
+
 @pytest.mark.parametrize(("strategy", "workers"), [("torch", 1), ("torch-ddp", 2)])
 def test_channels_last_is_the_same_training(strategy: str, workers: int, train: Train) -> None:
     plain = train("torch", precision="float64")
@@ -71,11 +90,6 @@ def test_channels_last_is_the_same_training(strategy: str, workers: int, train: 
 
 def test_channels_last_is_the_layout_of_weights_and_images() -> None:
     import torch
-
-    from jobs.contract.environment import RankEnvironment
-    from jobs.data import dataset, load
-    from jobs.rank.rendezvous import Rendezvous
-    from jobs.strategies.interface import Context
 
     trial = Trial.of(strategy="torch", workers=1, global_batch=8, layout="channels-last")
     meeting = Rendezvous(RankEnvironment(), trial.id, 10.0)
