@@ -24,6 +24,8 @@ from cluster.slurm.size import Size
 from jobs.contract.files import TRIAL, look_afresh, write_atomically
 from jobs.contract.outcome import FORMAT
 
+STARTS_SECONDS = 30.0  # that a job's first ranks may take until they give a sign of life
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -156,7 +158,7 @@ def _ran(path: Path, nodes: set[str], began: float, ended: float) -> bool:
         return False
     if last is None:  # it runs, or was ended with force: then its ranks' next sign of life, which they promise, is late
         alive = [_modified(file) for planned in job.launches for file in job.trial(planned).glob("rank-*.alive")]
-        last = max([first, *(due for due in alive if due is not None)])
+        last = max([first + STARTS_SECONDS, *(due for due in alive if due is not None)])
     return last >= began and bool(nodes & job.nodes)
 
 

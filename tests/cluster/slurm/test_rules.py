@@ -130,6 +130,10 @@ def test_a_job_has_another_beside_it_if_they_shared_a_node_at_a_time(tmp_path: P
     assert beside_another(ours, 1000.0, 1200.0)
     assert not beside_another(ours, 1110.0, 1200.0)  # the trial, not the job, counts
     assert beside_another(during, 1050.0, 1100.0)
+    starts = job("starts", ["n1"], 1105.0, None)
+    assert beside_another(ours, 1110.0, 1200.0)  # it has not given a sign of life yet
+    starts.ended("done")
+    os.utime(starts.path / "end.json", (1106.0, 1106.0))
     job("runs", ["n1"], 1150.0, None, alive=1230.0)
     assert beside_another(ours, 1110.0, 1200.0)
 
