@@ -528,7 +528,7 @@ def test_ray_has_what_the_shell_has_set_for_it_but_no_other_runtime_or_cluster()
     }  # fmt: skip
     ours, theirs = for_ray(shell, own=True), for_ray(shell, own=False)
     kept = {"RAY_memory_monitor_refresh_ms": "0", "PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1"}
-    not_by_uv = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "KERAS_HOME": "/dev/null"}
+    not_by_uv = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "KERAS_HOME": "/dev/null", "PYTHONIOENCODING": "utf-8"}
     assert ours == kept | not_by_uv
     assert theirs == ours | {"RAY_AUTH_TOKEN": "x"}
     ask = "from ray._private import ray_constants as ray; print(ray.RAY_ENABLE_UV_RUN_RUNTIME_ENV)"
