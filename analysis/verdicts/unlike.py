@@ -11,10 +11,10 @@ from analysis.load import bent
 from analysis.measures import caveats
 from analysis.verdicts.contrast import Comparison, Side
 
-# A framework's own packages and variables, which the other one does not use.
+# A framework's own packages and variables, which the other one does not use, or which it sets by itself.
 OWN = re.compile(
     r"(torch|torch_xla|tensorflow(-cpu|-tpu)?|keras|jax|jaxlib|optax|libtpu)$"
-    r"|\$(TORCH|PYTORCH|PT_XLA|PT2|INDUCTOR|AOT|TRITON|TF2?_|TENSORFLOW|TFLITE|AUTOGRAPH|EIGEN|KERAS|JAX|PJRT|XLA)"
+    r"|\$(TORCH|PYTORCH|PT_XLA|PT2|INDUCTOR|AOT|TRITON|TF2?_|TENSORFLOW|TFLITE|AUTOGRAPH|EIGEN|KERAS|JAX|PJRT|XLA|TPU_ML_PLATFORM)"
 )
 
 
