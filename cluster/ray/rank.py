@@ -105,9 +105,7 @@ class Rank:
         """A folder of this node's, and a lock on it: without one it goes as those of jobs/rank/scratch.py do."""
         home = os.path.join(tempfile.gettempdir(), f"scaling-{os.getuid()}")
         for _ in range(TRIES):
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # another process has removed what was empty, or not yet locked
+            with contextlib.suppress(FileNotFoundError):  # removed by another process: it was empty, or not locked yet
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(home, 0o700)
                 found = os.lstat(home)
