@@ -21,7 +21,7 @@ import polars as pl
 import yaml
 
 from analysis.load import trial
-from analysis.load.steps import LINE, read_steps
+from analysis.load.lines import LINE, read_steps
 from analysis.load.trial import COLUMNS, FORMAT, SetAside
 from analysis.load.values import read_json
 from analysis.wording import clean
@@ -48,6 +48,7 @@ NEWER_FACTORS: dict[str, Any] = {
     "until_accuracy": None,
     "steps_at_most": None,
     "steps_evaluate_every": 10,
+    "steps_blocks": None,
 }
 
 
@@ -75,7 +76,7 @@ class Results:
     def steps(self, trial_ids: Iterable[str] | None = None) -> pl.DataFrame:
         """Every step line of the trials that are ok, or of `trial_ids`; read from the files now.
 
-        Columns trial_id, rank, phase, step, seconds, data_seconds, samples, loss, warmup.
+        Columns trial_id, rank, phase, step, seconds, data_seconds, samples, loss, warmup, block (null without).
         """
         if trial_ids is None:
             trial_ids = self.trials.filter(status="ok")["trial_id"]

@@ -6,34 +6,20 @@ every time here is that of the slowest rank, step by step, and throughput is sam
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from analysis.load import sums
-from analysis.load.sums import Sum
+from analysis.load import rounds
+from analysis.load.lines import BrokenSteps
 from analysis.stats import steady
 
 Floats = NDArray[np.float64]
 
-LINE = {
-    "phase": pl.String,
-    "step": pl.Int64,
-    "seconds": pl.Float64,
-    "data_seconds": pl.Float64,
-    "samples": pl.Int64,
-    "loss": pl.Float64,
-    "warmup": pl.Boolean,
-}
 # What `measure` gives; seconds are per step unless named otherwise.
 MEASURED = {
     "samples": pl.Int64,  # of all measured steps over all ranks
@@ -60,97 +46,26 @@ MEASURED = {
 STILL_SECONDS, STILL_SPREADS, STILL_MEDIANS = 0.5, 8, (1, 9)
 
 
-class BrokenSteps(ValueError):
-    """The step lines of a trial cannot be trusted; the message says which and why."""
-
-
-def read_steps(home: Path, then: Mapping[str, Sum] | None = None) -> pl.DataFrame:
-    """All step lines of the trial in folder `home`: column `rank` and those of LINE, as written.
-
-    Raises BrokenSteps if a file is missing, truncated or damaged, or another than it was `then`.
-    """
-    files = {int(m[1]): f for f in sorted(home.iterdir()) if (m := sums.STEP_LINES.fullmatch(f.name))}
-    if other := [file.name for file in files.values() if not file.is_file()]:
-        raise BrokenSteps(f"{other[0]} is no file")
-    try:
-        texts = {rank: file.read_bytes() for rank, file in sorted(files.items())}
-    except OSError as error:
-        raise BrokenSteps(f"{error.filename}: {error.strerror}") from None
-    with ThreadPoolExecutor(1) as beside:  # SHA-256 takes a core of its own meanwhile
-        changed = beside.submit(_changed, {files[rank].name: text for rank, text in texts.items()}, then or {})
-        try:
-            frame = _table(files, texts)
-        except BrokenSteps as error:
-            raise BrokenSteps(": ".join(filter(None, (changed.result(), str(error))))) from None
-        if changed.result():
-            raise BrokenSteps(changed.result())
-    return frame
-
-
-def _changed(texts: Mapping[str, bytes], then: Mapping[str, Sum]) -> str:
-    """Which of the files are as long as they were and have another content, "" if none."""
-    alike = [name for name, text in texts.items() if name in then and len(text) == then[name].length]
-    return sums.several([sums.changed(name, texts[name], then[name]) for name in alike])
-
-
-def _table(files: Mapping[int, Path], texts: dict[int, bytes]) -> pl.DataFrame:
-    for rank, text in texts.items():
-        if not text.strip():
-            raise BrokenSteps(f"no steps of rank {rank}: {files[rank].name} is empty")
-        if not text.endswith(b"\n"):
-            texts[rank] += b"\n"
-    if not texts:
-        return pl.DataFrame(schema={"rank": pl.Int32, **LINE})
-    try:
-        frame = _parse(b"".join(texts.values()))
-    except pl.exceptions.PolarsError:
-        raise BrokenSteps(_first_fault(files)) from None
-    counts = [text.count(b"\n") for text in texts.values()]
-    if len(frame) != sum(counts):
-        raise BrokenSteps(_first_fault(files))
-    ranks = np.repeat(np.fromiter(texts, dtype=np.int32), counts)
-    return frame.insert_column(0, pl.Series("rank", ranks))
-
-
-def _parse(text: bytes) -> pl.DataFrame:
-    """The lines as a table. Python's JSON writes a diverged loss as NaN, which is no JSON: null here."""
-    try:
-        return pl.read_ndjson(text, schema=LINE)
-    except pl.exceptions.PolarsError:
-        if b"NaN" not in text and b"Infinity" not in text:
-            raise
-        return pl.read_ndjson(re.sub(rb"-?\bInfinity\b|\bNaN\b", b"null", text), schema=LINE)
-
-
-def _first_fault(files: Mapping[int, Path]) -> str:
-    """Which line of which file is not a step line, and why: the slow way, for the person to read."""
-    for file in files.values():
-        for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
-            if not line.strip():
-                continue
-            where = f"{file.name} line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError:
-                return f"{where} is not a complete JSON object"
-            if not isinstance(row, dict):
-                return f"{where} is not a JSON object"
-            for key in ("seconds", "data_seconds", "step", "samples", "loss"):
-                value = row.get(key)
-                if not isinstance(value, float | int | None) or isinstance(value, bool):
-                    return f"{where}: {key} is {str(value)[:30]!r}, not a number"
-                if isinstance(value, float) and not math.isfinite(value) and key != "loss":
-                    return f"{where}: {key} is {value}"
-    return "the step lines cannot be read as one table"
-
-
 @dataclass(frozen=True)
 class Steps:
-    """The measured steps of one phase, each array [ranks, steps]."""
+    """The measured steps of one phase, each array [ranks, steps]; `block` [steps] is the round of each, None if the
+    phase was not measured in blocks."""
 
     seconds: Floats
     data_seconds: Floats
     samples: NDArray[np.int64]
+    block: NDArray[np.int64] | None = None
+
+    @property
+    def rounds(self) -> int | None:
+        return None if self.block is None else int(self.block.max())
+
+    def without(self, unused: Collection[int]) -> Steps:
+        """The steps of the other rounds."""
+        if self.block is None or not unused:
+            return self
+        kept = ~np.isin(self.block, list(unused))
+        return Steps(self.seconds[:, kept], self.data_seconds[:, kept], self.samples[:, kept], self.block[kept])
 
 
 def phases(frame: pl.DataFrame, expected_ranks: Iterable[int] | None) -> dict[str, Steps]:
@@ -176,7 +91,8 @@ def phases(frame: pl.DataFrame, expected_ranks: Iterable[int] | None) -> dict[st
     first = per_rank.slice(0, shape[1])
     step = per_rank["step"].to_numpy().reshape(shape)
     warmup = per_rank["warmup"].to_numpy().reshape(shape)
-    if (step != step[0]).any() or (warmup != warmup[0]).any():
+    block = _blocks(frame["block"], shape)
+    if (step != step[0]).any() or (warmup != warmup[0]).any() or (block is not None and (block != block[0]).any()):
         raise BrokenSteps("the ranks do not have the same steps")
     found = {}
     for phase in first["phase"].unique(maintain_order=True):
@@ -188,7 +104,20 @@ def phases(frame: pl.DataFrame, expected_ranks: Iterable[int] | None) -> dict[st
             raise BrokenSteps(f"{phase} step numbers are not 0, 1, 2, …: lines are missing or repeated")
         wanted = np.flatnonzero(mask & ~warmup[0])
         found[phase] = _checked(per_rank, shape, wanted, phase, step[0])
+        if block is not None:
+            if wrong := rounds.fault(phase, block[0][mask], warmup[0][mask]):
+                raise BrokenSteps(wrong)
+            found[phase] = replace(found[phase], block=block[0][wanted])
     return found
+
+
+def _blocks(blocks: pl.Series, shape: tuple[int, int]) -> NDArray[np.int64] | None:
+    """The block of each line, [ranks, steps]; None if no line says one."""
+    if blocks.null_count() == len(blocks):
+        return None
+    if blocks.null_count():
+        raise BrokenSteps("some lines say which block they are of, and others do not")
+    return blocks.to_numpy().reshape(shape)
 
 
 def _checked(
@@ -212,12 +141,15 @@ def measure(
     planned_steps: int | None,
     *,
     planned_alone: int | None = None,
+    planned_rounds: int | None = None,
+    unused: Collection[int] = (),
     workload: str = "train",
     check_steady: bool = True,
 ) -> dict[str, Any]:
     """The columns MEASURED of one trial, from the phase that is called as its workload. Raises BrokenSteps.
 
-    `planned_steps` and `planned_alone` are how many steps of training, and of the compute-only phase, there must be.
+    `planned_steps` and `planned_alone` are how many steps of training, and of the compute-only phase, there must be; in
+    `planned_rounds` rounds, of which the `unused` are left out.
 
     Times in seconds; percentiles are over the measured steps of this launch.
     """
@@ -230,6 +162,12 @@ def measure(
     done_alone = compute.seconds.shape[1] if compute is not None else 0
     if planned_alone is not None and done_alone != planned_alone:
         raise BrokenSteps(f"{done_alone} measured compute-only steps, but {planned_alone} were planned")
+    for phase, steps in found.items():
+        if steps.rounds != planned_rounds:
+            raise BrokenSteps(f"{phase} is in {steps.rounds or 'no'} rounds, planned were {planned_rounds or 'none'}")
+    train, compute = train.without(unused), compute and compute.without(unused)
+    if not train.seconds.size:
+        raise BrokenSteps(f"none of {planned_rounds} rounds can be used: a side that was stopped used a CPU in each")
     per_step = train.samples.sum(axis=0)
     if (per_step != global_batch).any():
         raise BrokenSteps(f"samples of a step sum to {per_step[per_step != global_batch][0]}, not {global_batch}")
@@ -239,7 +177,10 @@ def measure(
     p50, p95, p99 = np.percentile(slowest, (50, 95, 99)).tolist()
     limit = _longest_sound(slowest)
     still = slowest > limit
-    is_steady, note = steady.check(slowest) if check_steady else (None, "")
+    is_steady, note = None, ""
+    if check_steady:
+        series = (slowest,) if train.block is None else (blocks_of(train), "round", 1)
+        is_steady, note = steady.check(*series)
     total = float(slowest.sum())
     return {
         "samples": int(per_step.sum()),
@@ -254,10 +195,16 @@ def measure(
         "straggler_seconds": float((slowest - np.median(train.seconds, axis=0)).mean()),
         "stood_still_seconds": float((slowest[still] - p50).sum()),
         "stood_still_on_all": bool((train.seconds[:, still] > limit).all()) if still.any() else None,
-        "alone_still_seconds": None if alone is None or compute is None else _longest_still(compute.seconds),
+        "alone_still_seconds": None if alone is None or compute is None else longest_still(compute.seconds),
         "steady": is_steady,
         "steady_note": note,
     }
+
+
+def blocks_of(steps: Steps) -> Floats:
+    """The mean step of each block, of the slowest rank step by step."""
+    assert steps.block is not None
+    return rounds.means(steps.seconds.max(axis=0), steps.block)
 
 
 def _longest_sound(seconds: Floats) -> float:
@@ -269,7 +216,7 @@ def _longest_sound(seconds: Floats) -> float:
     return float(p50 + max(STILL_SECONDS, min(enough, max(least, apart))))
 
 
-def _longest_still(seconds: Floats) -> float:
+def longest_still(seconds: Floats) -> float:
     """Of the rank that stood still longest, the seconds beyond the median; `seconds` is [ranks, steps]."""
     return float(((seconds - np.median(seconds)) * (seconds > _longest_sound(seconds))).sum(axis=1).max())
 

@@ -1,7 +1,7 @@
 """What an outcome says its trial's files were ─▶ which of them are another now.
 
-docs/results-format.md is the contract: length and SHA-256 of trial.json and of each rank's step lines and report, and
-of telemetry as it was then, which may have grown since. Results of before 0.3.0 have none.
+docs/results-format.md is the contract: length and SHA-256 of trial.json, of the step lines and reports of each rank and
+of a base case beside, and of telemetry as it was then, which may have grown since. Results of before 0.3.0 have none.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 # A rank's file is called as the rank is counted: rank-1 and rank-000001 are nobody's.
 OF_RANK = r"rank-(\d{5}|[1-9]\d{5,})"
 STEP_LINES = re.compile(rf"{OF_RANK}\.jsonl")
+# The base case that ran beside with so many samples per step: its lines and its report.
+OF_BASE = r"base-([1-9]\d*)"
+BASE_LINES = re.compile(rf"{OF_BASE}\.jsonl")
 # What must have a sum if the launch ended well and there are any. Another name among them is a newer version's, or
 # somebody's who wants other files read: not looked for.
-MUST = re.compile(rf"trial\.json|{OF_RANK}\.jsonl?")
+MUST = re.compile(rf"trial\.json|({OF_RANK}|{OF_BASE})\.jsonl?")
 SUMMED = re.compile(rf"{MUST.pattern}|telemetry-[^/]+\.jsonl")
 
 

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analysis.load import bent, summary, sums, telemetry
-from analysis.load.steps import MEASURED, BrokenSteps, measure, phases, read_steps
+from analysis.load import bent, beside, summary, sums, telemetry
+from analysis.load.lines import BrokenSteps, read_steps
+from analysis.load.steps import MEASURED, measure, phases
 from analysis.load.values import listed, mapping, number, read_json, text, time, whole
 from analysis.wording import clean
 
-FORMAT = 1  # the newest results format that is understood
+FORMAT = 2  # the newest results format that is understood
 STATUSES = ("ok", "failed", "timeout", "cancelled", "lost", "unfinished", "broken")
 # What identifies a trial and is no factor of the experiment beside those that make the curve.
 NOT_FACTORS = ("strategy", "workers", "global_batch", "repeat", "limits", "telemetry")
@@ -63,6 +64,7 @@ COLUMNS: dict[str, Any] = {
     "cpu_seconds_per_sample": pl.Float64,  # of an ingest trial, readers included
     "memory_bytes": pl.Float64,
     **MEASURED,
+    **beside.BESIDE,
     **summary.SUMMARY,
     **bent.BENT,
 }
@@ -113,6 +115,7 @@ def read(home: Path, set_aside: list[SetAside], check_steady: bool, steps: bool 
         "workers": workers,
         "global_batch": batch,
         "repeat": repeat,
+        **beside.planned(content),
         **_factors(content),
     }
     outcome, fault = read_json(home / "outcome.json")
@@ -144,7 +147,7 @@ def _by_its_files(
         return str(error), {}
     found = [sums.differing(home, then, ended_well=ok, steps=steps)]
     try:
-        measured = _measured(home, trial, outcome, row["global_batch"], check_steady, then) if ok and steps else {}
+        measured = _measured(home, trial, outcome, row, check_steady, then) if ok and steps else {}
     except (BrokenSteps, OSError) as error:
         found.append(str(error))
     fault = ": ".join(dict.fromkeys(filter(None, found)))
@@ -155,7 +158,7 @@ def _measured(
     home: Path,
     trial: dict[str, Any],
     outcome: dict[str, Any],
-    batch: int,
+    row: dict[str, Any],
     check_steady: bool,
     then: Mapping[str, sums.Sum] | None,
 ) -> dict[str, Any]:
@@ -164,8 +167,13 @@ def _measured(
     steps = mapping(trial.get("steps"))
     planned, alone = whole(steps.get("measured"), 1), whole(steps.get("compute_only"), 0)
     found = phases(read_steps(home, then), expected)
-    workload = str(trial.get("workload") or "train")
-    measured = measure(found, batch, planned, planned_alone=alone, workload=workload, check_steady=check_steady)
+    companions, rounds = beside.read(home, trial, outcome, then), beside.rounds_of(trial)
+    measured = measure(
+        found, row["global_batch"], planned, planned_alone=alone, planned_rounds=rounds,
+        unused=beside.unused(companions), workload=str(trial.get("workload") or "train"), check_steady=check_steady,
+    )  # fmt: skip
+    if rounds is not None:
+        measured |= beside.measure(found, companions, row["global_batch"], row["workers"])
     alone_seconds = np.median(found["compute_only"].seconds, axis=1).tolist() if alone else []
     return measured | bent.by_host(outcome, dict(enumerate(alone_seconds)))
 

@@ -58,7 +58,7 @@ def launch_warnings(trials: pl.DataFrame, around: Around) -> list[str]:
         found.append("launches were added until the interval was narrow: it covers less than 95%")
     if lost:
         found.append(f"{lost} of {n + lost} launches did not succeed")
-    found += _still(ok)
+    found += _still(ok) + _of_blocks(ok)
     if unsteady := ok.filter(pl.col("steady").eq(False)).height:
         found.append(f"not steady in {unsteady} of {n} launches")
     if beside := ok.filter(pl.col("concurrent").eq(True)).height:
@@ -87,6 +87,19 @@ def _still(ok: pl.DataFrame) -> list[str]:
         base = alone["exposed_seconds"].eq(0.0).all()  # by definition
         bent_by_it = "their compute-only time is too long" if base else "exposed communication is too small"
         found.append(f"{len(alone)} of {n} launches stood still in compute-only steps: {bent_by_it}")
+    if halted := ok.filter(pl.col("base_still_seconds") > 0).height:
+        found.append(f"{halted} of {n} launches stood still in steps of the base case beside: efficiency is too large")
+    return found
+
+
+def _of_blocks(ok: pl.DataFrame) -> list[str]:
+    found, n = [], len(ok)
+    if len(awake := ok.filter(pl.col("rounds_unused") > 0)):
+        unused, rounds = awake["rounds_unused"].sum(), awake["rounds"].sum()
+        why = "a side that was stopped used a CPU"
+        found.append(f"{unused} of {rounds} rounds in {len(awake)} of {n} launches were not used: {why}")
+    if len(off := ok.filter(pl.col("blocks_off") > 0)):
+        found.append(f"{off['blocks_off'].sum()} blocks far from the others in {len(off)} of {n} launches, counted")
     return found
 
 
@@ -125,6 +138,12 @@ def of_launch(row: Mapping[str, Any]) -> str:
         found.append(f"stood still for {row['stood_still_seconds']:.1f} s")
     if row["alone_still_seconds"]:
         found.append(f"stood still for {row['alone_still_seconds']:.1f} s in compute-only steps")
+    if row["base_still_seconds"]:
+        found.append(f"stood still for {row['base_still_seconds']:.1f} s in steps of the base case beside")
+    if row["rounds_unused"]:
+        found.append(f"{row['rounds_unused']} of {row['rounds']} rounds not used")
+    if row["blocks_off"]:
+        found.append(f"{row['blocks_off']} blocks far from the others")
     return "; ".join(filter(None, found))
 
 
@@ -198,6 +217,10 @@ def counted(warnings: Mapping[Any, Sequence[str]], what: str = "points") -> list
 def kind(warning: str) -> str:
     """The warning without the numbers of its point."""
     warning = re.sub(r"\b\d+ of \d+ launches", "some launches", warning)
+    warning = re.sub(r"^\d+ of \d+ rounds", "some rounds", re.sub(r"^\d+ blocks", "blocks", warning))
+    warning = re.sub(
+        r" takes [\d.]+ \[.*\] of its time alone, which is not 1", " does not take its time alone", warning
+    )
     return re.sub(r" for [\d.]+ of their [\d.]+ s, which are counted|, in \d+ of \d+ periods", "", warning)
 
 

@@ -16,8 +16,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from analysis.load import beside
+from analysis.load.lines import read_steps
 from analysis.load.results import Results
-from analysis.load.steps import Steps, phases, read_steps
+from analysis.load.steps import Steps, phases
 from analysis.measures.efficiency import KEY, MODES, ORDER
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -55,8 +57,11 @@ def distributions(results: Results) -> Distributions:
     ok = results.trials.filter(status="ok")
     slowest: dict[str, list[NDArray[np.float64]]] = {}
     rank_frames = []
-    for trial_id, point in ok.select("trial_id", "point").iter_rows():
-        found = phases(read_steps(results.folder / "trials" / trial_id), None)
+    for trial_id, point, unused in ok.select("trial_id", "point", "rounds_unused").iter_rows():
+        home = results.folder / "trials" / trial_id
+        found = phases(read_steps(home), None)
+        if unused:
+            found = beside.used(home, found)
         if "train" not in found:
             continue  # calls and files have their own section
         slowest.setdefault(point, []).append(found["train"].seconds.max(axis=0))

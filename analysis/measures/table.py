@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analysis.load.results import varied
+from analysis.measures.beside import told
 from analysis.measures.caveats import lettered
 from analysis.measures.efficiency import KEY, base_words
 
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def render(estimates: pl.DataFrame) -> Table:
+def render(estimates: pl.DataFrame, against: pl.DataFrame | None = None) -> Table:
     """Throughput, speedup and efficiency with their 95% intervals per strategy and worker count.
 
     The base cases are named below the table, and so is what a reader must know of a row before he
-    trusts it, under the letter that the row carries.
+    trusts it, under the letter that the row carries. Where the base case ran beside launches, separate launches'
+    efficiency stands in a column of its own, and `against` (of `beside.against_alone`) is told below too.
     """
     from rich import box
     from rich.table import Table
@@ -35,6 +37,9 @@ def render(estimates: pl.DataFrame) -> Table:
         table.add_column(name.replace("_", " "), no_wrap=name == "strategy")
     for name in ("N", "n", "samples/s", "speedup", "efficiency"):
         table.add_column(name, justify="right", no_wrap=True)
+    paired = estimates["efficiency_from"].eq("beside").any()
+    if paired:
+        table.add_column("apart", justify="right", no_wrap=True)
     table.add_column("")
     marks, said = lettered(estimates["warning"])
     last = None
@@ -48,12 +53,14 @@ def render(estimates: pl.DataFrame) -> Table:
             *(row["scaling"], row["strategy"], *(str(row[name]) for name in apart)),
             *(str(row["workers"]), str(row["n_launches"])),
             _throughput(row),
-            "base case" if is_base else _with_interval(row, "speedup", _three_digits),
-            "" if is_base else _with_interval(row, "efficiency", lambda v: f"{100 * v:.0f}", "%"),
+            "base case" if is_base else _speedup(row, with_interval=not paired),
+            "" if is_base else _with_interval(row, "efficiency", _percent, "%"),
+            *(["" if is_base else _apart(row)] if paired else []),
             mark,
         ]
         table.add_row(*(Text(cell) for cell in cells), style="bold" if is_base else "")
-    table.caption = Text("\n".join([*_base_cases(estimates), *said]), style="not italic dim")
+    lines = [*_base_cases(estimates), *(_beside(against) if paired else []), *said]
+    table.caption = Text("\n".join(lines), style="not italic dim")
     return table
 
 
@@ -70,6 +77,30 @@ def _with_interval(row: dict[str, Any], name: str, write: Callable[[float], str]
     if low is None or high is None:
         return f"{write(value)}{unit} [?]"
     return f"{write(value)}{unit} [{write(low)}, {write(high)}]"
+
+
+def _speedup(row: dict[str, Any], with_interval: bool) -> str:
+    """N times the efficiency: beside two of these there is no room for its interval."""
+    if with_interval or row["speedup"] is None:
+        return _with_interval(row, "speedup", _three_digits)
+    return _three_digits(row["speedup"])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}"
+
+
+def _apart(row: dict[str, Any]) -> str:
+    """The efficiency of separate launches, which is what stands before it where no base case ran beside."""
+    return _with_interval(row, "efficiency_apart", _percent, "%") if row["efficiency_from"] == "beside" else "the same"
+
+
+def _beside(against: pl.DataFrame | None) -> list[str]:
+    lines = ["Speedup and efficiency: over the base case beside each launch. Apart: over launches of its own."]
+    rows = [] if against is None else against.rows(named=True)
+    if said := "; ".join(f"{row['base_case']}, batch {row['batch']}, {told(row)}" for row in rows):
+        lines.append(f"The base case beside takes, of its time alone [99% interval]: {said}.")
+    return lines
 
 
 def _throughput(row: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from analysis.limits import words
 from analysis.limits.limit import limits
 from analysis.load.results import load
 from analysis.measures import caveats, table
+from analysis.measures.beside import against_alone
 from analysis.measures.distribution import distributions
 from analysis.measures.efficiency import estimate
 from analysis.report import facts, page
@@ -34,7 +35,7 @@ def show_results(console: Console, folder: Path) -> None:
         return
     estimates = estimate(results)
     if len(estimates):
-        console.print(table.render(estimates))
+        console.print(table.render(estimates, against_alone(results)))
         console.print(words.render(limits(results, estimates, distributions(results).ranks)))
     if len(of_training := accuracy.times(results)):
         console.print(accuracy.render(of_training))

@@ -31,26 +31,27 @@ BLOCKS = 40  # at most
 FEWEST_BLOCKS = 6  # 2 / 6! = 0.003: with fewer, no order of the blocks is remarkable
 
 
-def check(seconds: Floats) -> tuple[bool | None, str]:
+def check(seconds: Floats, unit: str = "measured step", first: int = 0) -> tuple[bool | None, str]:
     """Whether the step times `seconds` [steps] show neither trend nor change point, and a note.
 
-    None with a note if there are too few steps to tell.
+    None with a note if there are too few steps to tell. Each may be the mean of a `unit` of steps; they are counted
+    from `first`.
     """
     length = _block_length(seconds)
     count = len(seconds) // length
     if count < FEWEST_BLOCKS:
-        return None, f"too few steps to check ({len(seconds)}, in blocks of {length})"
+        return None, f"too few {unit.split()[-1]}s to check ({len(seconds)}, in blocks of {length})"
     # Blocks are laid from the end, so that what is left over is next to the warm-up.
     blocks = np.median(seconds[len(seconds) - count * length :].reshape(count, length), axis=1)
     level = float(np.median(blocks))
     found = []
     p, drift, misfit = _trend(blocks)
     if p < ALPHA / 2 and abs(drift) >= SMALLEST * level:
-        found.append((misfit, f"step time drifts by {drift / level:+.1%} over the measured steps"))
+        found.append((misfit, f"step time drifts by {drift / level:+.1%} over the {unit}s"))
     p, shift, misfit, split = _change_point(blocks)
     if p < ALPHA / 2 and abs(shift) >= SMALLEST * level:
-        step = len(seconds) - (count - split) * length
-        found.append((misfit, f"step time shifts by {shift / level:+.1%} at measured step {step}"))
+        step = first + len(seconds) - (count - split) * length
+        found.append((misfit, f"step time shifts by {shift / level:+.1%} at {unit} {step}"))
     return (False, min(found)[1]) if found else (True, "")
 
 

@@ -3,7 +3,8 @@
     results = simulate.study([generate.Way("torch"), ...], workers=(1, 2, 4), repeats=3, rng=rng)
 
 Each launch has the time that its truth gives it times a random factor with mean 1; what is not random
-in tests of intervals (steps, ranks) is left at plain values.
+in tests of intervals (steps, ranks) is left at plain values. With `beside_cv` the base case runs beside each launch of
+several workers: that factor is on both then, and another of that deviation on their ratio.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def study(
     launch_cv: float = 0.03,
     noise: generate.Noise = "lognormal",
     scaling: Sequence[str] = ("strong",),
+    beside_cv: float | None = None,
 ) -> Results:
     rows: list[dict[str, Any]] = []
     for way in ways:
@@ -38,8 +40,19 @@ def study(
                 seconds = batch / way.throughput(mode, n)
                 for repeat, factor in enumerate(generate.factor(rng, launch_cv, repeats, noise)):
                     rows.append(_row(way, mode, n, batch, repeat, seconds * float(factor)))
+                    if beside_cv is not None and way.communication != "none":
+                        own = generate.factor(rng, beside_cv, 1, noise)[0]
+                        rows[-1] |= _beside(way, mode, n, batch, float(factor / own))
     trials = pl.DataFrame([{name: row.get(name) for name in COLUMNS} for row in rows], schema=COLUMNS)
     return Results(Path("simulated"), {"name": "simulated"}, trials, [], {}, ())
+
+
+def _beside(way: generate.Way, mode: str, n: int, batch: int, factor: float) -> dict[str, Any]:
+    batches, cost = {"strong": batch, "weak": batch // n}, factor / way.rate
+    costs = {"base_whole_cost": cost if mode == "strong" or n == 1 else None}
+    costs |= {"base_each_cost": cost if mode == "weak" or n == 1 else None}
+    plain = "tf" if way.framework == "TensorFlow" else "torch"
+    return {"in_blocks": True, "base_beside": f"[{batches[mode]}]", "base_case": plain, **costs}
 
 
 def _row(way: generate.Way, mode: str, n: int, batch: int, repeat: int, seconds: float) -> dict[str, Any]:

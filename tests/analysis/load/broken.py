@@ -75,7 +75,7 @@ BROKEN = (
     Broken("empty-rank-file", _edit_lines(lambda lines: []), "rank 0"),
     Broken("binary-rank-file", lambda home: _binary(home / "rank-00000.jsonl"), "rank-00000.jsonl"),
     Broken("ended-before-started", _edit_outcome(ended="2020-01-01T00:00:00+00:00"), "before"),
-    Broken("newer-format", _edit_outcome(format=2), "format 2"),
+    Broken("newer-format", _edit_outcome(format=3), "format 3"),
     Broken("outcome-of-another-trial", _edit_outcome(trial_id="torch-n1-b1-00000000-r00"), "another trial"),
     Broken("outcome-not-json", lambda home: _text(home / "outcome.json", '{"status": "ok"'), "JSON"),
     Broken("unknown-status", _edit_outcome(status="splendid"), "splendid"),

@@ -125,7 +125,7 @@ def test_step_lines_come_back_complete(original: Path) -> None:
     lines = sum(len(f.read_text().splitlines()) for f in original.glob("trials/*/rank-*.jsonl"))
     assert len(steps) == lines
     assert steps.columns == [
-        *("trial_id", "rank", "phase", "step", "seconds", "data_seconds", "samples", "loss", "warmup"),
+        *("trial_id", "rank", "phase", "step", "seconds", "data_seconds", "samples", "loss", "warmup", "block"),
     ]
     assert steps["warmup"].sum() == 3 * len(list(original.glob("trials/*/rank-*.jsonl")))
     assert steps["rank"].max() == 1
@@ -211,8 +211,8 @@ def test_what_is_no_results_folder_is_refused_in_one_line(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["study.yaml", "plan.json"])
 def test_a_folder_of_a_newer_format_is_refused(folder: Path, name: str) -> None:
-    (folder / name).write_text('{"format": 2}')
-    with pytest.raises(NotResults, match="format 2"):
+    (folder / name).write_text('{"format": 3}')
+    with pytest.raises(NotResults, match="format 3"):
         load(folder)
 
 
