@@ -72,10 +72,10 @@ def run(
         launcher = launcher_of(chosen, path)
         if detach and not launcher.stays:
             raise StudyError([f"--detach: trials of the {launcher.kind} launcher end with this command; leave it out"])
-        plan = make_plan(chosen, launcher)
+        folder = ResultsFolder(path)
+        plan = make_plan(chosen, launcher, folder.base_beside())
         data = _check_data(plan, launcher.kind == "local")
         plan = replace(plan, data=data.told)
-        folder = ResultsFolder(path)
         folder.check(chosen, plan.least_bytes(folder))
         for note in plan.notes():
             console.print(note, style="yellow", markup=False, highlight=False)

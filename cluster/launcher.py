@@ -65,6 +65,9 @@ class Launcher(Protocol):
     def elsewhere(self, strategy: str) -> bool:
         """Whether the strategy's ranks have another environment than this command."""
 
+    def on_one_host(self, trial: Trial) -> bool:
+        """Whether all ranks of the trial are sure to be on one host."""
+
     def unfit(self, trial: Trial) -> str | None:
         """Why this point is to be left out, though its strategy can run here; None if it is not."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cluster.driver.beside import Beside, with_base_beside
 from cluster.launcher import LAUNCHERS, Launcher, OptionsError
 from cluster.results.folder import ResultsFolder
 from cluster.setup import names
@@ -29,7 +30,8 @@ class Plan:
     """A study on a launcher of this machine: the grid of what can run, and why the rest cannot.
 
     `data` is what was found in the user's own folders of images, as plan.json has it. `about_here` says what is odd
-    about this machine: a quota, a package that its ranks import and that is another than it should be.
+    about this machine: a quota, a package that its ranks import and that is another than it should be. `base_beside`
+    is what was decided of the base case beside, for each point that could have it.
     """
 
     study: Study
@@ -37,6 +39,7 @@ class Plan:
     not_available: dict[str, str]
     data: list[dict[str, Any]] = field(default_factory=list)
     about_here: list[str] = field(default_factory=list)
+    base_beside: Beside = field(default_factory=dict)
 
     def least_bytes(self, folder: ResultsFolder) -> int:
         """Of files that the launches leave, at least, which `folder` does not have yet."""
@@ -51,8 +54,8 @@ class Plan:
 
 def _bytes(trial: Trial) -> int:
     steps = trial.steps
-    lines = steps.warmup + steps.measured + steps.compute_only
-    return trial.processes * (LINE_BYTES * lines + REPORT_BYTES)
+    lines = steps.warmup + steps.measured + steps.compute_only + 2 * (steps.blocks or 0)
+    return (trial.processes + len(trial.base_batches)) * (LINE_BYTES * lines + REPORT_BYTES)
 
 
 def launcher_of(study: Study, results: Path) -> Launcher:
@@ -68,9 +71,9 @@ def launcher_of(study: Study, results: Path) -> Launcher:
         raise StudyError([f"launcher.{fault}" for fault in error.faults]) from None
 
 
-def plan(study: Study, launcher: Launcher) -> Plan:
+def plan(study: Study, launcher: Launcher, beside: Beside | None = None) -> Plan:
     """What of `study` can run on `launcher`. Raises StudyError if nothing can, a size never fits, or the shell has
-    set what nothing is measured with."""
+    set what nothing is measured with. `beside` is what was decided before of the base case beside."""
     if faults := variables.refused(os.environ):
         raise StudyError(faults)
     strategies = list(dict.fromkeys(study.strategies))
@@ -87,6 +90,9 @@ def plan(study: Study, launcher: Launcher) -> Plan:
     grid = Grid([p for p in grid.points if p.point not in unfit], grid.left_out + list(dict.fromkeys(left_out)))
     if not grid.points:
         raise StudyError(absent + grid.left_out)
+    possible_study = study.model_copy(update={"strategies": possible})
+    points, decided = with_base_beside(possible_study, grid.points, launcher, beside or {})
+    grid = Grid(points, grid.left_out)
     faults = launcher.refuse(grid.points)
     if too_many := sorted({p.workers for p in grid.points if p.tpu == "real" and p.workers > largest}):
         faults.append(f"workers: {', '.join(map(str, too_many))} are more than the {largest} cores the TPU has")
@@ -95,7 +101,7 @@ def plan(study: Study, launcher: Launcher) -> Plan:
     about_here = [str(each) for each in names.wrong(_imported(strategies, launcher))]
     if launcher.kind == "local" and (note := quota_note()):
         about_here.append(note)
-    return Plan(study, grid, not_available, about_here=about_here)
+    return Plan(study, grid, not_available, about_here=about_here, base_beside=decided)
 
 
 def _imported(strategies: Sequence[str], launcher: Launcher) -> list[str]:

@@ -83,7 +83,7 @@ def run(
     """
     study = plan.study
     folder.write_study(study)
-    folder.write_plan(plan.grid, study.repeats.min, plan.not_available, plan.data)
+    folder.write_plan(plan.grid, study.repeats.min, plan.not_available, plan.data, plan.base_beside)
     work = _Work(folder, launcher, display, Summary())
     attempted: set[str] = set()
     try:

@@ -116,6 +116,9 @@ class LocalLauncher:
                 )
         return faults
 
+    def on_one_host(self, trial: Trial) -> bool:
+        return True
+
     def unfit(self, trial: Trial) -> str | None:
         python = self.interpreter(trial.strategy)
         lacks = interpreters.absent(python, trial.needs) if self.elsewhere(trial.strategy) else lacking(trial)
@@ -181,7 +184,7 @@ class LocalLauncher:
         for rank, process in running.processes.items():
             if rank not in running.exits:
                 why = overstepped(folder, rank, limits, time.monotonic() - running.began)
-                if died and stopped(process.pid):
+                if died and stopped(folder, rank, process.pid):
                     why = silence(limits)
                 if why:
                     running.exits[rank] = RankExit(rank=rank, limit=why)

@@ -92,6 +92,9 @@ class RayLauncher:
     def elsewhere(self, strategy: str) -> bool:
         return False
 
+    def on_one_host(self, trial: Trial) -> bool:
+        return trial.processes == 1 or len(self._nodes(gpus=False)) == 1
+
     def unfit(self, trial: Trial) -> str | None:
         each, nodes = trial.workers // trial.processes, self._nodes(trial.gpus_per_worker > 0)
         if why := lacking(trial) or (None if self._address else compiler.lacking(trial)):

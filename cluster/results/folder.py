@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO, Any
@@ -126,22 +126,37 @@ class ResultsFolder:
         return self._cancel.exists()
 
     def write_study(self, study: Study) -> None:
-        content = yaml.safe_dump({"format": FORMAT, **resolved(study)}, sort_keys=False, allow_unicode=True)
+        content = yaml.safe_dump({"format": study.format, **resolved(study)}, sort_keys=False, allow_unicode=True)
         write_atomically(self.path / "study.yaml", content)
 
     def write_plan(
-        self, grid: Grid, repeats: int, not_available: dict[str, str], data: Sequence[dict[str, Any]] = ()
+        self,
+        grid: Grid,
+        repeats: int,
+        not_available: dict[str, str],
+        data: Sequence[dict[str, Any]] = (),
+        base_beside: Mapping[str, list[int] | str] | None = None,
     ) -> None:
-        """`plan.json`: the points, the least number of repeats of each, what was left out, and the user's data."""
+        """`plan.json`: the points, the least number of repeats of each, what was left out, the user's data, and where
+        the base case runs beside."""
         plan = {
-            "format": FORMAT,
+            "format": max(p.format for p in grid.points),
             "points": [p.point for p in grid.points],
             "repeats": repeats,
             "left_out": grid.left_out,
             "not_available": not_available,
             **({"data": list(data)} if data else {}),
+            **({"base_beside": base_beside} if base_beside else {}),
         }
         write_atomically(self.path / "plan.json", json.dumps(plan, indent=1) + "\n")
+
+    def base_beside(self) -> dict[str, list[int] | str]:
+        """What an earlier run has decided of the base case beside (cluster/driver/beside.py)."""
+        try:
+            found = json.loads((self.path / "plan.json").read_text(encoding="utf-8")).get("base_beside", {})
+        except (OSError, ValueError, AttributeError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def note_given_up(self, lines: list[str]) -> None:
         """Add to `plan.json` what of it is left out as others like it had failed, one line each."""

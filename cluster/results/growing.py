@@ -14,7 +14,6 @@ from cluster.results.folder import FACTORS, ResultsFolder
 from cluster.study import file
 from cluster.study.schema import Study, StudyError, resolved
 from jobs.contract.files import write_atomically
-from jobs.contract.outcome import FORMAT
 
 NOT_IMPORTED = "not imported: "  # begins the line of a launch that did not come in, before its name
 GROWING = ("strategies", "workers", "scaling", *FACTORS)
@@ -40,6 +39,8 @@ class Plan:
     not_available: dict[str, str] = field(default_factory=dict)
     data: list[dict[str, Any]] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
+    base_beside: dict[str, list[int] | str] = field(default_factory=dict)
+    format: int = 1
 
     def joined(self, other: Plan) -> Plan:
         """Both plans; what one machine could not run, the other may have."""
@@ -48,12 +49,13 @@ class Plan:
         lacking = {k: v for k, v in (self.not_available | other.not_available).items() if k not in run}
         left_out = list(dict.fromkeys(self.left_out + other.left_out))
         given_up = list(dict.fromkeys(self.given_up + other.given_up))
-        return Plan(points, self.repeats, left_out, lacking, self.data or other.data, given_up)
+        beside, newer = other.base_beside | self.base_beside, max(self.format, other.format)
+        return Plan(points, self.repeats, left_out, lacking, self.data or other.data, given_up, beside, newer)
 
     def content(self) -> dict[str, Any]:
         """As the file has it, which says nothing of data or of what was given up where there is nothing to say."""
-        silent = [key for key in ("data", "given_up") if not getattr(self, key)]
-        return {"format": FORMAT} | {key: value for key, value in vars(self).items() if key not in silent}
+        silent = [key for key in ("data", "given_up", "base_beside") if not getattr(self, key)]
+        return {"format": self.format} | {key: value for key, value in vars(self).items() if key not in silent}
 
 
 def read_plan(path: Path) -> Plan | None:

@@ -261,4 +261,5 @@ def _plan(home: Path, study: Study, arrivals: Sequence[Arrival], not_taken: Sequ
     """The plan that came with the launches, their own points at least, and those launches that did not come in."""
     plan = read_plan(home / "plan.json") or Plan(repeats=study.repeats.min)
     left_out = ["".join(c if c.isprintable() else "?" for c in f"{NOT_IMPORTED}{line}") for line in not_taken]
-    return plan.joined(Plan(list(dict.fromkeys(a.trial.point for a in arrivals)), left_out=left_out))
+    points = list(dict.fromkeys(a.trial.point for a in arrivals))
+    return plan.joined(Plan(points, left_out=left_out, format=max((a.trial.format for a in arrivals), default=1)))

@@ -22,9 +22,11 @@ from typing import Any
 
 from cluster.slurm.size import Size
 from jobs.contract.files import TRIAL, look_afresh, write_atomically
-from jobs.contract.outcome import FORMAT
 
 STARTS_SECONDS = 30.0  # that a job's first ranks may take until they give a sign of life
+
+
+FORMAT = 1  # of the files here
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,9 @@ class SlurmLauncher:
     def elsewhere(self, strategy: str) -> bool:
         return bool(self._options.container_image or self._options.python)
 
+    def on_one_host(self, trial: Trial) -> bool:
+        return size_of(trial, self._options).nodes == 1
+
     def unfit(self, trial: Trial) -> str | None:
         workers_each = trial.workers // trial.processes
         if workers_each > self._options.tasks_per_node:

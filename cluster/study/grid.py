@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from cluster.study.schema import Study, StudyError, listed
 from jobs.contract.catalog import STRATEGIES
+from jobs.contract.parts import Steps
 from jobs.contract.possible import executions, impossible, lacks, named_execution
 from jobs.contract.trial import Trial, foreign
 
@@ -136,8 +137,8 @@ def _trial(study: Study, name: str, workers: int, batch: int, factors: dict[str,
     own = {key: getattr(study, key) for key in kind.model_fields if key in type(study).model_fields}
     if factors.get("learning_rate_rule", "none") != "none":
         own["reference_batch"] = study.reference_batch
-    if not kind.scales:
-        own["steps"] = study.steps.model_copy(update={"compute_only": 0})
+    steps = study.steps.model_dump(exclude={"base_beside"}) | ({} if kind.scales else {"compute_only": 0})
+    own["steps"] = Steps(**steps)
     place = {
         "strategy": name,
         "workers": workers,

@@ -38,6 +38,13 @@ def listed(value: Any) -> list[Any]:
     return list(dict.fromkeys(value)) if isinstance(value, list) else [value]
 
 
+class StudySteps(Steps):
+    """Those of a trial, and whether the base case runs beside the ranks, by turns, where phases are in blocks: `auto`,
+    where all ranks are on CPUs of one host and its turns take at most half of a launch."""
+
+    base_beside: Literal["auto", "never"] = "auto"
+
+
 class Batch(Part):
     """Samples per step: `global` over all workers at strong scaling, `per_worker` at weak. For
     infer and ingest instead `sizes`, images per call or batch. `reference` is the global batch that
@@ -106,7 +113,7 @@ class Study(Part):
     batch: Batch
     model: ModelName | Annotated[list[ModelName], Field(min_length=1)] = "cnn"
     data: Data = Data()
-    steps: Steps = Steps()
+    steps: StudySteps = StudySteps()
     repeats: Repeats = Repeats()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -175,6 +182,11 @@ class Study(Part):
         return [key for key in own if key in known and getattr(self, key) != own[key].default]
 
     @property
+    def format(self) -> int:
+        """The oldest results format that can hold it."""
+        return 1 if self.steps.blocks is None else 2
+
+    @property
     def reference_batch(self) -> int | None:
         """The global batch that `learning_rate` is meant for."""
         return self.batch.reference or (self.batch.per_worker if "weak" in self.scaling else None)
@@ -225,4 +237,6 @@ def resolved(study: Study) -> dict[str, Any]:
     """The study with every default filled in, as `study.yaml` in the results folder holds it."""
     content = study.model_dump(mode="json", by_alias=True)
     content["launcher"] = {"kind": study.launcher.kind, **study.launcher.options}
+    if study.steps.blocks is None:
+        del content["steps"]["blocks"], content["steps"]["base_beside"]
     return content

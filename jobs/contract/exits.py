@@ -30,7 +30,8 @@ MEANS = {
 }
 # Said by a rank of which another one is gone: not the reason, if any other rank has one.
 FOLLOWS = re.compile(
-    r"a rank went away|cannot be reached at|did not come in time|[Cc]onnection (closed|reset)|Broken pipe|Socket closed"
+    r"a rank went away|changes turns is gone"
+    r"|cannot be reached at|did not come in time|[Cc]onnection (closed|reset)|Broken pipe|Socket closed"
     r"|HorovodInternalError|remote process exited|DistNetworkError|UnavailableError|communicator was aborted"
 )
 TAIL = 20_000  # bytes

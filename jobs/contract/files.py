@@ -50,6 +50,11 @@ def rank_file(folder: Path, rank: int, ending: str) -> Path:
     return folder / f"rank-{rank:05d}.{ending}"
 
 
+def base_file(folder: Path, batch: int, ending: str) -> Path:
+    """Path of a file of the base case that ran beside on batches of that size; `ending` is jsonl, json or log."""
+    return folder / f"base-{batch}.{ending}"
+
+
 def litter(path: PurePath) -> bool:
     """Whether this is something that another program left there: passed over wherever folders are read.
 

@@ -21,7 +21,7 @@ from jobs.contract.trial import Trial
 
 # What must have a sum if the launch ended well and there are any: a rank's file is called as the rank is counted.
 # Another name among the sums, by a newer version or somebody's hand, is not looked for.
-MUST = re.compile(r"trial\.json|rank-(\d{5}|[1-9]\d{5,})\.jsonl?")
+MUST = re.compile(r"trial\.json|(rank-(\d{5}|[1-9]\d{5,})|base-[1-9]\d*)\.jsonl?")
 SUMMED = re.compile(rf"{MUST.pattern}|telemetry-[^/]+\.jsonl")
 
 

@@ -6,6 +6,7 @@
                       rank-00000.log     stdout and stderr
                       rank-00000.alive   touched by the step loop at most once a second
                       rank-00000.exit    how it ended, where a keeper stood beside it (jobs/rank/keeper.py)
+                      base-64.jsonl, .json, .log     the base case beside, on batches of 64 (jobs/beside)
                       telemetry-HOST.jsonl   what that node's sampler saw (jobs/telemetry/sampler.py)
                       outcome.json       written last, atomically
 
@@ -28,12 +29,12 @@ from pydantic import ValidationError
 
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.exits import Status, last_lines
-from jobs.contract.files import TRIAL, RankExit, look_afresh, rank_file, write_atomically
+from jobs.contract.files import TRIAL, RankExit, base_file, look_afresh, rank_file, write_atomically
 from jobs.contract.folder import Sum, differing, sum_of
 from jobs.contract.report import AccuracyPoint, AccuracyReached, RankReport, Record, rank_report
 from jobs.contract.trial import Trial
 
-FORMAT = 1
+FORMAT = 2  # the newest that is read; a launch is of the oldest that can hold it
 OUTCOME = "outcome.json"
 SETTLE_SECONDS = 2.0  # that a shared file system has to show here what the ranks of a trial wrote elsewhere
 
@@ -47,10 +48,11 @@ class Outcome(Record):
     another trial of the study ran at the same time. `base_case` is the strategy whose run with one worker
     the speedup is over. `timing_granularity` is steps per reading of the clock: above 1 each step line
     holds its share of a reading, so that percentiles are of calls. `emulated`: CPU devices stood in for the
-    cores of a TPU. `sums` are of the files that it stands on (jobs/contract/folder.py), None in results of before.
+    cores of a TPU. `base_beside` are batches on which the base case ran beside. `sums` are of the
+    files that it stands on (jobs/contract/folder.py), None in results of before.
     """
 
-    format: int = FORMAT
+    format: int = 1
     trial_id: str
     status: Status
     error: str = ""
@@ -79,6 +81,7 @@ class Outcome(Record):
     environment: dict[str, str] = {}
     container: str | None = None
     commit: str | None = None
+    base_beside: list[int] = []
     sums: dict[str, Sum] | None = None
 
     @property
@@ -121,7 +124,7 @@ def conclude(
         _settle(folder, trial.processes)
     texts = {TRIAL: text} | _reports(folder, trial.processes)
     reports = [r for name, content in texts.items() if name != TRIAL and (r := rank_report(content))]
-    sums = {name: Sum.of(content) for name, content in texts.items()} | _sums(folder, trial.processes)
+    sums = {name: Sum.of(content) for name, content in texts.items()} | _sums(folder, trial)
     if status == "ok" and len(reports) < trial.processes:
         there = {r.rank for r in reports}
         absent = [r for r in range(trial.processes) if r not in there]
@@ -130,10 +133,17 @@ def conclude(
         absent := [r for r in range(trial.processes) if rank_file(folder, r, "jsonl").name not in sums]
     ):
         status, error = "failed", f"no step lines from rank {', '.join(map(str, absent))}"
+    elif status == "ok" and (
+        absent := [
+            b for b in trial.base_batches if any(base_file(folder, b, e).name not in sums for e in ("jsonl", "json"))
+        ]
+    ):
+        status, error = "failed", f"no base case beside on batches of {', '.join(map(str, absent))}"
     if status != "ok":
         exits = [replace(e, last_lines=last_lines(folder, e.rank)) for e in exits]
     first = reports[0] if reports else None
     outcome = Outcome(
+        format=trial.format,
         trial_id=trial.id,
         status=status,
         error=error,
@@ -162,6 +172,7 @@ def conclude(
         environment=first.environment if first else {},
         container=first.container if first else None,
         commit=first.commit if first else None,
+        base_beside=list(trial.base_batches),
         sums=sums,
     )
     write_atomically(folder / OUTCOME, outcome.model_dump_json(indent=1) + "\n")
@@ -196,10 +207,11 @@ def _reports(folder: Path, processes: int) -> dict[str, bytes]:
     return found
 
 
-def _sums(folder: Path, processes: int) -> dict[str, Sum]:
-    """Of the step lines and the telemetry that are there."""
+def _sums(folder: Path, trial: Trial) -> dict[str, Sum]:
+    """Of the step lines, of what the base case beside left, and of the telemetry, as far as they are there."""
     found = {}
-    for path in (rank_file(folder, rank, "jsonl") for rank in range(processes)):
+    ranks = [rank_file(folder, rank, "jsonl") for rank in range(trial.processes)]
+    for path in [*ranks, *(base_file(folder, batch, e) for batch in trial.base_batches for e in ("jsonl", "json"))]:
         with suppress(OSError):
             found[path.name] = sum_of(path)
     for path in folder.glob("telemetry-*.jsonl"):

@@ -41,8 +41,9 @@ class Data(Part):
 
 class Steps(Part):
     """How many steps of each phase: `warmup` before the clock counts, `measured` for the
-    result, `compute_only` on a copy of the state without communication. For `until_accuracy`: training
-    is given up after `at_most` steps, and the held-out images are classified after every
+    result, `compute_only` on a copy of the state without communication. With `blocks` the phases alternate in so many
+    rounds, a block of each per round, and both counts are over all rounds (docs/methodology.md). For `until_accuracy`:
+    training is given up after `at_most` steps, and the held-out images are classified after every
     `evaluate_every`."""
 
     warmup: Count = 10
@@ -50,6 +51,7 @@ class Steps(Part):
     compute_only: Annotated[int, Field(ge=0)] = 20
     at_most: Count | None = None
     evaluate_every: Count = 10
+    blocks: Count | None = None
 
 
 class Limits(Part):

@@ -53,6 +53,7 @@ class RankReport(Record):
     `not_as_asked` is what the rank did otherwise than its trial says, in words.
     `environment` are the variables that change speed, `commit` is the project's (of rank 0); `data` is what rank 0
     found in a folder of the user's, and what of it was left out.
+    `blocks` are the times of the blocks of a launch in blocks, in order.
     `visible_devices` is CUDA_VISIBLE_DEVICES as the launcher gave it, None if it did not.
     """
 
@@ -89,6 +90,7 @@ class RankReport(Record):
     not_as_asked: list[str] = []
     parameters: int
     work: dict[str, int] | None = None
+    blocks: list[dict[str, Any]] | None = None
     device: str
     intra_op_threads: int
     inter_op_threads: int

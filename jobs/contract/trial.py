@@ -29,16 +29,18 @@ class Trial(Part):
     `global_batch` is samples per step over all workers; `threads_per_worker` is cores per worker; `repeat` numbers
     the independent launches of one configuration. `gpus_per_worker` 1 gives each worker a GPU of its own. With `tpu`
     "real" a worker is a core of a TPU; "emulated" lets CPU devices stand in for cores, and every result says so.
+    `base_batches` are the global batches on which the base case runs beside the ranks, in turns with them.
 
     A workload says of itself: `factors`, which of its fields a study may give several values; `own`, which keys of a
     study are its own alone; `scales`, whether it runs on any number of workers, strongly and weakly scaled, with a
-    phase of compute-only steps, or is a single process; `without`, what is said to a study that gives a key which it
-    does not have; `no_gpus`, why it takes none, if so.
+    phase of compute-only steps, or is a single process; `in_phases`, whether it has phases that may alternate;
+    `without`, what is said to a study that gives a key which it does not have; `no_gpus`, why it takes none, if so.
     """
 
     factors: ClassVar[tuple[str, ...]] = ()
     own: ClassVar[tuple[str, ...]] = ()
     scales: ClassVar[bool] = True
+    in_phases: ClassVar[bool] = False
     without: ClassVar[Mapping[str, str]] = {}
     no_gpus: ClassVar[str] = ""
 
@@ -53,6 +55,7 @@ class Trial(Part):
     threads_per_worker: Count = 1
     gpus_per_worker: Gpus = 0
     tpu: TPU = "none"
+    base_batches: Annotated[tuple[Count, ...], Field(strict=False)] = ()
     limits: Limits = Limits()
     telemetry: Telemetry = Telemetry()
 
@@ -93,6 +96,12 @@ class Trial(Part):
 
     def _shared_faults(self) -> Iterator[str]:
         info = STRATEGIES[self.strategy]
+        if self.steps.blocks and not self.in_phases:
+            yield f"steps.blocks: workload {self.workload} has no phases that could alternate; leave it out"
+        if self.base_batches and not self.steps.blocks:
+            yield "base_batches: the base case runs beside training in blocks only; give steps.blocks"
+        if self.base_batches and STRATEGIES[self.strategy].is_base_case:
+            yield f"base_batches: {self.strategy} is a base case itself"
         if self.global_batch % self.workers:
             yield f"global batch {self.global_batch} is not divisible by {self.workers} workers"
         if info.is_base_case and self.workers != 1:
@@ -111,6 +120,12 @@ class Trial(Part):
     def recipe(self) -> Recipe:
         """The model that a strategy is to build, and how."""
         return Recipe()
+
+    def base_calls(self, batch: int) -> int:
+        """Counted calls in a turn of the base case on batches of `batch`: about as long as a block of training, and at
+        least two."""
+        of_a_block = self.steps.measured // ((self.steps.blocks or 1) * self.recipe.steps_per_call)
+        return max(2, round(of_a_block * self.worker_batch / batch))
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -160,7 +175,16 @@ class Trial(Part):
         """What its file holds: every key that a reader of this format may ask for, those of other workloads at
         their defaults."""
         held = FORMER | self.model_dump(mode="json")
+        if self.steps.blocks is None:
+            del held["steps"]["blocks"]
+        if not self.base_batches:
+            del held["base_batches"]
         return {key: held[key] for key in ORDER} | held
+
+    @property
+    def format(self) -> int:
+        """The oldest results format that can hold it."""
+        return 1 if self.steps.blocks is None else 2
 
     @property
     def id(self) -> str:

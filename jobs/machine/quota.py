@@ -42,9 +42,16 @@ def throttled_since(before: dict[Path, Throttled]) -> Throttled | None:
     return max(counted, key=lambda each: each.throttled, default=None)
 
 
-def groups() -> list[Path]:
+def added(one: Throttled | None, other: Throttled | None) -> Throttled | None:
+    """Both together."""
+    if one is None or other is None:
+        return one or other
+    return Throttled(one.periods + other.periods, one.throttled + other.throttled, one.seconds + other.seconds)
+
+
+def groups(controller: str = "cpu") -> list[Path]:
     """The folders of this process's groups, and of those above, that count CPU time: version 2, and version 1's
-    controller "cpu", either or both of which may be mounted (cgroups(7)).
+    `controller`, either or both of which may be mounted (cgroups(7)).
 
     In a container the process may be told a path that lies outside of what is mounted there; what is mounted is then
     its own group.
@@ -59,13 +66,13 @@ def groups() -> list[Path]:
         _, controllers, path = line.split(":", 2)
         if not controllers:
             paths["cgroup2"] = path
-        elif "cpu" in controllers.split(","):
+        elif controller in controllers.split(","):
             paths["cgroup"] = path
     found: dict[Path, None] = {}
     for line in mounts:
         place, _, what = line.partition(" - ")
         kind, *_, options = what.split()
-        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options.split(",")):
+        if kind == "cgroup2" or (kind == "cgroup" and controller in options.split(",")):
             top, mounted = place.split()[3:5]
             home = ROOT / mounted.replace("\\040", " ").lstrip("/")
             found |= dict.fromkeys(_upwards(home, top, paths.get(kind, "/")))

@@ -97,8 +97,14 @@ def silent(folder: Path, rank: int) -> bool:
     return time.time() > due + LATE_SECONDS
 
 
-def stopped(pid: int) -> bool:
-    """Whether the process stands still by SIGSTOP or under a debugger."""
+def stopped(folder: Path, rank: int, pid: int) -> bool:
+    """Whether the rank, this process, stands still by SIGSTOP or under a debugger, and not for the turn of another
+    process of its launch (jobs/beside), for which it has handed over."""
+    try:
+        if rank_file(folder, rank, "alive").stat().st_size:
+            return False
+    except OSError:
+        pass
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -181,7 +187,7 @@ def keep(folder: Path, place: RankEnvironment, variables: Mapping[str, str]) -> 
     why, still, asked = "", False, False
     try:
         while not why and worker.poll() is None:
-            still = stopped(worker.pid)
+            still = stopped(folder, rank, worker.pid)
             sleep_until_a_death([worker], LOOK_SECONDS)
             if worker.poll() is None:
                 why = overstepped(folder, rank, limits, time.monotonic() - began)

@@ -13,8 +13,20 @@ import faulthandler
 import os
 import time
 from pathlib import Path
+from typing import Protocol
 
 BEAT_SECONDS = 1.0
+HANDED_OVER = "handed over\n"  # in the `alive` file, which is empty otherwise
+
+
+class Watched(Protocol):
+    """What a loop of steps gives signs of life to."""
+
+    due: float
+
+    def allow(self, seconds: float) -> None: ...
+
+    def beat(self) -> None: ...
 
 
 class Watchdog:
@@ -41,6 +53,15 @@ class Watchdog:
         """A sign of life if one is due: for what is called as often as there are files."""
         if time.perf_counter() >= self.due:
             self.beat()
+
+    def hand_over(self, seconds: float) -> None:
+        """Say that this process will be stopped and continued, by one of its own launch, within so many seconds."""
+        self._alive.write_text(HANDED_OVER)
+        self.allow(seconds)
+
+    def take_back(self, seconds: float) -> None:
+        self._alive.write_text("")
+        self.allow(seconds)
 
     def stop(self) -> None:
         faulthandler.cancel_dump_traceback_later()

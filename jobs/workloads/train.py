@@ -1,4 +1,8 @@
-"""Training: steps of an optimizer on any number of workers, then steps of a copy without communication.
+"""Training: steps of an optimizer on any number of workers, and steps of a copy without communication.
+
+One phase after the other, or, with `steps.blocks`, by turns: a round has a block of each, in random order, and beside
+them of the base case, which then runs as a process of its own (jobs/beside). Slow noise, which hits all of a round
+alike, cancels in the phases' ratios. The first call after a change is marked and not counted.
 
 With `until_accuracy` the model is trained once more from the start until it classifies that share of the held-out
 images right (jobs/workloads/accuracy.py).
@@ -6,6 +10,7 @@ images right (jobs/workloads/accuracy.py).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -31,6 +36,8 @@ class Train(Recipe, Trial):
         "model", "precision", "layout", "optimizer", "learning_rate_rule", "learning_rate_warmup", "steps_per_call",
         "execution",
     )  # fmt: skip
+
+    in_phases: ClassVar[bool] = True
 
     workload: Literal["train"] = "train"
     until_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -58,6 +65,22 @@ class Train(Recipe, Trial):
             count = getattr(self.steps, phase)
             if count % self.steps_per_call:
                 yield f"steps.{phase} {count} is not a multiple of steps_per_call {self.steps_per_call}"
+        yield from self._faults_of_blocks()
+
+    def _faults_of_blocks(self) -> Iterator[str]:
+        blocks, k = self.steps.blocks, self.steps_per_call
+        if blocks is None:
+            return
+        if self.until_accuracy:
+            yield "steps.blocks: until_accuracy trains in one go; leave one of them out"
+        for phase in ("measured", "compute_only"):
+            count = getattr(self.steps, phase)
+            if count % (blocks * k) or 0 < count < 2 * blocks * k:
+                least = max(2, round(count / (blocks * k))) * blocks * k
+                yield (
+                    f"steps.{phase}: {count} steps are not as many in each of {blocks} blocks, two at least"
+                    f"{f', in calls of {k}' if k > 1 else ''}; take {least}"
+                )
 
 
 TRIAL = Train
@@ -70,6 +93,7 @@ def run(rank: Rank[Train]) -> None:
     from jobs.workloads import reporting
 
     trial, place, watchdog, hang = rank.trial, rank.place, rank.watchdog, rank.trial.limits.hang
+    variables = dict(os.environ)
     dataset = rank.load()
     train, compute_only = meters(rank, len(dataset.train_labels))
     rendezvous = rank.meet()
@@ -79,11 +103,16 @@ def run(rank: Rank[Train]) -> None:
     try:
         rendezvous.barrier()
         started = time.time()
-        train.run(strategy.train, watchdog, hang, strategy.clock)
+        if trial.steps.blocks:
+            from jobs.workloads import blocks
+
+            blocks.run(rank, strategy, train, compute_only, variables)
+        else:
+            train.run(strategy.train, watchdog, hang, strategy.clock)
         ended = time.time()
         watchdog.allow(trial.limits.startup)
         accuracy = strategy.evaluate() if place.rank == 0 else None
-        if trial.steps.compute_only:
+        if trial.steps.compute_only and not trial.steps.blocks:
             strategy.copy_state()
             rendezvous.barrier()
             compute_only.run(strategy.compute_only, watchdog, hang, strategy.clock)
@@ -98,6 +127,9 @@ def run(rank: Rank[Train]) -> None:
 
     side = dataset.train_images.shape[1]
     more: dict[str, object] = {"test_accuracy": accuracy, "work": asdict(layers.work(trial.model, side))}
+    if trial.steps.blocks:
+        in_time = sorted(train.blocks + compute_only.blocks, key=lambda block: block.begin_unix)
+        more["blocks"] = [asdict(block) for block in in_time]
     if place.rank == 0:
         more |= {"accuracy_reached": reached, "accuracy_curve": curve}
     reporting.report(rank, strategy, train, started, ended, more)
@@ -111,11 +143,13 @@ def meters(rank: Rank[Train], samples: int) -> tuple[Meter, Meter]:
 
     trial, place = rank.trial, rank.place
     steps, k = trial.steps, trial.steps_per_call
+    between = (steps.blocks or 0) * k  # the first call of each block
     warmup = COMPUTE_ONLY_WARMUP_CALLS * k if steps.compute_only else 0
-    train_steps = steps.warmup + steps.measured
-    order = dataset.batch_indices(samples, trial.global_batch, train_steps + warmup + steps.compute_only, trial.seed)
+    train_steps = steps.warmup + steps.measured + between
+    alone_steps = warmup + steps.compute_only + (between if steps.compute_only else 0)
+    order = dataset.batch_indices(samples, trial.global_batch, train_steps + alone_steps, trial.seed)
     mine = dataset.rank_slice(order, place.rank, place.world_size)
     return (
-        Meter("train", mine[:train_steps], steps.warmup, k),
-        Meter("compute_only", mine[train_steps:], warmup, k),
+        Meter("train", mine[:train_steps], steps.warmup, k, steps.blocks or 0),
+        Meter("compute_only", mine[train_steps:], warmup, k, steps.blocks or 0),
     )

@@ -207,7 +207,7 @@ def test_results_of_a_newer_format_are_refused(tmp_path: Path) -> None:
     drive(tmp_path)
     content = yaml.safe_load((tmp_path / "study.yaml").read_text())
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content | {"format": 99}))
-    with pytest.raises(StudyError, match="format 99; this version reads up to 1"):
+    with pytest.raises(StudyError, match="format 99; this version reads up to 2"):
         drive(tmp_path)
 
 

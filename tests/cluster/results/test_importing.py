@@ -175,7 +175,7 @@ def test_a_failed_launch_comes_in_as_such_since_nothing_is_unreported(elsewhere:
     [
         (lambda home: (home / "rank-00000.jsonl").unlink(), "no steps of rank 0"),
         (lambda home: (home / "outcome.json").write_text("{"), "outcome.json is not readable as JSON"),
-        (lambda home: measured.edit(home / "outcome.json", format=2), "format 2; this version reads up to 1"),
+        (lambda home: measured.edit(home / "outcome.json", format=3), "format 3; this version reads up to 2"),
         (lambda home: measured.edit(home / "trial.json", strategy="tf-quantum"), "trial.json"),
         (lambda home: measured.edit(home / "trial.json", seed=7), "its trial.json is that of"),
         (lambda home: measured.edit(home / "trial.json", colour="red"), "written by another version?"),
@@ -257,7 +257,7 @@ def test_another_study_is_refused(elsewhere: Path, tmp_path: Path) -> None:
     ("spoil", "said"),
     [
         (lambda home: (home / "study.yaml").unlink(), "no study.yaml there"),
-        (lambda home: (home / "study.yaml").write_text("format: 2\nname: x\n"), "format 2; this version reads up to 1"),
+        (lambda home: (home / "study.yaml").write_text("format: 3\nname: x\n"), "format 3; this version reads up to 2"),
         (lambda home: (home / "study.yaml").write_text("format: 1\na: &a [1]\nb: *a\n"), "aliases (*name)"),
         (lambda home: (home / "plan.json").write_text('{"points": 3}'), "plan.json: cannot be read (points"),
         (lambda home: shutil.rmtree(home / "trials"), "it holds no launch"),

@@ -1,4 +1,5 @@
-"""Run by every Python that is started with this folder in PYTHONPATH; does something in ranks only."""
+"""Run by every Python that is started with this folder in PYTHONPATH; does something in ranks only, and in the base
+case beside them."""
 
 import os
 import sys
@@ -12,3 +13,8 @@ if sys.orig_argv[-3:-1] == ["-m", "jobs.worker"]:
         import bare_ranks
 
         bare_ranks.instead_of_frameworks()
+
+if sys.orig_argv[-4:-2] == ["-m", "jobs.beside.companion"] and "SCALING_TEST_BARE" in os.environ:
+    import bare_ranks
+
+    bare_ranks.instead_of_frameworks()

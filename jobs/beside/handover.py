@@ -1,0 +1,116 @@
+"""A rank's side: where a turn of the base case is due, all ranks hand over and are stopped until it is over.
+
+The first rank starts the process that changes turns (turns.py), which is on the same host as all of them; every rank
+has a line to it. A rank asks for a turn and waits for the answer; when all have asked they are stopped, and go on when
+the turn is over. Its watchdog, and whoever keeps it, are told before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.beside import memory
+from jobs.rank.parent import PARENT
+
+if TYPE_CHECKING:
+    from jobs.rank.rendezvous import Rendezvous
+    from jobs.workloads.startup import Rank
+    from jobs.workloads.train import Train
+
+Turn = Callable[[int, int], None]  # of the base case on batches of this size, in this round
+
+
+class BesideError(RuntimeError):
+    """The base case beside has failed; the message says why."""
+
+
+@contextmanager
+def beside(rank: Rank[Train], variables: Mapping[str, str]) -> Iterator[Turn]:
+    """Have the base case started on each of the trial's `base_batches`, and at the end write what it measured.
+
+    `variables` are the environment that it starts with, as it was before a strategy changed it. What is given gives it
+    a turn; all ranks call it alike. Raises BesideError.
+    """
+    trial, watchdog = rank.trial, rank.watchdog
+    if not trial.base_batches:
+        yield _nobody
+        return
+    with _line(rank, variables) as line:
+
+        def ask(what: dict[str, Any], seconds: float) -> None:
+            watchdog.hand_over(seconds)
+            line.write(json.dumps(what) + "\n")
+            line.flush()
+            answer = line.readline()
+            watchdog.take_back(trial.limits.hang)
+            error = json.loads(answer)["error"] if answer.endswith("\n") else "the process that changes turns is gone"
+            if error:
+                raise BesideError(error)
+
+        for batch in trial.base_batches:
+            ask({"batch": batch, "block": 0}, trial.limits.startup)
+        yield lambda batch, block: ask({"batch": batch, "block": block}, trial.limits.hang)
+        ask({"end": True}, trial.limits.startup)
+
+
+def _nobody(batch: int, block: int) -> None:
+    raise ValueError("no base case runs beside this launch")
+
+
+@contextmanager
+def _line(rank: Rank[Train], variables: Mapping[str, str]) -> Iterator[Any]:
+    """This rank's line to the process that changes turns, which the first rank starts and awaits."""
+    place, rendezvous = rank.place, rank.rendezvous
+    process = None
+    name, listener = "", None
+    if place.rank == 0:
+        memory.check(len(rank.trial.base_batches))
+        listener = socket.socket(socket.AF_UNIX)
+        name = f"scaling-turns-{secrets.token_hex(16)}"  # known to the ranks alone
+        listener.bind("\0" + name)
+        listener.listen(place.world_size)
+    name = rendezvous.gather(name)[0]
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect("\0" + name)
+        if listener is not None:
+            process = _start(rank, rendezvous, listener, variables)
+            listener.close()
+        with line.makefile("rw", encoding="utf-8") as file:
+            yield file
+    if process is not None:
+        process.wait()
+
+
+def _start(
+    rank: Rank[Train], rendezvous: Rendezvous, listener: socket.socket, variables: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    trial, apart = rank.trial, rank.trial.workers // rank.trial.processes
+    workers = [
+        cpus[number * len(cpus) // apart : (number + 1) * len(cpus) // apart] or cpus
+        for cpus in (peer.cpus for peer in rendezvous.peers)
+        for number in range(apart)
+    ]
+    told = {
+        "listener": listener.fileno(),
+        "folder": str(Path(rank.folder).absolute()),
+        "pids": [peer.pid for peer in rendezvous.peers],
+        "workers": workers,
+        "first": trial.repeat,
+        "startup": trial.limits.startup,
+        "hang": trial.limits.hang,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "jobs.beside.turns", json.dumps(told)],
+        env={**variables, PARENT: str(os.getpid())},
+        stdin=subprocess.DEVNULL,
+        pass_fds=[listener.fileno()],
+    )
