@@ -50,13 +50,13 @@ def _batches(study: Study, point: Trial, launcher: Launcher) -> list[int] | str:
         batches.append(point.worker_batch)
     batches = list(dict.fromkeys(batches))
     if (share := _share(point, batches)) > MOST:
-        return f"its turns would take {share:.0%} of a launch"
+        return f"its turn would take {share:.0%} of a round"
     return batches
 
 
 def _share(point: Trial, batches: Sequence[int]) -> float:
-    """Of the time of a round, the base case's, if a step takes as long as it has samples for each worker."""
+    """Of the time of a round, the longest turn's, if a step takes as long as it has samples for each worker."""
     blocks, k, own = point.steps.blocks or 1, point.recipe.steps_per_call, float(point.worker_batch)
     ranks = sum((n // (blocks * k) + 1) * own for n in (point.steps.measured, point.steps.compute_only) if n)
-    turns = sum((point.base_calls(batch) + 1) * batch for batch in batches)
-    return turns / (ranks + turns)
+    turns = [(point.base_calls(batch) + 1) * batch for batch in batches]
+    return max(turns, default=0) / (ranks + sum(turns))

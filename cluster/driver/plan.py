@@ -49,7 +49,12 @@ class Plan:
     def notes(self) -> list[str]:
         """What to know before anything is launched, and what is left out of the study and why, one line each."""
         absent = [f"{name}: not available: {why}" for name, why in self.not_available.items()]
-        return self.about_here + absent + self.grid.left_out
+        without: dict[str, list[str]] = {}
+        for point, what in self.base_beside.items():
+            if isinstance(what, str) and self.study.steps.base_beside != "never":
+                without.setdefault(what, []).append(point.rpartition("-")[0])
+        apart = [f"no base case beside {', '.join(points)}: {why}" for why, points in without.items()]
+        return self.about_here + absent + self.grid.left_out + apart
 
 
 def _bytes(trial: Trial) -> int:

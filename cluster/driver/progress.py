@@ -13,6 +13,7 @@ from rich.text import Text
 
 from cluster.driver.plan import Plan
 from cluster.launcher import State
+from jobs.contract.catalog import STRATEGIES
 from jobs.contract.outcome import Outcome
 from jobs.contract.trial import Trial
 
@@ -29,7 +30,10 @@ def describe(trial: Trial) -> str:
     others = [str(getattr(trial, name)) for name in told if getattr(trial, name) != fields[name].default]
     how = f" ({', '.join(others)})" if others else ""
     what = f", {trial.words}" if trial.words else ""
-    return f"{trial.strategy}{how}{what}, {workers}, batch {trial.global_batch}, launch {trial.repeat + 1}"
+    beside = ""
+    if trial.base_batches:
+        beside = f" beside {STRATEGIES[trial.strategy].base_case} on {' and '.join(map(str, trial.base_batches))}"
+    return f"{trial.strategy}{how}{what}, {workers}, batch {trial.global_batch}{beside}, launch {trial.repeat + 1}"
 
 
 def minutes(seconds: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import sys
 import time
@@ -27,7 +28,7 @@ from cluster.study.file import check
 from cluster.study.schema import StudyError
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.outcome import Outcome, read_outcome
-from jobs.contract.parts import Steps
+from jobs.contract.parts import Limits, Steps
 from jobs.contract.trial import Trial
 from tests.cluster.ray.conftest import Make
 from tests.cluster.ray.nodes import OF_THE_NODES, Cluster, kill
@@ -79,6 +80,16 @@ def test_every_strategy_trains_as_without_ray(
     trained_as_without_ray(what, folder, outcome, base_losses)
     assert not outcome.concurrent
     assert not list(folder.glob("*.keeper"))
+
+
+def test_the_base_case_runs_beside_the_ranks(pack: RayLauncher, tmp_path: Path) -> None:
+    steps = Steps(warmup=1, measured=400, compute_only=0, blocks=2)
+    what = trial("torch-ddp", 2, steps, base_batches=(12,), limits=Limits(hang=3.0))
+    outcome = end(pack, folder := start(pack, what, tmp_path))
+    assert outcome.status == "ok", outcome.error
+    told = json.loads((folder / "base-12.json").read_text())
+    assert [turn["block"] for turn in told["turns"]] == [1, 2]
+    assert max(turn["ranks_cpu_seconds"] for turn in told["turns"]) < 0.002
 
 
 def test_files_of_nodes_without_a_shared_folder_are_brought_back(

@@ -104,6 +104,24 @@ def shape(done: Done, rank: int) -> Any:
     return files, sorted(outcome), sorted(outcome["ranks"][rank]), [sorted(r) for r in done.rows(rank, "train")]
 
 
+def test_the_base_case_runs_beside_ranks_that_are_on_one_node(tmp_path: Path) -> None:
+    """Whoever keeps the ranks does not take those for gone that are stopped for its turns."""
+    summary, _ = drive(
+        tmp_path,
+        strategies=["torch", "torch-ddp"],
+        workers=[2],
+        steps={"warmup": 1, "measured": 400, "compute_only": 0, "blocks": 2},  # in turns of a third of a second
+        limits={"trial": 60.0, "hang": 3.0},
+        launcher={"kind": "slurm", "nodes": 2, "tasks_per_node": 2},
+    )
+    assert (summary.ok, summary.failed) == (2, [])
+    (beside,) = [done for done in trials_of(tmp_path) if done.trial.strategy == "torch-ddp"]
+    assert beside.outcome.base_beside == [8]
+    told = json.loads((beside.folder / "base-8.json").read_text())
+    assert [turn["block"] for turn in told["turns"]] == [1, 2]
+    assert max(turn["ranks_cpu_seconds"] for turn in told["turns"]) < 0.002
+
+
 @pytest.mark.skipif(len(allowed_cores()) < 2, reason="needs two cores")
 def test_jobs_side_by_side_on_a_node_have_cores_of_their_own_and_say_so(slurm_cluster: Path, tmp_path: Path) -> None:
     """Nothing here binds a job to the CPUs that SLURM has counted for it."""
