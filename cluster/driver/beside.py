@@ -57,6 +57,6 @@ def _batches(study: Study, point: Trial, launcher: Launcher) -> list[int] | str:
 def _share(point: Trial, batches: Sequence[int]) -> float:
     """Of the time of a round, the longest turn's, if a step takes as long as it has samples for each worker."""
     blocks, k, own = point.steps.blocks or 1, point.recipe.steps_per_call, float(point.worker_batch)
-    ranks = sum((n // (blocks * k) + 1) * own for n in (point.steps.measured, point.steps.compute_only) if n)
-    turns = [(point.base_calls(batch) + 1) * batch for batch in batches]
+    ranks = own * (point.steps.measured + point.steps.compute_only) / (blocks * k)
+    turns = [point.base_calls(batch) * batch for batch in batches]
     return max(turns, default=0) / (ranks + sum(turns))

@@ -22,9 +22,9 @@ from jobs.beside import memory
 from jobs.rank.parent import PARENT
 
 if TYPE_CHECKING:
+    from jobs.contract.trial import Trial
     from jobs.rank.rendezvous import Rendezvous
-    from jobs.workloads.startup import Rank
-    from jobs.workloads.train import Train
+    from jobs.rank.watchdog import Watchdog
 
 Turn = Callable[[int, int], None]  # of the base case on batches of this size, in this round
 
@@ -34,17 +34,18 @@ class BesideError(RuntimeError):
 
 
 @contextmanager
-def beside(rank: Rank[Train], variables: Mapping[str, str]) -> Iterator[Turn]:
+def beside(
+    trial: Trial, folder: Path, meeting: Rendezvous, watchdog: Watchdog, variables: Mapping[str, str]
+) -> Iterator[Turn]:
     """Have the base case started on each of the trial's `base_batches`, and at the end write what it measured.
 
     `variables` are the environment that it starts with, as it was before a strategy changed it. What is given gives it
     a turn; all ranks call it alike. Raises BesideError.
     """
-    trial, watchdog = rank.trial, rank.watchdog
     if not trial.base_batches:
         yield _nobody
         return
-    with _line(rank, variables) as line:
+    with _line(trial, folder, meeting, variables) as line:
 
         def ask(what: dict[str, Any], seconds: float) -> None:
             watchdog.hand_over(seconds)
@@ -67,23 +68,21 @@ def _nobody(batch: int, block: int) -> None:
 
 
 @contextmanager
-def _line(rank: Rank[Train], variables: Mapping[str, str]) -> Iterator[Any]:
+def _line(trial: Trial, folder: Path, meeting: Rendezvous, variables: Mapping[str, str]) -> Iterator[Any]:
     """This rank's line to the process that changes turns, which the first rank starts and awaits."""
-    place, rendezvous = rank.place, rank.rendezvous
-    process = None
-    name, listener = "", None
-    if place.rank == 0:
-        memory.check(len(rank.trial.base_batches))
-        listener = socket.socket(socket.AF_UNIX)
+    name, listener, process = "", None, None
+    if meeting.place.rank == 0:
+        memory.check(len(trial.base_batches))
         name = f"scaling-turns-{secrets.token_hex(16)}"  # known to the ranks alone
+        listener = socket.socket(socket.AF_UNIX)
         listener.bind("\0" + name)
-        listener.listen(place.world_size)
-    name = rendezvous.gather(name)[0]
+        listener.listen(meeting.place.world_size)
+    name = meeting.gather(name)[0]
     with socket.socket(socket.AF_UNIX) as line:
         line.connect("\0" + name)
         if listener is not None:
-            process = _start(rank, rendezvous, listener, variables)
-            listener.close()
+            with listener:
+                process = _start(trial, folder, meeting, listener.fileno(), variables)
         with line.makefile("rw", encoding="utf-8") as file:
             yield file
     if process is not None:
@@ -91,18 +90,18 @@ def _line(rank: Rank[Train], variables: Mapping[str, str]) -> Iterator[Any]:
 
 
 def _start(
-    rank: Rank[Train], rendezvous: Rendezvous, listener: socket.socket, variables: Mapping[str, str]
+    trial: Trial, folder: Path, meeting: Rendezvous, listener: int, variables: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    trial, apart = rank.trial, rank.trial.workers // rank.trial.processes
+    apart = trial.workers // trial.processes
     workers = [
         cpus[number * len(cpus) // apart : (number + 1) * len(cpus) // apart] or cpus
-        for cpus in (peer.cpus for peer in rendezvous.peers)
+        for cpus in (peer.cpus for peer in meeting.peers)
         for number in range(apart)
     ]
     told = {
-        "listener": listener.fileno(),
-        "folder": str(Path(rank.folder).absolute()),
-        "pids": [peer.pid for peer in rendezvous.peers],
+        "listener": listener,
+        "folder": str(folder.absolute()),
+        "pids": [peer.pid for peer in meeting.peers],
         "workers": workers,
         "first": trial.repeat,
         "startup": trial.limits.startup,
@@ -112,5 +111,5 @@ def _start(
         [sys.executable, "-P", "-m", "jobs.beside.turns", json.dumps(told)],
         env={**variables, PARENT: str(os.getpid())},
         stdin=subprocess.DEVNULL,
-        pass_fds=[listener.fileno()],
+        pass_fds=[listener],
     )

@@ -1,9 +1,9 @@
 """Changes turns between the ranks of a launch and the base case beside them: `python -P -m jobs.beside.turns TOLD`.
 
 One process per launch, started by its first rank and ended with it, whatever the launcher. It knows the ranks by their
-lines (handover.py) and starts a companion (companion.py) for each batch. When all ranks have asked for a turn they are
-stopped, threads and all, by SIGSTOP; the companion goes on for a block of steps, says so and is stopped; the ranks go
-on. So no step is cut. The CPU time of who should sleep is read at each change. The standard library only: it stands
+lines (handover.py) and starts a companion (jobs/companion.py) for each batch. When all ranks have asked for a turn they
+are stopped, threads and all, by SIGSTOP; the companion goes on for a block of steps, says so and is stopped; the ranks
+go on. So no step is cut. The CPU time of who should sleep is read at each change. The standard library only: it stands
 on the ranks' cores.
 
 A companion that dies or stands still ends the launch: every rank is told why. If a rank is gone in a turn the others
@@ -142,7 +142,7 @@ def _start(batch: int, told: Told) -> Companion:
     log = base_file(Path(told.folder), batch, "log")
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "jobs.beside.companion", told.folder, str(batch)],
+            [sys.executable, "-P", "-m", "jobs.companion", told.folder, str(batch)],
             env=os.environ | {PARENT: str(os.getpid())},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

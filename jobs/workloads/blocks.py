@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jobs.contract.trial import Trial
     from jobs.strategies.interface import Strategy
     from jobs.workloads.meter import Meter
     from jobs.workloads.startup import Rank
-    from jobs.workloads.train import Train
 
 
-def order(trial: Train) -> list[list[str | int]]:
+def order(trial: Trial) -> list[list[str | int]]:
     """For each round the phases in their order, the same on all ranks; a number is a turn of the base case on batches
     of that size."""
     draw, steps = random.Random(f"{trial.seed}/{trial.repeat}"), trial.steps
@@ -21,7 +21,7 @@ def order(trial: Train) -> list[list[str | int]]:
     return [draw.sample(phases, len(phases)) for _ in range(steps.blocks or 0)]
 
 
-def run(rank: Rank[Train], strategy: Strategy, train: Meter, compute_only: Meter, variables: Mapping[str, str]) -> None:
+def run(rank: Rank[Any], strategy: Strategy, train: Meter, compute_only: Meter, variables: Mapping[str, str]) -> None:
     """Warm up, and do all rounds. `variables` are the environment that the base case starts with."""
     from jobs.beside.handover import beside
 
@@ -33,7 +33,7 @@ def run(rank: Rank[Train], strategy: Strategy, train: Meter, compute_only: Meter
         strategy.copy_state()
         meeting.barrier()
         compute_only.warm_up(strategy.compute_only, watchdog, hang, clock)
-    with beside(rank, variables) as give_turn:
+    with beside(trial, rank.folder, meeting, watchdog, variables) as give_turn:
         for number, phases in enumerate(order(trial), start=1):
             for phase in phases:
                 if isinstance(phase, int):

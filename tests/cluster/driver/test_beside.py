@@ -41,7 +41,7 @@ def test_it_trains_the_whole_batch_in_strong_scaling_and_a_workers_in_weak(tmp_p
     ("change", "points", "why"),
     [
         ({"strategies": ["torch-ddp"]}, "1", "plain torch is not among the strategies"),
-        ({"workers": [8], "scaling": ["strong"]}, "8", "its turn would take 71% of a round"),
+        ({"workers": [8], "scaling": ["strong"]}, "8", "its turn would take 67% of a round"),
         ({"launcher": {"kind": "slurm", "nodes": 2}, "workers": [2]}, "2", "the ranks need not be on one host"),
     ],
 )

@@ -122,7 +122,7 @@ class Begun:
 
     def in_turn(self) -> psutil.Process:
         """The base case, early in a turn in which it trains; the ranks are stopped."""
-        companion = self.named("jobs.beside.companion")  # it starts, in a turn of its own
+        companion = self.named("jobs.companion")  # it starts, in a turn of its own
         until(lambda: self._stopped() == [True, True], 30)
         until(lambda: self._stopped() == [False, False], 30)
         until(lambda: self._stopped() == [True, True], 30)

@@ -94,7 +94,12 @@ def test_half_a_file_is_not_what_is_summed(folder: Path) -> None:
     late = rank_file(folder, 1, "jsonl")
     whole = late.read_bytes()
     late.write_bytes(whole[:-10])
-    timer = threading.Timer(0.3, late.write_bytes, [whole])
+
+    def rest() -> None:
+        with late.open("ab") as file:
+            file.write(whole[-10:])
+
+    timer = threading.Timer(0.3, rest)
     timer.start()
     written = conclude(folder)
     timer.join()

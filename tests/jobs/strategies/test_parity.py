@@ -8,6 +8,7 @@ near zero is chaotic), so agreement is asked for a while only, and beyond that o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 from jobs.contract.catalog import STRATEGIES
 from jobs.contract.environment import RankEnvironment
+from jobs.contract.files import base_file
 from jobs.contract.parts import Data, Steps
 from jobs.contract.trial import Trial
 from jobs.data import dataset, load
@@ -215,6 +217,31 @@ def _alone(replica: int, steps: int) -> list[float]:
         optimizer.step()
         losses.append(loss.item())
     return losses[steps:]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "beside"),
+    [
+        ("torch-ddp", True),
+        ("tf-multiworker", True),
+        pytest.param("torch-horovod", False, marks=pytest.mark.horovod),
+    ],
+)
+def test_in_blocks_the_training_is_the_same_and_beside_it_that_of_the_base_case(
+    strategy: str, beside: bool, train: Train
+) -> None:
+    """Steps of compute-only, and turns of another process, leave no trace in it."""
+    reference = train(exact("torch", 1)).losses()
+    steps = Steps(warmup=10, measured=32, compute_only=16, blocks=8)  # and a step more for each block
+    in_blocks = {"steps": steps, "base_batches": (BATCH,) if beside else ()}
+    done = train(exact(strategy, 2).model_copy(update=in_blocks))
+    np.testing.assert_allclose(done.losses(), reference, rtol=0, atol=1e-10)
+    assert len(done.losses("compute_only")) == 3 + 16 + 8
+    if beside:
+        lines = base_file(done.folder, BATCH, "jsonl").read_text().splitlines()
+        losses = [row["loss"] for row in map(json.loads, lines)]
+        assert len(losses) == 10 + 8 * 3
+        np.testing.assert_allclose(losses, reference[: len(losses)], rtol=0, atol=1e-10)
 
 
 def test_framework_default_optimizers_differ_systematically(train: Train) -> None:

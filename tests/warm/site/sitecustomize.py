@@ -14,7 +14,7 @@ if sys.orig_argv[-3:-1] == ["-m", "jobs.worker"]:
 
         bare_ranks.instead_of_frameworks()
 
-if sys.orig_argv[-4:-2] == ["-m", "jobs.beside.companion"] and "SCALING_TEST_BARE" in os.environ:
+if sys.orig_argv[-4:-2] == ["-m", "jobs.companion"] and "SCALING_TEST_BARE" in os.environ:
     import bare_ranks
 
     bare_ranks.instead_of_frameworks()

@@ -1,7 +1,8 @@
-"""The plain base case on batches of one size, beside a launch: `python -P -m jobs.beside.companion TRIAL_DIR BATCH`.
+"""The plain base case on batches of one size, beside a launch: `python -P -m jobs.companion TRIAL_DIR BATCH`.
 
-It lives as a rank of a single process does, on one worker's cores, but trains only when it is told to (turns.py), a
-block at a time. At the end it leaves base-BATCH.jsonl, its step lines, and base-BATCH.json, what it says of itself.
+It lives as a rank of a single process does, on one worker's cores, but trains only when it is told to
+(jobs/beside/turns.py), a block at a time. At the end it leaves base-BATCH.jsonl, its step lines, and base-BATCH.json,
+what it says of itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from jobs.contract.trial import Trial
     from jobs.workloads.meter import Meter
     from jobs.workloads.startup import Laps
-    from jobs.workloads.train import Train
 
 
 class Unwatched:
@@ -34,7 +34,7 @@ class Unwatched:
     def beat(self) -> None: ...
 
 
-def alone(trial: Train, batch: int) -> Train:
+def alone(trial: Trial, batch: int) -> Trial:
     """The trial of the base case that this process is."""
     from jobs.contract.catalog import STRATEGIES
 
@@ -60,11 +60,11 @@ def run(folder: Path, batch: int, orders: IO[str], answers: IO[str]) -> None:
     from jobs.workloads.startup import Laps
 
     laps = Laps()
-    told: Any = read_trial(folder)
+    told = read_trial(folder)
     trial = alone(told, batch)
-    steps, k = trial.steps, trial.steps_per_call
+    steps, k = trial.steps, trial.recipe.steps_per_call
     assert steps.blocks
-    images = load.load(trial.data, trial.seed, trial.model)
+    images = load.load(trial.data, trial.seed, trial.recipe.model)
     meeting = Rendezvous(place, trial.id, trial.limits.startup)
     strategy = STRATEGIES.constant(trial.strategy, "STRATEGY")(Context(trial, images, meeting))
     strategy.prepare()
