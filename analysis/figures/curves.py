@@ -26,6 +26,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from analysis.figures import style
 from analysis.load.results import Results, varied
+from analysis.measures.beside import COSTS
 
 IDEAL = Line2D([], [], color=style.INK, ls=style.DOTS, lw=1.1, label="ideal")
 SPREAD = 0.3  # of the distance between two worker counts, taken by strategies side by side
@@ -83,17 +84,21 @@ def efficiency(estimates: pl.DataFrame, results: Results, behind: Sequence[Curve
 
 
 def launches_of(estimates: pl.DataFrame, results: Results) -> pl.DataFrame:
-    """One row per launch that is ok and scaling mode, with the base case's throughput of its row."""
+    """One row per launch that is ok and scaling mode, with the base case's throughput: of its row, or of the base case
+    that ran beside it."""
     key = ["scaling", "strategy", "workers", "global_batch", *results.factors]
     ok = results.trials.filter(status="ok")
-    modes = [ok.filter(pl.col(m)).with_columns(scaling=pl.lit(m)) for m in ("strong", "weak")]
-    return pl.concat(modes).join(
-        estimates.select(*key, "base_throughput"),
-        on=key,
+    modes = [ok.filter(pl.col(m)).with_columns(scaling=pl.lit(m), cost=pl.col(c)) for m, c in COSTS.items()]
+    launches = pl.concat(modes).with_columns(paired=pl.col("cost").is_not_null())
+    paired = pl.col("efficiency_from").eq_missing("beside").alias("paired")
+    found = launches.join(
+        estimates.select(*key, paired, "base_throughput"),
+        on=[*key, "paired"],
         how="inner",
         nulls_equal=True,
         maintain_order="left",
     )
+    return found.with_columns(base_throughput=pl.coalesce(1 / pl.col("cost"), "base_throughput"))
 
 
 def _rows(estimates: pl.DataFrame, factors: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:

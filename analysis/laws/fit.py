@@ -1,4 +1,8 @@
-"""Laws fitted to the curves of a results folder: see law.py for what they are and how."""
+"""Laws fitted to the curves of a results folder: see law.py for what they are and how.
+
+Of a curve that had the base case beside every launch, times are over what that took in the launch, times its mean over
+the curve: noise that both had is no part of a law's shares, and λ is of the mean.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ import polars as pl
 from analysis.laws import words
 from analysis.laws.law import LAWS, REACH, Floats, Law, LawFit, Parameter
 from analysis.load.results import Results
+from analysis.measures.beside import without_common_noise
 from analysis.stats import bootstrap, least_squares
 from analysis.stats.bootstrap import Mean
 
@@ -38,6 +43,7 @@ def fit(results: Results, *, confidence: float = 0.95, resamples: int = RESAMPLE
                 n_launches=len(curve),
                 confidence=confidence,
             )
+            curve = without_common_noise(curve, scaling)
             points = _points(curve, about.workers, resamples, seed)
             tried = [_fit(replace(about, law=law.name), law, curve, points) for law in _laws(scaling)]
             best = min((f.aicc for f in tried if not math.isnan(f.aicc)), default=math.nan)

@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analysis.limits.costs import Costs, Part, Points
+from analysis.limits.costs import BESIDE, Costs, Part, Points
 from analysis.stats import bootstrap
 
-CAUSES = ("communication", "straggler", "input", "contention", "batch", "growth", "wrapping", "fixed")
+CAUSES = ("communication", "straggler", "input", "process", "contention", "batch", "growth", "wrapping", "fixed")
 
 
 class Around:
-    """The point of a row and the ones it is held against; None where they were not measured."""
+    """The point of a row and the ones it is held against; None where they were not measured. `paired` says that the
+    costs of `points` are in pairs."""
 
-    def __init__(self, row: dict[str, Any], estimates: pl.DataFrame, points: Points, factors: Sequence[str]) -> None:
+    def __init__(
+        self, row: dict[str, Any], estimates: pl.DataFrame, points: Points, factors: Sequence[str], paired: bool
+    ) -> None:
         setting = tuple(row[name] for name in factors)
 
         def at(strategy: str | None, batch: int | None) -> Costs | None:
@@ -36,6 +39,11 @@ class Around:
         self.itself = at(strategy, start.get(strategy))
         self.same_batch = at(strategy, worker_batch)
         self.batch_shrinks = start.get(strategy) != worker_batch
+        if paired:
+            self.base = self.base if self.base and self.base.n > 1 else BESIDE
+            if self.batch_shrinks:
+                self.same_batch = None  # which is over another base case's time
+                self.batch_shrinks = row["scaling"] == "strong" and row["workers"] > 1
         self.batch: int = row["global_batch"]
         self.other_batches = {
             key[2]: costs
@@ -57,6 +65,11 @@ def shares(around: Around, known: bool) -> Shares:
     if not known:
         return found
     found["communication"] = (lambda h: (h["e"] - h[behind]) / h["w"], [here])
+    if base and not math.isnan(here.values["b"]):
+        found["process"] = (lambda h, one: (h["v"] - h["b"] + one["d"]) / h["w"], [here, base])
+        if around.batch_shrinks:
+            found["batch"] = (lambda h, one: (h["b"] - one["w"]) / h["w"], [here, base])
+        return found
     if itself is None:
         if base:  # its step is all compute but for the input: there is nobody to communicate with
             found["growth"] = (lambda h, one: (h["v"] - one["w"] + one["d"]) / h["w"], [here, base])

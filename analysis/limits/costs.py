@@ -33,7 +33,8 @@ class Part:
 @dataclass(frozen=True)
 class Costs:
     """Worker seconds per sample of the launches of a point: w whole, e exposed, d input wait, s straggler
-    (slowest - median), v compute, r the slow rank's excess."""
+    (slowest - median), v compute, r the slow rank's excess; b those of the base case beside with a worker's batch,
+    NaN without one. In pairs, all of a launch are over what the base case took that its point is held against."""
 
     n: int
     values: Values
@@ -50,17 +51,34 @@ def costs_by_rank(ranks: pl.DataFrame) -> dict[str, pl.DataFrame]:
     return {str(key[0]): rows.sort("rank") for key, rows in several.partition_by("trial_id", as_dict=True).items()}
 
 
+# What the base case beside took, where no launch of its own tells how long it waited for input: all of it is computing.
+BESIDE = Costs(2, {"w": 1.0, "d": 0.0}, {"w": 1.0, "d": 0.0}, {}, None)
+
+
+def pairs_of(rows: pl.DataFrame, cost: str) -> pl.DataFrame:
+    """The launches with a column `unit`: the base case's seconds per sample in each, beside it or, of a plain process,
+    its own. Without those that have none."""
+    plain, own = pl.col("communication").eq_missing("none"), pl.col("train_seconds") / pl.col("samples")
+    return rows.with_columns(unit=pl.when(plain).then(own).otherwise(cost)).drop_nulls("unit")
+
+
 def costs_of(rows: pl.DataFrame, by_rank: dict[str, pl.DataFrame], confidence: float, resamples: int) -> Costs:
+    """Of launches of one point; in pairs if they have a column `unit`."""
+    paired = "unit" in rows.columns
     per_sample = pl.col("workers") / pl.col("global_batch")
     table = rows.select(
         w=pl.col("workers") * pl.col("train_seconds") / pl.col("samples"),
         e=pl.col("exposed_seconds") * per_sample,
         d=pl.col("data_seconds") * per_sample,
         s=pl.col("straggler_seconds") * per_sample,
+        b="base_each_cost" if paired else pl.lit(None, dtype=pl.Float64),
     ).with_columns(v=pl.col("w") - pl.col("e") - pl.col("d"))
     values = table.cast(pl.Float64).to_numpy()
     rank, excess = _slow_rank(rows["trial_id"].to_list(), by_rank, confidence)
     scale = rows["workers"][0] / rows["global_batch"][0]
+    if paired:
+        unit = rows["unit"].to_numpy()
+        values, excess = values / unit[:, None], excess / unit
     # Not known in one launch is not known of the point: its columns are to share their resamples.
     known = {name for name in table.columns if table[name].null_count() == 0}
     columns = np.column_stack([np.nan_to_num(values), excess * scale])

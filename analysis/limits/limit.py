@@ -20,6 +20,14 @@ wait, and what efficiency E lacks to 1 is how much of w the base case does not n
 The parts add up to 1 - E exactly. A part is named as a cause if it takes at least THRESHOLD of the worker
 time and its interval lies above zero; nothing is named where the curve itself is not shown to bend, by the
 same rule. tests/analysis/limits/test_limit.py holds how often a cause is named that is none.
+
+Where the base case ran beside, all of these are in pairs: each launch's over what its own companion took, so that
+w_base is 1 and noise that both had cancels; they add up to 1 - E up to half the variance of its logarithm, since E is a
+geometric mean then. If a companion has a worker's batch, two take the place of the last four, from the same launches:
+
+    process         compute at N less the step of that companion: what workers share, and what a rank does beside
+                    computing, as Horovod's thread that never sleeps
+    batch           the step of that companion less the one of the batch of the curve's start, in strong scaling
 """
 
 from __future__ import annotations
@@ -32,8 +40,9 @@ from typing import Any
 import polars as pl
 
 from analysis.limits.causes import Around, evaluated, shares, shares_of_base_case
-from analysis.limits.costs import THRESHOLD, Part, Points, costs_by_rank, costs_of
+from analysis.limits.costs import THRESHOLD, Part, Points, costs_by_rank, costs_of, pairs_of
 from analysis.load.results import Results
+from analysis.measures.beside import COSTS
 from analysis.measures.efficiency import KEY, MODES
 from analysis.stats import bootstrap
 
@@ -78,14 +87,21 @@ def limits(
     """One per row of `estimates`, in its order; `shown` marks the largest worker count of each curve and
     where the answer changes on the way there. `ranks` is that of analysis.measures.distribution."""
     by_rank = {} if ranks is None or not len(ranks) else costs_by_rank(ranks)
-    points: Points = {}
     names = ["strategy", "workers", "global_batch", *results.factors]
     ok = results.trials.filter(pl.col("status") == "ok", pl.any_horizontal(*MODES))
-    for rows in ok.partition_by(names, maintain_order=True) if len(ok) else []:
-        points[rows.select(names).row(0)] = costs_of(rows, by_rank, confidence, resamples)
+
+    def costs(launches: pl.DataFrame) -> Points:
+        alike = launches.partition_by([*names, "base_beside"], maintain_order=True) if len(launches) else []
+        # Of two of the same factors, the one without companions is the one that is asked for here.
+        alike.sort(key=lambda rows: rows["base_beside"][0] in (None, "[]"))
+        return {rows.select(names).row(0): costs_of(rows, by_rank, confidence, resamples) for rows in alike}
+
+    points, in_blocks = costs(ok), ok.filter("in_blocks")
+    pairs = {mode: costs(pairs_of(in_blocks.filter(pl.col(mode)), cost)) for mode, cost in COSTS.items()}
     found: list[Limit] = []
     for row in estimates.iter_rows(named=True):
-        around = Around(row, estimates, points, results.factors)
+        paired = row["efficiency_from"] == "beside"
+        around = Around(row, estimates, pairs[row["scaling"]] if paired else points, results.factors, paired)
         found.append(_limit(row, around, results.factors, confidence))
     return _marked(found, results.factors)
 

@@ -27,6 +27,7 @@ NAMES = {
     "communication": "exposed communication",
     "straggler": "waiting for the slowest rank",
     "input": "input wait",
+    "process": "computing that takes longer in a rank than in the plain process beside it",
     "contention": "computing that is slower beside other workers, with the same batch each",
     "batch": "computing that is slower in the smaller batch per worker",
     "growth": "computing that takes longer per sample",
@@ -82,7 +83,8 @@ def _undivided(limit: Limit) -> str:
 
 def _list(limit: Limit) -> str:
     slow = "" if limit.slow_rank is None else f" (rank {limit.slow_rank} computes slowest)"
-    who = {"straggler": slow}
+    horovod = limit.point["communication"] == "horovod"
+    who = {"straggler": slow, "process": " (Horovod's own thread included)" if horovod else ""}
     return ", ".join(f"{NAMES[cause]}{who.get(cause, '')} {_range(limit.parts[cause])}" for cause in limit.named)
 
 

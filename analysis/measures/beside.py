@@ -35,11 +35,20 @@ Value = tuple[float, float, float]
 
 def log_speedups(launches: pl.DataFrame, mode: str) -> Floats | None:
     """The datum of each of these launches, [launches]; None if one of them has no companion for this mode."""
-    base = launches[COSTS[mode]]
-    if not len(base) or base.null_count():
+    base = launches.get_column(COSTS[mode], default=None)
+    if base is None or not len(base) or base.null_count():
         return None
     speedups: Floats = (base * launches["samples"] / launches["train_seconds"]).to_numpy()
     return np.asarray(np.log(speedups), dtype=np.float64)
+
+
+def without_common_noise(launches: pl.DataFrame, mode: str) -> pl.DataFrame:
+    """The launches with `train_seconds` and `throughput` as if the base case beside each had taken its mean over all of
+    them; as they are, if one has none."""
+    if log_speedups(launches, mode) is None:
+        return launches
+    slow = pl.col(COSTS[mode]) / pl.col(COSTS[mode]).mean()
+    return launches.with_columns(train_seconds=pl.col("train_seconds") / slow, throughput=pl.col("throughput") * slow)
 
 
 def ratio(above: Mean, below: Mean | None, confidence: float) -> Value:

@@ -2,7 +2,8 @@
 
     compare(load(Path("results/monday")), load(Path("results/tuesday")))
 
-Yesterday and today, Ray and SLURM, two clusters: points are matched by everything that defines them.
+Yesterday and today, Ray and SLURM, two clusters: points are matched by everything that defines them. A launch in blocks
+measures other stretches of time than one of a phase after the other: such two are told, and not compared.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analysis.load.results import Results
+from analysis.load.trial import COLUMNS
 from analysis.measures import caveats
 from analysis.stats.ratios import LogRate, holm, log_ratio
 from analysis.verdicts.contrast import ALPHA
@@ -52,13 +54,15 @@ class Change:
 @dataclass(frozen=True)
 class Comparison:
     """All common points, and those that only one of the folders has. `differs` is what else than time is not the
-    same where they were measured, a line each; `warned` what to warn of in either folder."""
+    same where they were measured, a line each; `warned` what to warn of in either folder; `otherwise` the points that
+    were measured in blocks, or with the base case beside, in one of the folders and not in the other."""
 
     changes: tuple[Change, ...]
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
     differs: tuple[str, ...] = ()
     warned: tuple[str, ...] = ()
+    otherwise: tuple[str, ...] = ()
 
     def regressions(self, percent: float) -> list[Change]:
         """Points that became slower for real, by more than `percent` (estimate)."""
@@ -67,6 +71,7 @@ class Comparison:
     def unknown(self) -> list[str]:
         """Why it cannot be said that nothing became slower, a line each."""
         why = [f"{name}: has no launch in B that is ok" for name in self.only_before]
+        why += [f"{line}, so not compared" for line in self.otherwise]
         why += [f"{c.point}: one launch on a side tells no change" for c in self.changes if not c.judged]
         return why or ([] if self.changes else ["the folders have no point in common"])
 
@@ -78,6 +83,8 @@ def compare(before: Results, after: Results) -> Comparison:
     """
     sides = [results.trials.filter(status="ok") for results in (before, after)]
     names = [list(dict.fromkeys(side["point"])) if len(side) else [] for side in sides]
+    apart = _otherwise(*sides)
+    names = [[name for name in each if name not in out] for each, out in zip(names, apart, strict=True)]
     common = [point for point in names[0] if point in set(names[1])]
     rates = [[side.filter(point=point)["throughput"] for side in sides] for point in common]
     ratios = [log_ratio([LogRate.of(b.to_numpy())], [LogRate.of(a.to_numpy())]) for a, b in rates]
@@ -103,7 +110,31 @@ def compare(before: Results, after: Results) -> Comparison:
     measured = [_measured_by(results, side, common) for results, side in zip((before, after), sides, strict=True)]
     warned = [f"in {name}, {line}" for name, each in (("A", before), ("B", after)) for line in _warned(each, common)]
     differs = _differences(*measured)
-    return Comparison(tuple(changes), _rest(names[0], common), _rest(names[1], common), differs, tuple(warned))
+    rest = [_rest(each, common) for each in names]
+    return Comparison(tuple(changes), rest[0], rest[1], differs, tuple(warned), tuple(apart[0].values()))
+
+
+def _otherwise(before: pl.DataFrame, after: pl.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
+    """Of each side, the points that the other has too, but measured in another way: point ─▶ what to say of it. The
+    ways make another id, and are planned with other numbers of steps."""
+    found: tuple[dict[str, str], dict[str, str]] = {}, {}
+    if not len(before) or not len(after):
+        return found
+    shared = [name for name in before.columns if name in after.columns and name not in COLUMNS]
+    same = ["strategy", "workers", "global_batch", *(name for name in shared if not name.startswith("steps_"))]
+    one, two = (side.unique("point", keep="first", maintain_order=True).rows(named=True) for side in (before, after))
+    for a in one:
+        for b in two:
+            if all(str(a[name]) == str(b[name]) for name in same) and _way(a) != _way(b):
+                said = f"{a['strategy']} n{a['workers']} b{a['global_batch']}: {_way(a)} in A, {_way(b)} in B"
+                found[0][a["point"]] = found[1][b["point"]] = said
+    return found
+
+
+def _way(launch: dict[str, Any]) -> str:
+    if not launch["in_blocks"]:
+        return "one phase after the other"
+    return "in blocks" if launch["base_beside"] in (None, "[]") else "in blocks with the base case beside"
 
 
 def _warned(results: Results, points: Sequence[str]) -> list[str]:
@@ -165,6 +196,7 @@ def render(comparison: Comparison) -> RenderableType:
         table.add_row(*(Text(cell) for cell in cells), style=style)
     above = [Text(f"not the same: {line}", style="yellow") for line in comparison.differs]
     above += [Text(f"warning: {line}", style="yellow") for line in comparison.warned]
+    above += [Text(f"not compared: {line}", style="yellow") for line in comparison.otherwise]
     notes = [
         f"{len(comparison.changes)} common points (n workers, b global batch), in samples/s; intervals and tests are "
         "corrected for that number (Holm)."

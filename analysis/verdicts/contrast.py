@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from analysis.load.results import Results, varied
+from analysis.measures.beside import log_speedups
 from analysis.stats.ratios import LogRate, LogRatio, holm, log_ratio
 
 MODES = ("strong", "weak")
@@ -37,6 +38,7 @@ class Side:
     records: tuple[str, ...]
     launches: int
     base_records: tuple[str, ...] = ()  # those of them that are its base case's
+    paired: tuple[LogRate, ...] = ()  # of its launches over the base case beside each, if there was one
 
     def over(self, other: Side) -> LogRatio:
         """The ratio of the two; a rate that both share cancels."""
@@ -148,12 +150,14 @@ class Rates:
         return self._sides(self.here.filter(chosen))
 
     def efficiencies(self, framework: str) -> list[Side]:
-        """Per strategy of `framework`: throughput over its base case's. N cancels between frameworks."""
+        """Per strategy of `framework`: throughput over its base case's, from pairs where that ran beside each launch. N
+        cancels between frameworks."""
         found = self._sides(self.bases.filter(framework=framework))
         bases = {side.steps_per_call: side for side in found if side.communication == "none"}
         own = {side.name: side for side in found if side.communication != "none"}
         wrapped = (pl.col("framework") == framework) & (pl.col("communication") != "none")
-        return [
+        sides = self._sides(self.here.filter(wrapped))
+        return [replace(side, above=side.paired) for side in sides if side.paired] + [
             replace(
                 side,
                 below=base.above,
@@ -161,8 +165,8 @@ class Rates:
                 base_records=base.records,
                 launches=min(side.launches, base.launches),
             )
-            for side in self._sides(self.here.filter(wrapped))
-            if (base := own.get(side.name) or bases.get(side.steps_per_call))
+            for side in sides
+            if not side.paired and (base := own.get(side.name) or bases.get(side.steps_per_call))
         ]
 
     def throughputs(self, framework: str, other: bool = False) -> list[Side]:
@@ -179,18 +183,23 @@ class Rates:
         found = {side.name: side for side in plain(self._sides(self.here))}
         if not all(name in found for name in names):
             return None
-        native, native_other, horovod, horovod_other = (found[name] for name in names)
+        four = [found[name] for name in names]
+        if all(side.paired for side in four):
+            four = [replace(side, above=side.paired) for side in four]
+        native, native_other, horovod, horovod_other = four
         return [_quotient("native", native, native_other)], [_quotient("Horovod", horovod, horovod_other)]
 
     def _sides(self, rows: pl.DataFrame) -> list[Side]:
         sides = []
-        keys = [name for name in ("strategy", "steps_per_call") if name in rows.columns]
+        keys = [name for name in ("strategy", "steps_per_call", "base_beside") if name in rows.columns]
         for part in rows.partition_by(keys, maintain_order=True) if len(rows) else []:
             rate = LogRate.of(part["throughput"].to_numpy())
             steps = int(part["steps_per_call"][0] or 1) if "steps_per_call" in keys else 1
             name = part["strategy"][0] + (f" ({steps} steps per call)" if steps > 1 else "")
             communication, records = part["communication"][0], tuple(part["trial_id"])
-            sides.append(Side(name, communication, steps, (rate,), (), records, len(part)))
+            logs = log_speedups(part, self.scaling) if self.scaling in MODES else None
+            paired = () if logs is None else (LogRate.of_logs(logs),)
+            sides.append(Side(name, communication, steps, (rate,), (), records, len(part), paired=paired))
         return sides
 
 

@@ -28,11 +28,21 @@ def warnings(trials: pl.DataFrame, comparison: Comparison) -> tuple[str, ...]:
     same = set(one["framework"]) == set(other["framework"])
     if made := bent.apart(one["made_with"], other["made_with"], but=None if same else OWN.match):
         found.append(f"the sides differ in {wording.some(made, bent.MOST)}")
+    by = {
+        "apart" if side.base_records else "beside" for sides in comparison.sides for side in sides if _efficiency(side)
+    }
+    if len(by) > 1:
+        found.append("one side is over the base case beside its launches, the other over launches of its own")
     for side in dict.fromkeys(side for sides in comparison.sides for side in sides if side.base_records):
         base = trials.filter(pl.col("trial_id").is_in(side.base_records))
         here = trials.filter(pl.col("trial_id").is_in(set(side.records) - set(side.base_records)))
         found += [f"{side.name}: {text}" for text in caveats.unlike(here, base)]
     return tuple(found)
+
+
+def _efficiency(side: Side) -> bool:
+    """Whether it is over a base case."""
+    return bool(side.base_records) or (bool(side.paired) and side.above == side.paired)
 
 
 def _launches(trials: pl.DataFrame, *sides: Side) -> pl.DataFrame:

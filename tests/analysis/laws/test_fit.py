@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -170,3 +171,14 @@ def test_the_only_law_that_was_fitted_is_not_called_the_best() -> None:
     one = LawFit("Amdahl", "strong", "torch-ddp", "PyTorch", {}, COUNTS, 5, parameters=(share,), delta_aicc=0.0)
     assert "best" in plot_laws._said(one, compared=True)
     assert "best" not in plot_laws._said(one, compared=False)
+
+
+def test_noise_that_the_base_case_beside_had_too_is_no_part_of_a_law() -> None:
+    way = generate.Way("torch-ddp", strong=generate.amdahl(0.1))
+    rng = np.random.default_rng(3)
+    noisy = simulate.study([way], workers=(1, 2, 4, 8), repeats=5, rng=rng, launch_cv=0.2, beside_cv=0.01)
+    (share,) = next(f for f in laws_fit.fit(noisy) if f.law == "Amdahl").parameters
+    apart = replace(noisy, trials=noisy.trials.with_columns(base_whole_cost=None))
+    (wide,) = next(f for f in laws_fit.fit(apart) if f.law == "Amdahl").parameters
+    assert share.low <= 0.1 <= share.high
+    assert share.high - share.low < (wide.high - wide.low) / 4

@@ -17,7 +17,7 @@ from analysis.load.results import load
 from analysis.stats.ratios import LogRate, log_ratio
 from analysis.verdicts.compare import compare, render
 from scaling import app
-from tests.analysis import generate, simulate
+from tests.analysis import blocks, generate, simulate
 
 
 def folder(place: Path, rate: float = 1000.0, seed: int = 0, workers: tuple[int, ...] = (1, 2, 4)) -> Path:
@@ -84,6 +84,24 @@ def test_the_same_folder_has_no_regression(percent: float, tmp_path: Path) -> No
     results = load(folder(tmp_path / "a"))
     assert compare(results, results).regressions(percent) == []
     assert compare(results, results).unknown() == []
+
+
+def test_what_was_measured_in_blocks_on_one_side_only_is_told_and_decides_nothing(tmp_path: Path) -> None:
+    """In blocks a point has another id and other numbers of steps; whether it became slower cannot be told."""
+    ways = [generate.Way("torch"), generate.Way("torch-ddp")]
+    made = [generate.study(tmp_path / n, ways=ways, workers=(1, 2), scaling=("weak",), repeats=2) for n in "ab"]
+    assert command(*made, "--fail-on-regression", 99).exit_code == 0
+    shapes = {"measured": 30, "compute_only": 30}
+    other = generate.study(tmp_path / "c", ways=ways, workers=(1, 2), scaling=("weak",), repeats=2, **shapes)  # type: ignore[arg-type]
+    in_blocks = blocks.into(other, rounds=10, rates={"torch": 1000.0})
+    gated = command(made[0], in_blocks, "--fail-on-regression", 99)
+    assert gated.exit_code == 1
+    ddp = "torch-ddp n2 b128: one phase after the other in A, in blocks with the base case beside in B"
+    assert f"{ddp}, so not compared" in gated.stderr
+    assert "torch n1 b64: one phase after the other in A, in blocks in B, so not compared" in gated.stderr
+    assert "has no launch in B" not in gated.stderr
+    assert f"not compared: {ddp}" in " ".join(gated.stdout.split())
+    assert command(in_blocks, in_blocks, "--fail-on-regression", 99).exit_code == 0
 
 
 def test_one_launch_on_either_side_leaves_it_unknown(tmp_path: Path) -> None:

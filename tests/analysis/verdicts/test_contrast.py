@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 from scipy import stats
 
 from analysis.stats.ratios import LogRate, holm, log_ratio
+from analysis.verdicts import unlike
 from analysis.verdicts.contrast import Comparison, Rates, Side, compared, decided, word_for
+from tests.analysis import generate, simulate
 
 CELL = Rates("strong", 2, {}, pl.DataFrame(), pl.DataFrame())
 
@@ -107,3 +111,43 @@ def test_of_several_strategies_the_interval_is_wider_as_the_best_of_them_was_loo
     assert three.low == alone.sides[0][0].over(alone.sides[1][0]).low(0.05 / 2 / 3) < alone.low
     assert three.high == alone.high
     assert comparison([side("a", *a)], [side(name, *b) for name in ("b", "c", "d")]).high > alone.high
+
+
+def test_a_rate_over_what_ran_beside_is_the_mean_of_the_launches_logarithms() -> None:
+    logs = [0.5, 0.6, 0.7, 0.4]
+    rate = LogRate.of_logs(logs)
+    assert rate.log == pytest.approx(0.55)
+    assert (rate.variance, rate.freedom) == (pytest.approx(stats.tvar(logs) / 4), 3)
+    assert math.isnan(LogRate.of_logs([0.5]).variance)
+
+
+def test_efficiencies_are_from_pairs_where_the_base_case_ran_beside() -> None:
+    """What both sides of a launch share is no part of them, and the base case's own launches are not asked."""
+    ways = [generate.Way(name, 1000.0, generate.efficient(e)) for name, e in (("torch", 1.0), ("torch-ddp", 0.9))]
+    ways += [generate.Way(name, 1150.0, generate.efficient(e)) for name, e in (("tf", 1.0), ("tf-multiworker", 0.72))]
+    rng = np.random.default_rng(0)
+    noisy = simulate.study(ways, workers=(2,), repeats=6, rng=rng, launch_cv=0.2, beside_cv=0.01)
+    (cell,) = Rates.cells(noisy)
+    found = compared("E", cell, cell.efficiencies("TensorFlow"), cell.efficiencies("PyTorch"))
+    assert found.ratio == pytest.approx(0.8, rel=0.02)
+    assert found.high / found.low < 1.05
+    assert not any(record.startswith(("tf-n1", "torch-n1")) for record in found.records)
+    assert found.launches == (6, 6)
+    apart = noisy.trials.with_columns(base_whole_cost=None, base_each_cost=None)
+    (bare,) = Rates.cells(replace(noisy, trials=apart))
+    one_side = compared("E", cell, cell.efficiencies("TensorFlow"), bare.efficiencies("PyTorch"))
+    assert one_side.high / one_side.low > 1.2
+    assert "one side is over the base case beside its launches" in unlike.warnings(noisy.trials, one_side)[0]
+    assert unlike.warnings(noisy.trials, found) == ()
+
+
+def test_the_interaction_is_from_pairs_if_all_four_strategies_have_them() -> None:
+    truth = {"torch-ddp": 0.9, "torch-horovod": 0.8, "tf-multiworker": 0.85, "tf-horovod": 0.68}
+    ways = [generate.Way(name, 1000.0, generate.efficient(e)) for name, e in truth.items()]
+    rng = np.random.default_rng(1)
+    (cell,) = Rates.cells(simulate.study(ways, workers=(2,), repeats=6, rng=rng, launch_cv=0.2, beside_cv=0.01))
+    sides = cell.interaction()
+    assert sides is not None
+    found = compared("interaction", cell, *sides)
+    assert found.ratio == pytest.approx((0.85 / 0.9) / (0.68 / 0.8), rel=0.03)
+    assert found.high / found.low < 1.1
