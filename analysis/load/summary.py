@@ -1,9 +1,14 @@
-"""What the samplers of a trial's nodes saw ─▶ one summary of the trial, within its measured steps."""
+"""What the samplers of a trial's nodes saw ─▶ one summary of the trial, within its measured steps.
+
+In a launch whose phases took turns, these are the blocks of training alone. Where a block is too short for the samples
+to tell it from the others, only what is told of all phases alike is known: neighbours and the highest of memory.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -16,6 +21,7 @@ from analysis.load.telemetry import Node, Window, flat, total, window, worst_of
 # the launch is said to have had a noisy neighbour.
 NOISY_CORES = 0.1
 FEWEST_SAMPLES = 2  # within the measured window, for a summary
+SHORTEST_BLOCK = 4  # times the time between two samples
 
 # What `summarize` gives; null where no counter of the machine tells. Within the measured steps only.
 SUMMARY: dict[str, Any] = {
@@ -37,6 +43,7 @@ SUMMARY: dict[str, Any] = {
     "network_bytes_per_step": pl.Float64,  # sent, over all nodes, the ranks' interface and loopback
     "pcie_bytes_per_second": pl.Float64,  # sent and received, over all GPUs
     "nvlink_bytes_per_step": pl.Float64,  # sent, over all GPUs
+    "telemetry_note": pl.String,  # why the rest is null although there are samples
 }
 
 Floats = NDArray[np.float64]
@@ -55,11 +62,18 @@ def summarize(
     `ranks` are the reports in its outcome; `samples` and `steps` are those measured, over all ranks; `gpus`
     is how many GPUs it had. Where not all of them were seen, there is no total of them.
     """
-    seen = [found for node in nodes if (found := _Seen.of(node, window(node, ranks, train_seconds)))]
+    windows = [(node, at) for node in nodes if (at := window(node, ranks, train_seconds))]
+    seen = [found for node, at in windows if (found := _Seen.of(node, at))]
     if not seen:
         return {}
     others, stolen = (worst_of(s.mean("node", key) for s in seen) for key in ("others_cores", "stolen_cores"))
     worst = worst_of(s.taken() for s in seen)
+    peak_rss = worst_of(v for s in seen for v in s.peaks("ranks", "rss_bytes"))
+    peak_memory = worst_of(v for s in seen for v in s.peaks("gpus", "memory_bytes"))
+    count, note = min(len(s.inside) for s in seen), None
+    if any(at.blocks for _, at in windows):
+        note = _too_short(seen, windows)
+        seen = [] if note else [s.of_blocks(at.blocks, train_seconds) for s, (_, at) in zip(seen, windows, strict=True)]
     subjects = {(s.node.host, uuid) for s in seen for uuid in s.subjects("gpus")}
     has_gpus, all_seen = bool(gpus or subjects), len(subjects) >= gpus
 
@@ -71,14 +85,14 @@ def summarize(
     cpu = total(s.counter("node", "cpu_energy_joules") for s in _hosts(seen))
     joules = energy if has_gpus else cpu
     return {
-        "telemetry_samples": min(len(s.inside) for s in seen),
+        "telemetry_samples": count,
         "rank_cpu_percent": _mean(v for s in seen for v in s.means("ranks", "cpu_percent")),
-        "peak_rss_bytes": worst_of(v for s in seen for v in s.peaks("ranks", "rss_bytes")),
+        "peak_rss_bytes": peak_rss,
         "others_cores": others,
         "stolen_cores": stolen,
         "noisy_neighbour": None if worst is None else worst > NOISY_CORES,
         "gpu_sm_percent": _mean(v for s in seen for v in s.means("gpus", "sm_percent")),
-        "gpu_memory_peak_bytes": worst_of(v for s in seen for v in s.peaks("gpus", "memory_bytes")),
+        "gpu_memory_peak_bytes": peak_memory,
         "gpu_power_watts": of_all(v for s in seen for v in s.means("gpus", "power_watts")),
         "gpu_energy_joules": energy,
         "cpu_energy_joules": cpu,
@@ -91,7 +105,17 @@ def summarize(
             v for s in seen for key in ("sent", "received") for v in s.means("gpus", f"pcie_{key}_bytes_per_second")
         ),
         "nvlink_bytes_per_step": _per(of_all(v for s in seen for v in s.counters("gpus", "nvlink_sent_bytes")), steps),
+        "telemetry_note": note,
     }
+
+
+def _too_short(seen: Sequence[_Seen], windows: Sequence[tuple[Node, Window]]) -> str | None:
+    """Why the samples cannot tell the blocks of training from what lies between them; None if they can."""
+    shortest = min((end - begin for _, at in windows for begin, end in at.blocks), default=0.0)
+    apart = max(s.apart for s in seen)
+    if len(seen) == len(windows) and shortest >= SHORTEST_BLOCK * apart:
+        return None
+    return f"blocks of {shortest:.2g} s are too short for samples every {apart:.2g} s"
 
 
 def _gpu_energy(seen: Sequence[_Seen]) -> tuple[float | None, str]:
@@ -100,19 +124,21 @@ def _gpu_energy(seen: Sequence[_Seen]) -> tuple[float | None, str]:
     if by_counter is not None:
         return by_counter, "GPU energy counters"
     watts = [(s, v) for s in seen for v in s.means("gpus", "power_watts")]
-    return total(None if v is None else v * s.seconds for s, v in watts), "GPU power over time"
+    return total(None if v is None else v * s.seconds * s.counted for s, v in watts), "GPU power over time"
 
 
 class _Seen:
     """The samples of a node around its measured window; those inside are enough for a summary."""
 
     def __init__(self, node: Node, rows: list[dict[str, Any]], at: Window) -> None:
-        self.node, self.begin, self.end = node, at.measured, at.ended
+        self.node, self.spans = node, [(at.measured, at.ended)]
         self.seconds = at.ended - at.measured
+        self.counted = 1.0  # how much of these seconds were steps that are counted
         self._rows = [flat(row) for row in rows]
         self._unix = np.array([row["unix"] for row in rows], np.float64)
         self._since = np.diff(self._unix, prepend=self._unix[:1])
-        self.inside = np.flatnonzero((self._unix >= self.begin) & (self._unix <= self.end))
+        self.inside = np.flatnonzero((self._unix >= at.measured) & (self._unix <= at.ended))
+        self.apart = float(np.median(np.diff(self._unix))) if len(rows) > 1 else math.inf
 
     @classmethod
     def of(cls, node: Node, at: Window | None) -> _Seen | None:
@@ -120,6 +146,16 @@ class _Seen:
             return None
         found = cls(node, sorted(node.samples, key=lambda row: float(row["unix"])), at)
         return found if len(found.inside) >= FEWEST_SAMPLES else None
+
+    def of_blocks(self, blocks: Sequence[tuple[float, float]], train_seconds: float | None) -> _Seen:
+        """The same within these spans of time: of the samples, those that are of nothing else."""
+        found = copy(self)
+        found.spans, found.seconds = list(blocks), sum(end - begin for begin, end in blocks)
+        found.counted = (train_seconds or found.seconds) / found.seconds
+        begun = self._unix - self._since
+        of_one = [(begun >= begin) & (self._unix <= end) for begin, end in blocks]
+        found.inside = np.flatnonzero(np.any(of_one, axis=0))
+        return found
 
     def subjects(self, kind: str) -> list[str]:
         return list(dict.fromkeys(key[1] for row in self._rows for key in row if key[0] == kind))
@@ -148,18 +184,20 @@ class _Seen:
         return [float(np.nanmax(v)) if not np.isnan(v).all() else None for v in values]
 
     def counter(self, kind: str, name: str, subject: str = "") -> float | None:
-        """How far a counter went within the window: its value at both ends lies on the line between the
+        """How far a counter went in the steps of the window: its value at both ends lies on the line between the
         samples around them. None where the samples cover less than nine tenths of the window."""
         values = self._values(kind, subject, name)
         known = ~np.isnan(values)
         if known.sum() < FEWEST_SAMPLES:
             return None
         unix, values = self._unix[known], values[known]
-        begin, end = max(self.begin, float(unix[0])), min(self.end, float(unix[-1]))
-        if end - begin < 0.9 * self.seconds or (np.diff(values) < 0).any():
+        first, last = float(unix[0]), float(unix[-1])
+        ends = [(max(begin, first), min(end, last)) for begin, end in self.spans if begin < last and end > first]
+        covered = sum(end - begin for begin, end in ends)
+        if covered < 0.9 * self.seconds or (np.diff(values) < 0).any():
             return None
-        low, high = np.interp([begin, end], unix, values)
-        return float(high - low) * self.seconds / (end - begin)
+        went = [np.interp(each, unix, values) for each in ends]
+        return float(sum(high - low for low, high in went)) * self.seconds / covered * self.counted
 
     def counters(self, kind: str, name: str) -> list[float | None]:
         return [self.counter(kind, name, subject) for subject in self.subjects(kind)]

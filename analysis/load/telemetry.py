@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.load.values import number
+from analysis.load.values import number, whole
 
 # Reasons why a GPU's clocks are lower than they could be that are no loss: it has nothing to do, or was told so.
 NO_THROTTLE = {"gpu_idle", "applications_clocks_setting", "sync_boost", "display_clock_setting"}
@@ -42,11 +42,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Window:
-    """When a node trained, in Unix seconds of its own clock; `measured` is the end of the warm-up."""
+    """When a node trained, in Unix seconds of its own clock; `measured` is the end of the warm-up.
+
+    Of a launch in blocks it is from the first round to the end of the last, and `blocks` are those of its training.
+    """
 
     started: float
     measured: float
     ended: float
+    blocks: tuple[tuple[float, float], ...] = ()
 
 
 def read(home: Path) -> tuple[list[Node], list[tuple[Path, str]]]:
@@ -100,7 +104,22 @@ def window(node: Node, ranks: Any, train_seconds: float | None) -> Window | None
     ended = worst_of(number(report.get("train_ended_unix")) for report in mine)
     if started is None or ended is None:
         return None
+    if rounds := [blocks for report in mine if (blocks := _rounds(report))]:
+        begins, ends = zip(*(times for blocks in rounds for times in blocks.values()), strict=True)
+        train = [[blocks[key] for blocks in rounds if key in blocks] for key in rounds[0] if key[0] == "train"]
+        of_all = [(max(begin for begin, _ in each), min(end for _, end in each)) for each in train]
+        return Window(started, min(begins), max(ends), tuple(sorted(span for span in of_all if span[0] < span[1])))
     return Window(started, max(started, ended - train_seconds) if train_seconds else started, ended)
+
+
+def _rounds(report: dict[str, Any]) -> dict[tuple[str, int], tuple[float, float]]:
+    """Phase and round ─▶ when that block began and ended, of the rounds that are measured."""
+    found = {}
+    for block in parts(report, "blocks"):
+        begin, end, index = number(block.get("begin_unix")), number(block.get("end_unix")), whole(block.get("block"), 1)
+        if begin is not None and end is not None and index is not None:
+            found[str(block.get("phase")), index] = begin, end
+    return found
 
 
 def flat(sample: dict[str, Any]) -> dict[tuple[str, str, str], float]:

@@ -43,7 +43,9 @@ def absent(results: Results) -> str:
     found = samples.notes(results, sampled["trial_id"].head(1))
     found = found.filter(pl.col("what").is_in(["energy_joules", "power_watts", "cpu_energy_joules"]))
     said = [f"{what}: {why}" for what, why in found.select("what", "why").unique(maintain_order=True).iter_rows()]
-    return f"{ABSENT} The sampler said: {'; '.join(said)}." if said else ABSENT
+    short = sampled["telemetry_note"].drop_nulls().head(1).to_list()
+    words = " ".join([ABSENT, *(f"Phases took turns: {note}." for note in short)])
+    return f"{words} The sampler said: {'; '.join(said)}." if said else words
 
 
 def energies(results: Results, *, confidence: float = 0.95, resamples: int = bootstrap.RESAMPLES) -> pl.DataFrame:

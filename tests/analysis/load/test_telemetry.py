@@ -111,6 +111,48 @@ def test_counters_and_gauges_are_those_of_the_measured_steps(folder: Path) -> No
     assert not row["noisy_neighbour"]
 
 
+def in_blocks(folder: Path, seconds: float) -> list[tuple[float, float]]:
+    """Let the launch's ranks say that training and computing took turns, so long each; the blocks of training."""
+    (home,) = (folder / "trials").iterdir()
+    outcome = json.loads((home / "outcome.json").read_text())
+    begins = np.arange(STARTED + 20, ENDED, 2 * seconds).tolist()
+    spans = [("train", r, b) for r, b in enumerate(begins, 1)]
+    spans += [("compute_only", r, b + seconds) for r, b in enumerate(begins, 1)]
+    said = [{"phase": p, "block": r, "begin_unix": b, "end_unix": b + seconds} for p, r, b in spans]
+    for report in outcome["ranks"]:
+        report["blocks"] = said
+    (home / "outcome.json").write_text(json.dumps(outcome))
+    return [(begin, begin + seconds) for begin in begins]
+
+
+def test_where_phases_took_turns_telemetry_is_of_the_blocks_of_training(folder: Path) -> None:
+    """Twice as much power in training, and bytes in training alone."""
+    blocks = in_blocks(folder, 2.0)
+    rows, joules, sent = samples(), 0.0, 0.0
+    for row in rows:
+        trains = any(begin < row["unix"] <= end for begin, end in blocks)
+        joules += 0.5 * (WATTS if trains else WATTS / 2)
+        sent += 1e6 if trains else 0.0
+        row["gpus"][0] |= {"power_watts": WATTS if trains else WATTS / 2, "energy_joules": joules}
+        row["node"]["sent_bytes"] = sent
+    write(folder, text(start(), *rows))
+    row, trial = summary(folder), load(folder).trials.row(0, named=True)
+    assert row["gpu_power_watts"] == WATTS
+    assert row["gpu_energy_joules"] == pytest.approx(WATTS * trial["train_seconds"])
+    assert row["network_bytes_per_step"] == pytest.approx(2e6 * trial["train_seconds"] / 20)
+    assert row["telemetry_note"] is None
+
+
+def test_blocks_that_are_too_short_for_telemetry_leave_what_is_told_of_all_phases(folder: Path) -> None:
+    in_blocks(folder, 0.5)
+    write(folder, text(start(), *samples(node__others_cores=0.3)))
+    row = summary(folder)
+    assert row["noisy_neighbour"]
+    assert row["peak_rss_bytes"] == pytest.approx(1e9 + 40)
+    assert [row[n] for n in ("energy_joules", "rank_cpu_percent", "network_bytes_per_step")] == [None] * 3
+    assert row["telemetry_note"] == "blocks of 0.5 s are too short for samples every 0.5 s"
+
+
 def test_a_sample_counts_for_the_time_that_it_stands_for(folder: Path) -> None:
     """A sampler that was kept from its core for the last ten seconds: they are a half of the measured ones."""
     sparse = [row for row in samples() if row["unix"] <= STARTED + 30 or row["unix"] >= ENDED]
