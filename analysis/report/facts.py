@@ -137,6 +137,12 @@ def not_measured(results: Results) -> list[tuple[str, str]]:
     return found
 
 
+def no_companion(results: Results) -> list[tuple[str, str]]:
+    """The points that could have had the base case beside and have not, each with why."""
+    planned = _mapping(results.plan.get("base_beside"))
+    return [(clean(point), clean(why)) for point, why in planned.items() if isinstance(why, str)]
+
+
 def folders(results: Results) -> list[dict[str, Any]]:
     """What was found in the user's own folders of files: by who planned the study, else by a launch's first rank."""
     planned = results.plan.get("data")

@@ -11,7 +11,7 @@ from analysis.laws import fit, law
 from analysis.limits import words
 from analysis.limits.limit import Limit, limits
 from analysis.load.results import Results
-from analysis.measures import caveats, energy, roofline
+from analysis.measures import beside, caveats, energy, roofline
 from analysis.measures.breakdown import parts
 from analysis.measures.distribution import Distributions, distributions
 from analysis.measures.efficiency import KEY, estimate
@@ -40,6 +40,7 @@ class Study:
     roofline: roofline.Roofline
     times: pl.DataFrame
     utilization: Series | None
+    against: pl.DataFrame  # of measures.beside.against_alone
 
     @classmethod
     def of(cls, results: Results) -> Study:
@@ -56,6 +57,7 @@ class Study:
             roofline.roofline(results, estimates),
             accuracy.times(results),
             series(results),
+            beside.against_alone(results),
         )
 
     def warned(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -91,6 +93,7 @@ def write_tables(study: Study, folder: Path) -> None:
         "ranks": study.distributions.ranks,
         "laws": fit.frame(study.fits),
         "claims": claims.frame(study.verdicts),
+        **({"base-beside": study.against} if len(study.against) else {}),
         **({"hosts": of_hosts} if len(of_hosts := hosts(results)) else {}),
         **({"energy": study.energies} if len(study.energies) else {}),
         **({"roofline": study.roofline.points} if len(study.roofline.points) else {}),

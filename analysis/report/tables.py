@@ -38,13 +38,18 @@ def point_cells(row: dict[str, Any], factors: Iterable[str]) -> list[Cell]:
 def scaling(estimates: pl.DataFrame, results: Results) -> Table:
     """Throughput, speedup and efficiency of every point."""
     factors = varied(estimates, results.factors)
-    noted = any(estimates["warning"])
+    noted, paired = any(estimates["warning"]), bool(estimates["efficiency_from"].eq("beside").any())
+    apart = [
+        Column("over the base case"),
+        Column("efficiency, apart", True, "of separate launches, where it ran beside"),
+    ]
     columns = [
         *point_columns(factors),
         Column("launches", True),
         Column("samples/s", True, "over the slowest rank's time"),
         Column("speedup", True, "over the base case"),
         Column("efficiency", True, "speedup / N"),
+        *(apart if paired else []),
         Column("efficiency, self", True, "against the same strategy at one worker"),
         *([Column("note")] if noted else []),
     ]
@@ -58,6 +63,8 @@ def scaling(estimates: pl.DataFrame, results: Results) -> Table:
         ]
         if is_base:
             ratios[0] = Cell("base case", 1.0)
+        if paired:
+            ratios[2:2] = [text(row["efficiency_from"]), number(*three(row, "efficiency_apart"), "%")]
         rows.append(
             [
                 *point_cells(row, factors),
@@ -68,6 +75,24 @@ def scaling(estimates: pl.DataFrame, results: Results) -> Table:
             ]
         )
     return Table("scaling", "Throughput, speedup and efficiency, 95% intervals", columns, rows, "estimates")
+
+
+def beside(against: pl.DataFrame, results: Results) -> Table:
+    """The base case beside other launches over its own launches: it should be 1."""
+    factors = varied(against, results.factors)
+    columns = [Column("base case"), Column("batch", True), *(Column(name) for name in factors)]
+    columns += [Column("launches beside", True), Column("launches alone", True)]
+    columns += [Column("time beside / alone", True, "seconds per sample")]
+    rows = [
+        [
+            *(text(row["base_case"]), whole(row["batch"]), *(text(row[name]) for name in factors)),
+            *(whole(row["n_beside"]), whole(row["n_alone"]), number(*three(row, "ratio"))),
+        ]
+        for row in against.iter_rows(named=True)
+    ]
+    return Table(
+        "beside", "The base case beside other launches, and alone, 99% intervals", columns, rows, "base-beside"
+    )
 
 
 def step_costs(estimates: pl.DataFrame, results: Results) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,8 @@ from analysis.measures.roofline import roofline
 from analysis.report import captions, facts, tables
 from analysis.report import page as report
 from analysis.report import rules as report_rules
-from tests.analysis import generate
+from analysis.report.study import Study, write_tables
+from tests.analysis import blocks, generate
 from tests.analysis.report.conftest import EVIL, EVIL_ERROR, edit_outcome
 
 MORE_TABLES = ("limits", "energy", "roofline", "accuracy", "utilization")
@@ -308,3 +310,34 @@ def test_a_thousand_ranks_make_no_giant_table(tmp_path: Path) -> None:
     assert page.stat().st_size < 3_000_000
     assert "1,988 more rows are in the data" in parsed.text
     assert len(pl.read_csv(page.parent / "tables" / "ranks.csv")) == 2002
+
+
+def test_a_study_with_the_base_case_beside_says_what_its_efficiency_is_from(tmp_path: Path) -> None:
+    ways = [generate.Way("torch"), generate.Way("torch-ddp", weak=generate.efficient(0.8))]
+    folder = generate.study(
+        tmp_path / "r", ways=ways, workers=(1, 2), scaling=("weak",), repeats=3, measured=30, compute_only=30
+    )
+    blocks.into(folder, rounds=10, rates={"torch": 1000.0})
+    plan = json.loads((folder / "plan.json").read_text()) | {"base_beside": {"torch-ddp-n4": "ranks on <2> hosts"}}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    study = Study.of(load(folder))
+    path = tmp_path / "page.html"
+    path.write_text(report.render(study, {}))
+    text = Parsed.page(path).text
+    assert "efficiency, apart" in text
+    assert "The base case beside other launches, and alone, 99% intervals" in text
+    assert "torch-ddp-n4 ranks on <2> hosts" in text
+    assert "summarized by the geometric mean" in text
+    table = tables.scaling(study.estimates, study.results)
+    column = [each.name for each in table.columns].index("over the base case")
+    assert [row[column].text for row in table.rows] == ["–", "beside", "beside"]
+    write_tables(study, tmp_path / "tables")
+    said = pl.read_csv(tmp_path / "tables" / "base-beside.csv")
+    assert said.select("base_case", "batch", "n_beside", "n_alone").rows() == [("torch", 64, 6, 3)]
+    kept = pl.read_csv(tmp_path / "tables" / "estimates.csv")
+    assert kept["efficiency_from"].to_list() == [None, "beside", "beside"]
+
+
+def test_a_study_without_says_nothing_of_it(page: Path) -> None:
+    assert "efficiency, apart" not in Parsed.page(page).text
+    assert not (page.parent / "tables" / "base-beside.csv").exists()
