@@ -10,7 +10,6 @@ import numpy as np
 from jobs.contract.catalog import MODELS, ModelInfo
 from jobs.contract.parts import Data
 from jobs.data.dataset import DataError, Dataset
-from jobs.data.mnist import mnist
 
 
 def load(data: Data, seed: int, model: str = "cnn") -> Dataset:
@@ -19,6 +18,8 @@ def load(data: Data, seed: int, model: str = "cnn") -> Dataset:
         return _digits()
     if data.kind == "synthetic":
         return _synthetic(seed, data.side or MODELS[model].side, MODELS[model])
+    from jobs.data.mnist import mnist
+
     return mnist(data.path)
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.trial import Trial
 from jobs.data.dataset import Dataset, Images, Indices, Labels
-from jobs.data.reading import Plan
 from jobs.rank.rendezvous import Rendezvous
+
+if TYPE_CHECKING:
+    from jobs.data.reading import Plan
 
 
 class DeviceClock(Protocol):

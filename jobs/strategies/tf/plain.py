@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.catalog import StrategyInfo
 from jobs.data.dataset import Indices
-from jobs.data.reading import Plan
 from jobs.models import layers
 from jobs.strategies import learning_rate
 from jobs.strategies.interface import Facts, Logits, Losses, Strategy, held_out
 from jobs.strategies.tf import device
+
+if TYPE_CHECKING:
+    from jobs.data.reading import Plan
 
 # "default" is tf.function, "eager" the same code without it, "xla" tf.function with jit_compile.
 EXECUTIONS = ("default", "eager", "xla")

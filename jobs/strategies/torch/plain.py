@@ -8,18 +8,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.catalog import StrategyInfo
 from jobs.data.dataset import Indices
-from jobs.data.reading import Plan
 from jobs.models import layers
 from jobs.strategies import learning_rate
 from jobs.strategies.interface import Facts, Logits, Losses, Strategy, held_out
-from jobs.strategies.torch import device, inference
+from jobs.strategies.torch import device
+
+if TYPE_CHECKING:
+    from jobs.data.reading import Plan
 
 # Compiled by torch.compile as "graph"; a model that is only called can also be traced and frozen, or an ONNX model.
 EXECUTIONS = {"train": ("default", "graph"), "infer": ("default", "graph", "torchscript", "onnxruntime")}
@@ -170,6 +172,8 @@ class TorchLoop(Strategy):
 
     def inference(self, pool: NDArray[np.floating]) -> tuple[Logits, Logits]:
         import torch
+
+        from jobs.strategies.torch import inference
 
         net = self.net.eval()
         inputs = [channels_first(images).to(self.device, self.dtype, memory_format=self.layout) for images in pool]
