@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from analysis.load import rounds, sums
 from analysis.load.lines import BrokenSteps, read_lines
 from analysis.load.steps import Floats, Steps, blocks_of, longest_still, phases
-from analysis.load.values import listed, mapping, number, read_json, text, whole
+from analysis.load.values import listed, mapping, number, read_json, whole
 
 BESIDE: dict[str, Any] = {
     "in_blocks": pl.Boolean,  # its phases took turns
@@ -67,16 +66,15 @@ def read(
     if count is None:
         return []
     asked = json.loads(planned(trial)["base_beside"])
-    said = [mapping(each) for each in listed(outcome.get("base_beside"))]
-    strategies = {whole(each.get("batch"), 1): text(each.get("strategy")) for each in said}
+    said = [whole(each, 1) or 0 for each in listed(outcome.get("base_beside"))]
     there = [int(m[1]) for path in home.iterdir() if (m := sums.BASE_LINES.fullmatch(path.name))]
-    if not sorted(asked) == sorted(there) == sorted(batch or 0 for batch in strategies):
+    if not asked == sorted(there) == sorted(said):
         beside = " and of ".join(map(str, sorted(there))) or "none"
         raise BrokenSteps(f"the base case beside it has lines of batch {beside}, planned were {asked}")
-    return [_read(home, batch, strategies[batch], count, then) for batch in asked]
+    return [_read(home, batch, outcome.get("base_case"), count, then) for batch in asked]
 
 
-def _read(home: Path, batch: int, strategy: str | None, count: int, then: Mapping[str, sums.Sum] | None) -> Companion:
+def _read(home: Path, batch: int, strategy: Any, count: int, then: Mapping[str, sums.Sum] | None) -> Companion:
     report, fault = read_json(home / f"base-{batch}.json")
     if report is None:
         raise BrokenSteps(fault or f"base-{batch}.json is missing")
@@ -90,10 +88,8 @@ def _read(home: Path, batch: int, strategy: str | None, count: int, then: Mappin
     steps = found.get("base")
     if steps is None or len(found) != 1 or steps.block is None:
         raise BrokenSteps(f"{name} holds other steps than a base case's in blocks")
-    each = np.bincount(steps.block)[1:]
-    if len(each) != count or (each != report.get("steps_per_block")).any():
-        wanted = f"{count} of {report.get('steps_per_block')} were planned"
-        raise BrokenSteps(f"{name} has {len(each)} blocks of {each[0]} counted steps, but {wanted}")
+    if steps.rounds != count:
+        raise BrokenSteps(f"{name} is of {steps.rounds} rounds, but {count} were planned")
     if (steps.samples != batch).any():
         raise BrokenSteps(f"{name}: a step has other samples than {batch}")
     return Companion(batch, steps, _awake(report, batch, count))

@@ -123,7 +123,8 @@ def unlike_alone(against: pl.DataFrame, base_case: str | None, batch: int, facto
 def told(row: dict[str, Any]) -> str:
     """A ratio of `against_alone` in words."""
     low, high = row["ratio_low"], row["ratio_high"]
-    return f"{row['ratio']:.3f} [{'?' if low is None else f'{low:.3f}, {high:.3f}'}]"
+    ends = "?" if low is None else f"{low:.3f}, {high:.3f}" if high < 10 else f"{low:.3f}, > 10"
+    return f"{row['ratio']:.3f} [{ends}]"
 
 
 def mixed(pairs: Sequence[bool]) -> bool:

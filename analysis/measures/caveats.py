@@ -99,7 +99,7 @@ def _of_blocks(ok: pl.DataFrame) -> list[str]:
         why = "a side that was stopped used a CPU"
         found.append(f"{unused} of {rounds} rounds in {len(awake)} of {n} launches were not used: {why}")
     if len(off := ok.filter(pl.col("blocks_off") > 0)):
-        found.append(f"{off['blocks_off'].sum()} blocks far from the others in {len(off)} of {n} launches, counted")
+        found.append(f"blocks far from the others ({off['blocks_off'].sum()}, counted) in {len(off)} of {n} launches")
     return found
 
 
@@ -143,7 +143,7 @@ def of_launch(row: Mapping[str, Any]) -> str:
     if row["rounds_unused"]:
         found.append(f"{row['rounds_unused']} of {row['rounds']} rounds not used")
     if row["blocks_off"]:
-        found.append(f"{row['blocks_off']} blocks far from the others")
+        found.append(f"blocks far from the others ({row['blocks_off']}, counted)")
     return "; ".join(filter(None, found))
 
 
@@ -217,7 +217,7 @@ def counted(warnings: Mapping[Any, Sequence[str]], what: str = "points") -> list
 def kind(warning: str) -> str:
     """The warning without the numbers of its point."""
     warning = re.sub(r"\b\d+ of \d+ launches", "some launches", warning)
-    warning = re.sub(r"^\d+ of \d+ rounds", "some rounds", re.sub(r"^\d+ blocks", "blocks", warning))
+    warning = re.sub(r"^\d+ of \d+ rounds", "some rounds", re.sub(r" \(\d+, counted\)", "", warning))
     warning = re.sub(
         r" takes [\d.]+ \[.*\] of its time alone, which is not 1", " does not take its time alone", warning
     )

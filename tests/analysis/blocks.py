@@ -46,8 +46,7 @@ def into(
         trial["steps"]["blocks"] = rounds
         base = "tf" if trial["strategy"].startswith("tf") else "torch"
         batches = _batches(trial, study) if outcome["communication"] != "none" else []
-        said = [{"batch": batch, "strategy": base} for batch in batches]
-        outcome |= {"format": 2, "base_case": base, "base_beside": said}
+        outcome |= {"format": 2, "base_case": base, "base_beside": batches}
         trial["base_batches"] = batches
         slow = generate.factor(rng, launch_cv, 1, "lognormal") * generate.factor(rng, round_cv, rounds, "lognormal")
         for path in home.glob("rank-*.jsonl"):
@@ -105,5 +104,5 @@ def _companion(
         | {"ranks_cpu_seconds": 0.0, "own_cpu_seconds_asleep": 0.01}
         for block in range(1, len(slow) + 1)
     ]
-    report = {"strategy": strategy, "batch": batch, "host": "node-0", "pid": 1, "threads": 1, "turns": turns}
-    (home / f"base-{batch}.json").write_text(json.dumps(report | {"steps_per_block": PER_BLOCK}))
+    report = {"strategy": strategy, "batch": batch, "pid": 1, "threads": 1, "turns": turns}
+    (home / f"base-{batch}.json").write_text(json.dumps(report))

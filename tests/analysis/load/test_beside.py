@@ -219,7 +219,7 @@ def turn_missing(home: Path) -> None:
         (no_block_on_some, "some lines say which block they are of"),
         (
             lambda home: edit(home / "trial.json", lambda t: t | {"steps": t["steps"] | {"blocks": 5}}),
-            "but 5 of 5 were planned",
+            "base-64.jsonl is of 10 rounds, but 5 were planned",
         ),
         (
             lambda home: edit(home / "trial.json", lambda t: t | {"steps": t["steps"] | {"blocks": None}}),
@@ -231,11 +231,10 @@ def turn_missing(home: Path) -> None:
         (lambda home: (home / f"base-{BATCH}.json").unlink(), "base-64.json is missing"),
         (cut, "base-64.jsonl line 66 is not a complete JSON object"),
         (of_the_base(lambda rows: rows[:-1]), "base-64.jsonl: block 10 of base has 4 counted steps"),
-        (of_the_base(lambda rows: rows[:-6]), "base-64.jsonl has 9 blocks of 5 counted steps, but 10 of 5"),
+        (of_the_base(lambda rows: rows[:-6]), "base-64.jsonl is of 9 rounds, but 10"),
         (of_the_base(lambda rows: [r | {"samples": 32} for r in rows]), "a step has other samples than 64"),
         (of_the_base(lambda rows: [r | {"phase": "train"} for r in rows]), "other steps than a base case's"),
         (of_the_base(lambda rows: [*rows[:9], rows[9] | {"seconds": -1.0}, *rows[10:]]), "base-64.jsonl: seconds of"),
-        (of_its_report(steps_per_block=4), "but 10 of 4 were planned"),
         (of_its_report(strategy="tf"), "the report of another base case"),
         (of_its_report(batch=128), "the report of another base case"),
         (of_its_report(turns=None), "one turn in each of its 10 rounds"),
