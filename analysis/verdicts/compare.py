@@ -123,11 +123,16 @@ def _otherwise(before: pl.DataFrame, after: pl.DataFrame) -> tuple[dict[str, str
     shared = [name for name in before.columns if name in after.columns and name not in COLUMNS]
     same = ["strategy", "workers", "global_batch", *(name for name in shared if not name.startswith("steps_"))]
     one, two = (side.unique("point", keep="first", maintain_order=True).rows(named=True) for side in (before, after))
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for b in two:
+        alike.setdefault(tuple(str(b[name]) for name in same), []).append(b)
     for a in one:
-        for b in two:
-            if all(str(a[name]) == str(b[name]) for name in same) and _way(a) != _way(b):
-                said = f"{a['strategy']} n{a['workers']} b{a['global_batch']}: {_way(a)} in A, {_way(b)} in B"
-                found[0][a["point"]] = found[1][b["point"]] = said
+        others = alike.get(tuple(str(a[name]) for name in same), [])
+        if others and all(_way(a) != _way(b) for b in others):
+            b = others[0]
+            said = f"{a['strategy']} n{a['workers']} b{a['global_batch']}: {_way(a)} in A, {_way(b)} in B"
+            found[0][a["point"]] = said
+            found[1].update((b["point"], said) for b in others)
     return found
 
 

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from analysis.load.results import Results, load
+from analysis.measures import caveats
 from analysis.measures.beside import against_alone
 from analysis.measures.efficiency import estimate
 from analysis.measures.table import render
@@ -118,6 +119,22 @@ def test_the_interval_from_pairs_covers_the_truth_whatever_both_sides_share(laun
         found = row(estimate(drawn, resamples=199, seed=seed), "strong", 2)
         hits += found["efficiency_low"] <= WAYS[1].throughput("strong", 2) / 2000 <= found["efficiency_high"]
     assert 0.90 <= hits / STUDIES <= 0.99
+
+
+def test_rounds_that_are_not_used_and_blocks_that_are_far_off_go_with_the_number(results: Results) -> None:
+    first = pl.col("repeat") == 0
+    marked = results.trials.with_columns(
+        rounds_unused=pl.when(first).then(2).otherwise(0),
+        blocks_off=pl.when(first).then(3).otherwise(0),
+        base_still_seconds=pl.when(first).then(1.5).otherwise(0.0),
+    )
+    warning = row(estimate(replace(results, trials=marked)), "weak", 2)["warning"]
+    assert "2 of 12 rounds in 1 of 6 launches were not used: a side that was stopped used a CPU" in warning
+    assert "blocks far from the others (3, counted) in 1 of 6 launches" in warning
+    assert "1 of 6 launches stood still in steps of the base case beside: efficiency is too large" in warning
+    kinds = {caveats.kind(text) for text in warning.split("; ")}
+    assert "blocks far from the others in some launches" in kinds
+    assert "some rounds in some launches were not used: a side that was stopped used a CPU" in kinds
 
 
 def test_one_launch_has_a_value_and_no_interval(results: Results) -> None:

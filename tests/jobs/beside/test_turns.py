@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
+from analysis.load.results import load
+from analysis.measures.efficiency import estimate
 from cluster.launcher import Launch
 from cluster.local.launcher import LocalLauncher
 from jobs.contract.files import base_file
@@ -86,6 +88,21 @@ def test_the_base_case_measures_as_much_and_on_the_cores_of_each_worker(done: Do
         assert {turn["worker"] for turn in said["turns"]} == {0, 1}
         for ending in ("jsonl", "json"):
             assert base_file(done.folder, batch, ending).name in (done.outcome.sums or {})
+
+
+def test_what_such_a_launch_leaves_is_what_the_analysis_reads(done: Done) -> None:
+    """The results format is the only tie between the two."""
+    results = load(done.folder.parents[1])
+    assert results.set_aside == []
+    row = results.trials.row(0, named=True)
+    assert (row["status"], row["in_blocks"], row["base_beside"], row["rounds"]) == ("ok", True, "[4, 8]", 4)
+    for batch, name in ((8, "base_whole_cost"), (4, "base_each_cost")):
+        counted = [r["seconds"] for r in lines(base_file(done.folder, batch, "jsonl")) if not r.get("warmup")]
+        assert row["rounds_unused"] or row[name] == pytest.approx(sum(counted) / len(counted) / batch)
+        assert row[name] > 0
+    (found,) = estimate(results).filter(strategy="torch-ddp", scaling="strong").rows(named=True)
+    assert found["efficiency_from"] == "beside"
+    assert found["speedup"] == pytest.approx(row["base_whole_cost"] * row["throughput"])
 
 
 def test_nobody_computes_in_the_turn_of_another(done: Done) -> None:
