@@ -33,6 +33,7 @@ LANES = {
     "local": (
         "tests/cluster/local/test_launcher.py",
         "tests/cluster/driver/test_run.py",
+        "tests/jobs/beside/test_turns.py",
         "tests/jobs/telemetry/test_sampler.py",
     ),
     "resnet": ("tests/jobs/strategies/test_resnet.py",),

@@ -18,6 +18,7 @@ from jobs.contract.catalog import STRATEGIES
 from jobs.contract.files import rank_file
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import Outcome, read_outcome
+from jobs.contract.parts import Steps
 from jobs.contract.trial import Trial
 
 # Those that run in this environment on CPUs.
@@ -67,6 +68,28 @@ def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
             return value
         time.sleep(0.05)
     raise AssertionError(f"{condition} did not come true in {seconds} s")
+
+
+def in_blocks(trial: Trial) -> Trial:
+    """The same trial without an end, in blocks and with the base case beside, each turn a third of a second."""
+    steps = Steps(warmup=1, measured=200_000, compute_only=0, blocks=1000)
+    return trial.model_copy(update={"steps": steps, "base_batches": (trial.global_batch,)})
+
+
+def stop_in_its_turn(rank: psutil.Process, folder: Path) -> None:
+    """Stop a rank while it trains: in a turn of the base case it stands still anyway, and goes on after it."""
+    alive = rank_file(folder, int(rank.environ()["RANK"]), "alive")
+
+    def trains() -> bool:
+        return alive.exists() and not alive.stat().st_size
+
+    def stopped() -> bool:
+        until(trains, 20)
+        rank.suspend()
+        time.sleep(0.1)
+        return trains() and rank.status() == psutil.STATUS_STOPPED
+
+    until(stopped, 20)
 
 
 def ranks_of(folder: Path) -> list[psutil.Process]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +17,7 @@ from tests import failing
 from tests.cluster.ray.conftest import Make, left_of
 from tests.cluster.ray.nodes import Cluster, kill, of_session
 from tests.cluster.ray.trials import begin, drivers, end, endless, goes_on, keepers_of, start, study, trial
-from tests.running import ranks_of, until
+from tests.running import in_blocks, ranks_of, stop_in_its_turn, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("bare_ranks")]
 
@@ -42,8 +40,9 @@ def test_a_dead_rank_ends_the_trial(victim: str, make: Make, tmp_path: Path, mon
 
 
 def test_a_stopped_rank_is_noticed(pack: RayLauncher, tmp_path: Path) -> None:
-    folder, (rank,) = begin(pack, endless(1, "torch", hang=3.0), tmp_path)
-    os.kill(rank.pid, signal.SIGSTOP)
+    """Which trains by turns with the base case, and is stopped in each turn of that."""
+    folder, (rank,) = begin(pack, in_blocks(endless(1, hang=3.0)), tmp_path)
+    stop_in_its_turn(rank, folder)
     outcome = end(pack, folder, within=20)
     assert (outcome.status, "no sign of life" in outcome.error) == ("timeout", True)
 

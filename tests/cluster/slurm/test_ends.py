@@ -36,7 +36,7 @@ from tests.cluster.slurm.runs import (
     workers_of,
     write_study,
 )
-from tests.running import Done, until
+from tests.running import Done, in_blocks, stop_in_its_turn, until
 
 pytestmark = [
     pytest.mark.slurm,
@@ -67,8 +67,11 @@ def test_a_killed_rank_ends_the_trial_and_is_named(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("allocation", ["per-trial", "packed"])
 def test_a_stopped_rank_which_slurm_never_notices_is_named(allocation: str, tmp_path: Path) -> None:
-    launcher, folder = begin(endless(hang=4.0), tmp_path, allocation=allocation, time=30)
-    workers_of(folder)[1].suspend()
+    """One that trains by turns with the base case too, though it is stopped in each turn of that."""
+    trial, beside = endless(hang=4.0), allocation == "per-trial"
+    each = {"tasks_per_node": 2} if beside else {}
+    launcher, folder = begin(in_blocks(trial) if beside else trial, tmp_path, allocation=allocation, time=30, **each)
+    stop_in_its_turn(workers_of(folder)[1], folder)
     outcome = end(launcher, folder, within=40)
     assert (outcome.status, outcome.error) == (
         "timeout",

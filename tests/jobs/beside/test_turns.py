@@ -28,11 +28,10 @@ from jobs.contract.parts import Limits, Steps
 from jobs.contract.trial import Trial
 from jobs.workloads.blocks import order
 from tests import failing
-from tests.running import Done, launch, ranks_of, until
+from tests.running import Done, in_blocks, launch, ranks_of, stop_in_its_turn, until
 
 pytestmark = [pytest.mark.usefixtures("bare_ranks"), pytest.mark.timeout(120)]
 SHORT = Steps(warmup=3, measured=12, compute_only=8, blocks=4)
-LONG = Steps(warmup=3, measured=20_000, compute_only=0, blocks=100)  # turns of a third of a second
 
 
 def trial(steps: Steps = SHORT, batches: tuple[int, ...] = (8,), **fields: Any) -> Trial:
@@ -164,7 +163,7 @@ class Begun:
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Begun:
-    return Begun(tmp_path, trial(LONG, limits=Limits(startup=20.0, hang=4.0, trial=60.0)))
+    return Begun(tmp_path, in_blocks(trial(limits=Limits(startup=20.0, hang=4.0, trial=60.0))))
 
 
 def test_a_base_case_that_dies_ends_the_launch_with_its_own_last_line(
@@ -202,22 +201,9 @@ def test_a_rank_that_is_killed_in_a_turn_is_blamed_and_no_stopped_one(begun: Beg
 def test_a_rank_that_is_stopped_in_its_own_turn_is_found_within_the_limit(begun: Begun) -> None:
     begun.in_turn()
     (rank,) = [r for r in ranks_of(begun.folder) if r.environ()["RANK"] == "1"]
-    alive = begun.folder / "rank-00001.alive"
-    until(lambda: not alive.stat().st_size, 10)
-    until(lambda: _stopped_by_us(rank, alive), 10)
+    stop_in_its_turn(rank, begun.folder)
     outcome = begun.end(within=12)
     assert outcome.status == "timeout", outcome.error
-
-
-def _stopped_by_us(rank: psutil.Process, alive: Path) -> bool:
-    """Whether it now stands still by this test, outside of the turns: else it goes on as ever."""
-    rank.send_signal(signal.SIGSTOP)
-    time.sleep(0.05)
-    if not alive.stat().st_size:
-        time.sleep(0.1)
-        if not alive.stat().st_size:
-            return True
-    return False
 
 
 def test_ranks_and_base_case_end_with_who_changes_turns(begun: Begun) -> None:
