@@ -157,7 +157,7 @@ def test_make_runs_the_tests_that_are_called_as_the_part(part: str, files: str, 
     (command,) = [
         line for line in make(tmp_path, "--dry-run", "test", f"PART={part}").stdout.splitlines() if "-m pytest" in line
     ]
-    asked = command.partition("--durations=20")[2].split()
+    asked = command.partition("--durations=20")[2].removesuffix("\\").split()
     assert asked == files.split()
     assert all((ROOT / path).exists() for path in asked)
 
