@@ -252,7 +252,8 @@ def describe(estimates: pl.DataFrame, study: str) -> tuple[str, list[str]]:
     for (scaling, base), rows in estimates.group_by("scaling", "base_case", maintain_order=True):
         if base is not None:
             rates = rows["base_throughput"].drop_nulls().unique().sort()
-            said = f"{rates[0]:,.0f}" if len(rates) == 1 else f"{rates[0]:,.0f} to {rates[-1]:,.0f}"
+            said = " to ".join(f"{rate:,.0f}" for rate in ([rates[0], rates[-1]] if len(rates) > 1 else rates))
+            said = said or "beside other launches only"
             bases.append((str(scaling), f"{plain(base)} {said}"))
     by_mode = {mode: [text for m, text in bases if m == mode] for mode, _ in bases}
     said = "; ".join(f"{', '.join(texts)} ({mode})" for mode, texts in by_mode.items())
@@ -265,6 +266,8 @@ def describe(estimates: pl.DataFrame, study: str) -> tuple[str, list[str]]:
         base_note,
         " · ".join([*where, *how, f"{count} launches per point (dots), 95% intervals (bars)"]),
     ]
+    if estimates["efficiency_from"].eq("beside").any():
+        notes[0] += "; speedup and efficiency over the one beside each launch"
     if estimates["emulated"].any():
         notes.insert(
             0, "EMULATED: these times were simulated, or other devices stood in: nothing was measured on such hardware"

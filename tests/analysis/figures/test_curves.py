@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from analysis.laws.fit import fit
 from analysis.load.results import Results, load
 from analysis.measures.breakdown import parts
 from analysis.measures.efficiency import estimate
-from tests.analysis import generate
+from tests.analysis import blocks, generate
 
 NASTY = "$\\alpha$ _{x}_ <script>alert(1)</script> & %"
 CURVES = ("throughput", "speedup", "efficiency")
@@ -281,3 +282,24 @@ def test_without_a_launch_that_succeeded_nothing_is_drawn(tmp_path: Path) -> Non
     for outcome in folder.glob("trials/*/outcome.json"):
         outcome.unlink()
     assert write.write_all(load(folder), tmp_path / "figures") == []
+
+
+def test_a_dot_is_its_launchs_own_pair_where_the_base_case_ran_beside(tmp_path: Path) -> None:
+    ways = [generate.Way("torch"), generate.Way("torch-ddp", weak=generate.efficient(0.8))]
+    folder = generate.study(
+        tmp_path / "r", ways=ways, workers=(1, 2), scaling=("weak",), repeats=3, measured=30, compute_only=30
+    )
+    results = load(blocks.into(folder, rounds=10, rates={"torch": 1000.0}, launch_cv=0.3))
+    wrapped = replace(results, trials=results.trials.filter(strategy="torch-ddp"))  # the base case ran beside only
+    for each in (results, wrapped):
+        estimates = estimate(each, resamples=499)
+        figure = curves.efficiency(estimates, each)
+        (ax,) = panels(figure)
+        seen = [y for c in ax.collections if isinstance(c, PathCollection) for _, y in np.asarray(c.get_offsets())]
+        pairs = each.trials.filter(strategy="torch-ddp").select(
+            pl.col("base_each_cost") * pl.col("throughput") / pl.col("workers")
+        )
+        assert set(np.round(pairs.to_series(), 9)) <= set(np.round(seen, 9))
+        said = " ".join(texts(figure))
+        assert "speedup and efficiency over the one beside each launch" in " ".join(said.split())
+    assert "torch beside other launches only" in " ".join(said.split())
