@@ -141,7 +141,9 @@ def _grid(
             counts: list[int] = []
             for index, (name, look) in enumerate(looks.items()):
                 mine = group.filter(strategy=name).sort("workers")
-                here = mine["workers"].unique().sort().to_list()
+                # Of points a row is a box: two of a worker count are those with and without the base case beside.
+                workers = mine["workers"] if "launches" in mine.columns else mine["workers"].unique().sort()
+                here = workers.to_list()
                 apart = min(0.34, (strip - 0.2) / max(1, len(here)))
                 x: Floats = strip * (index + 0.5) + apart * (
                     np.arange(len(here), dtype=np.float64) - (len(here) - 1) / 2
