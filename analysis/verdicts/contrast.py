@@ -156,7 +156,7 @@ class Rates:
         bases = {side.steps_per_call: side for side in found if side.communication == "none"}
         own = {side.name: side for side in found if side.communication != "none"}
         wrapped = (pl.col("framework") == framework) & (pl.col("communication") != "none")
-        sides = self._sides(self.here.filter(wrapped))
+        sides = _pairs_first(self._sides(self.here.filter(wrapped)))
         return [replace(side, above=side.paired) for side in sides if side.paired] + [
             replace(
                 side,
@@ -180,7 +180,7 @@ class Rates:
         TensorFlow's native strategy here is the one with a process per worker, as PyTorch's is.
         """
         names = ("tf-multiworker", "torch-ddp", "tf-horovod", "torch-horovod")
-        found = {side.name: side for side in plain(self._sides(self.here))}
+        found = {side.name: side for side in plain(_pairs_first(self._sides(self.here)))}
         if not all(name in found for name in names):
             return None
         four = [found[name] for name in names]
@@ -212,6 +212,12 @@ def plain(sides: Sequence[Side]) -> list[Side]:
     """Those with the fewest steps per call: the closest there is to what the other framework does."""
     fewest = min((side.steps_per_call for side in sides), default=1)
     return [side for side in sides if side.steps_per_call == fewest]
+
+
+def _pairs_first(sides: Sequence[Side]) -> list[Side]:
+    """Without those of a strategy that had no base case beside, where others of it had."""
+    known = {side.name for side in sides if side.paired}
+    return [side for side in sides if side.paired or side.name not in known]
 
 
 def _quotient(name: str, above: Side, below: Side) -> Side:

@@ -139,6 +139,10 @@ def test_efficiencies_are_from_pairs_where_the_base_case_ran_beside() -> None:
     assert one_side.high / one_side.low > 1.2
     assert "one side is over the base case beside its launches" in unlike.warnings(noisy.trials, one_side)[0]
     assert unlike.warnings(noisy.trials, found) == ()
+    both = pl.concat([noisy.trials, apart.with_columns(base_beside=pl.lit("[]"))], how="vertical_relaxed")
+    (cell,) = Rates.cells(replace(noisy, trials=both))
+    again = compared("E", cell, cell.efficiencies("TensorFlow"), cell.efficiencies("PyTorch"))
+    assert (again.ratio, again.high) == (found.ratio, found.high)
 
 
 def test_the_interaction_is_from_pairs_if_all_four_strategies_have_them() -> None:
