@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field, StringConstraints, create_model, field_va
 from pydantic_core import PydanticCustomError
 
 from jobs.contract.catalog import STRATEGIES, ModelName
-from jobs.contract.parts import TPU, Count, Data, Gpus, Limits, Part, Steps, Telemetry
+from jobs.contract.parts import TPU, Count, Data, Gpus, Limits, Part, Telemetry
+from jobs.contract.parts import Steps as TrialSteps
 from jobs.contract.possible import accuracy_fault
 from jobs.contract.recipe import (
     Execution,
@@ -38,7 +39,7 @@ def listed(value: Any) -> list[Any]:
     return list(dict.fromkeys(value)) if isinstance(value, list) else [value]
 
 
-class StudySteps(Steps):
+class Steps(TrialSteps):
     """Those of a trial, and whether the base case runs beside the ranks, by turns, where phases are in blocks: `auto`,
     where all ranks are on CPUs of one host and its turns take at most half of a launch."""
 
@@ -113,7 +114,7 @@ class Study(Part):
     batch: Batch
     model: ModelName | Annotated[list[ModelName], Field(min_length=1)] = "cnn"
     data: Data = Data()
-    steps: StudySteps = StudySteps()
+    steps: Steps = Steps()
     repeats: Repeats = Repeats()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
