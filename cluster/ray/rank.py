@@ -173,8 +173,8 @@ class Rank:
     def _files(self) -> dict[str, int]:
         """Name and size of what this rank, which has ended, left: others still write in a shared folder.
 
-        What its node's sampler left is its own where the folder is."""
-        prefixes = (self._prefix, "telemetry-") if self._own else (self._prefix,)
+        What its node's sampler left is its own where the folder is, and so is what the base case beside did."""
+        prefixes = (self._prefix, "telemetry-", "base-") if self._own else (self._prefix,)
         with os.scandir(self._folder) as entries:
             return {entry.name: entry.stat().st_size for entry in entries if entry.name.startswith(prefixes)}
 

@@ -37,7 +37,7 @@ PORTS = range(20000, 30000)
 
 # A file that a rank leaves; nothing else is taken from a node.
 RANK_FILE = re.compile(r"rank-(\d{5,})\.(?:jsonl|json|log|alive|exit|keeper)")
-NODE_FILE = re.compile(r"telemetry-[A-Za-z0-9._-]+\.jsonl")
+NODE_FILE = re.compile(r"telemetry-[A-Za-z0-9._-]+\.jsonl|base-[1-9]\d*\.(?:jsonl|json|log)")
 
 
 class Cancelled(Exception):

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.beside import memory
+from jobs.contract.environment import RankEnvironment, rank_variables
+from jobs.machine import cores
 from jobs.rank.parent import PARENT
 
 if TYPE_CHECKING:
@@ -47,8 +49,7 @@ def beside(
         return
     with _line(trial, folder, meeting, variables) as line:
 
-        def ask(what: dict[str, Any], seconds: float) -> None:
-            watchdog.hand_over(seconds)
+        def ask(**what: Any) -> None:
             line.write(json.dumps(what) + "\n")
             line.flush()
             answer = line.readline()
@@ -57,10 +58,17 @@ def beside(
             if error:
                 raise BesideError(error)
 
+        def give(batch: int, block: int) -> None:
+            meeting.barrier()  # so that no watchdog runs for a rank that waits for the others
+            watchdog.hand_over(trial.limits.hang)
+            ask(batch=batch, block=block)
+
         for batch in trial.base_batches:
-            ask({"batch": batch, "block": 0}, trial.limits.startup)
-        yield lambda batch, block: ask({"batch": batch, "block": block}, trial.limits.hang)
-        ask({"end": True}, trial.limits.startup)
+            watchdog.allow(trial.limits.startup)
+            ask(batch=batch, block=0)
+        yield give
+        watchdog.allow(trial.limits.startup)
+        ask(end=True)
 
 
 def _nobody(batch: int, block: int) -> None:
@@ -70,13 +78,15 @@ def _nobody(batch: int, block: int) -> None:
 @contextmanager
 def _line(trial: Trial, folder: Path, meeting: Rendezvous, variables: Mapping[str, str]) -> Iterator[Any]:
     """This rank's line to the process that changes turns, which the first rank starts and awaits."""
+    if len(hosts := {peer.host for peer in meeting.peers}) > 1:
+        raise BesideError(f"the base case runs beside ranks of one host; these are on {', '.join(sorted(hosts))}")
     name, listener, process = "", None, None
     if meeting.place.rank == 0:
         memory.check(len(trial.base_batches))
-        name = f"scaling-turns-{secrets.token_hex(16)}"  # known to the ranks alone
+        name = f"scaling-turns-{secrets.token_hex(16)}"
         listener = socket.socket(socket.AF_UNIX)
         listener.bind("\0" + name)
-        listener.listen(meeting.place.world_size)
+        listener.listen(64)
     name = meeting.gather(name)[0]
     with socket.socket(socket.AF_UNIX) as line:
         line.connect("\0" + name)
@@ -93,11 +103,14 @@ def _start(
     trial: Trial, folder: Path, meeting: Rendezvous, listener: int, variables: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
     apart = trial.workers // trial.processes
-    workers = [
+    of_each = [
         cpus[number * len(cpus) // apart : (number + 1) * len(cpus) // apart] or cpus
         for cpus in (peer.cpus for peer in meeting.peers)
         for number in range(apart)
     ]
+    # Its memory is on the node of the cores where it starts, the first worker's, and it is not to read it from afar.
+    home = cores.memory_node(of_each[0][0])
+    workers = [(worker, cpus) for worker, cpus in enumerate(of_each) if cores.memory_node(cpus[0]) == home]
     told = {
         "listener": listener,
         "folder": str(folder.absolute()),
@@ -109,7 +122,7 @@ def _start(
     }
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "jobs.beside.turns", json.dumps(told)],
-        env={**variables, PARENT: str(os.getpid())},
+        env={**variables, **rank_variables(RankEnvironment()), PARENT: str(os.getpid())},
         stdin=subprocess.DEVNULL,
         pass_fds=[listener],
     )

@@ -1,10 +1,10 @@
 """Changes turns between the ranks of a launch and the base case beside them: `python -P -m jobs.beside.turns TOLD`.
 
 One process per launch, started by its first rank and ended with it, whatever the launcher. It knows the ranks by their
-lines (handover.py) and starts a companion (jobs/companion.py) for each batch. When all ranks have asked for a turn they
-are stopped, threads and all, by SIGSTOP; the companion goes on for a block of steps, says so and is stopped; the ranks
-go on. So no step is cut. The CPU time of who should sleep is read at each change. The standard library only: it stands
-on the ranks' cores.
+lines (handover.py) and starts a companion (jobs/companion.py) for each batch, while they wait. When all ranks have
+asked for a turn they are stopped, threads and all, by SIGSTOP; the companion goes on for a block of steps, says so and
+is stopped; the ranks go on. So no step is cut. The CPU time of who should sleep is read at each change. The standard
+library only: it stands on the ranks' cores.
 
 A companion that dies or stands still ends the launch: every rank is told why. If a rank is gone in a turn the others
 go on, and find out. If this process is killed its companions die with it, and ranks that were stopped are missed by
@@ -18,6 +18,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -29,7 +30,9 @@ from typing import Any
 from jobs.contract.files import base_file
 from jobs.rank.parent import PARENT, die_with_parent
 
-LONGEST_SECONDS = 10.0  # a turn, and at most this part of limits.hang:
+# A turn, and at most this part of limits.hang. TensorFlow takes a task for dead that has sent no heartbeat for some
+# seconds, and a stopped rank sends none.
+LONGEST_SECONDS = 4.0
 OF_HANG = 0.25
 STOP_SECONDS = 5.0  # in which a process that was sent SIGSTOP has to stand still
 
@@ -44,13 +47,13 @@ class Gone(Exception):
 
 @dataclass
 class Told:
-    """What the first rank says: `workers` are the CPUs of each worker, `first` is on whose the first round's turn is;
-    `startup` and `hang` are the trial's limits in seconds."""
+    """What the first rank says: `workers` are those whose CPUs turns are on, each with its CPUs, and `first` which of
+    them the first round's is on; `startup` and `hang` are the trial's limits in seconds."""
 
     listener: int
     folder: str
     pids: list[int]
-    workers: list[list[int]]
+    workers: list[tuple[int, list[int]]]
     first: int
     startup: float
     hang: float
@@ -75,9 +78,7 @@ class Companion:
 
 def serve(told: Told) -> None:
     """Until the ranks are at the end, or one of them is gone."""
-    with socket.socket(fileno=told.listener) as listener:
-        listener.settimeout(told.startup)
-        lines = [listener.accept()[0] for _ in told.pids]
+    lines = _accept(told)
     files = [line.makefile("rw", encoding="utf-8") for line in lines]
     companions: dict[int, Companion] = {}
     while True:
@@ -89,13 +90,17 @@ def serve(told: Told) -> None:
             if "end" in what:
                 for companion in companions.values():
                     _finish(companion, told, lines)
+            elif what["block"] == 0:  # not stopped: it may take longer than frameworks wait for a sign of a peer
+                companions[what["batch"]] = _start(what["batch"], told, lines)
             else:
                 with _stopped(told.pids):
-                    _turn(companions, what["batch"], what["block"], told, lines)
+                    _turn(companions[what["batch"]], what["block"], told, lines)
         except Failed as failed:
             error = str(failed)
         except Gone:
             return
+        except Exception as failed:
+            error = f"the base case beside: {type(failed).__name__}: {failed}"
         for file in files:
             with suppress(OSError):
                 file.write(json.dumps({"error": error}) + "\n")
@@ -104,24 +109,28 @@ def serve(told: Told) -> None:
             return
 
 
-def _turn(companions: dict[int, Companion], batch: int, block: int, told: Told, ranks: list[socket.socket]) -> None:
-    """One turn of a companion; in its first, 0, it starts and warms up. The ranks are stopped."""
-    if block == 0:
-        companions[batch] = companion = _start(batch, told)
-        said = _answer(companion, ranks, 0.9 * told.startup, f"was not ready in limits.startup = {told.startup:g} s")
-        longest = min(LONGEST_SECONDS, OF_HANG * told.hang)
-        if said["turn_seconds"] > longest:
-            raise Failed(
-                f"a turn of the base case on batches of {batch} takes {said['turn_seconds']:.1f} s, more than "
-                f"{longest:g} s (10, or a quarter of limits.hang): give fewer steps a block, or base_beside: never"
-            )
-        _stop(companion)
-        return
-    companion = companions[batch]
-    pid, worker = companion.process.pid, (told.first + block - 1) % len(told.workers)
+def _accept(told: Told) -> list[socket.socket]:
+    """A line to each rank. A name of this kind is seen by all on the machine: others are turned away."""
+    found: dict[int, socket.socket] = {}
+    with socket.socket(fileno=told.listener) as listener:
+        listener.settimeout(told.startup)
+        while len(found) < len(told.pids):
+            line, _ = listener.accept()
+            pid, user, _ = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            if pid in told.pids and user == os.getuid():
+                found[pid] = line
+            else:
+                line.close()
+    return [found[pid] for pid in told.pids]
+
+
+def _turn(companion: Companion, block: int, told: Told, ranks: list[socket.socket]) -> None:
+    """One turn of a companion. The ranks are stopped."""
+    pid = companion.process.pid
+    worker, cpus = told.workers[(told.first + block - 1) % len(told.workers)]
     asleep = _cpu_seconds(pid) - companion.slept_at
     before = [_cpu_seconds(rank) for rank in told.pids]
-    _move(pid, told.workers[worker])
+    _move(pid, cpus)
     _signal(pid, signal.SIGCONT)
     companion.say({"block": block})
     _answer(companion, ranks, 0.75 * told.hang, f"gave no sign of life for limits.hang = {told.hang:g} s")
@@ -131,14 +140,15 @@ def _turn(companions: dict[int, Companion], batch: int, block: int, told: Told, 
         {
             "block": block,
             "worker": worker,
-            "cpus": told.workers[worker],
+            "cpus": cpus,
             "ranks_cpu_seconds": round(max(b - a for a, b in zip(before, after, strict=True)), 6),
             "own_cpu_seconds_asleep": round(asleep, 6),
         }
     )
 
 
-def _start(batch: int, told: Told) -> Companion:
+def _start(batch: int, told: Told, ranks: list[socket.socket]) -> Companion:
+    """Start it, and let it warm up."""
     log = base_file(Path(told.folder), batch, "log")
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -149,7 +159,17 @@ def _start(batch: int, told: Told) -> Companion:
             stderr=file,
             text=True,
         )
-    return Companion(batch, process, log)
+    companion = Companion(batch, process, log)
+    said = _answer(companion, ranks, 0.9 * told.startup, f"was not ready in limits.startup = {told.startup:g} s")
+    longest = min(LONGEST_SECONDS, OF_HANG * told.hang)
+    if said["turn_seconds"] > longest:
+        raise Failed(
+            f"a turn of the base case on batches of {batch} takes {said['turn_seconds']:.1f} s, more than "
+            f"{longest:g} s ({LONGEST_SECONDS:g}, or a quarter of limits.hang): give fewer steps a block, or "
+            "base_beside: never"
+        )
+    _stop(companion)
+    return companion
 
 
 def _finish(companion: Companion, told: Told, ranks: list[socket.socket]) -> None:
@@ -188,7 +208,7 @@ def _last_words(companion: Companion) -> str:
 
     with suppress(OSError):
         lines = companion.log.read_text(encoding="utf-8", errors="replace").split("\n")
-        said = next((line for line in reversed(lines) if line.strip()), "it left no message")
+        said = next((line for line in reversed(lines) if line.strip()), "it left no message").removeprefix("reason: ")
         return f"the base case beside (batches of {companion.batch}) {in_words(companion.process.returncode)}: {said}"
     return f"the base case beside (batches of {companion.batch}) is gone"
 
@@ -248,11 +268,16 @@ def _tasks(pid: int) -> list[str]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Of all its living threads, to the nanosecond (proc(5), schedstat)."""
+    """Of all its living threads, to the nanosecond (proc(5), schedstat); where the kernel does not count so, of all
+    it ever had, to a tick."""
     found = 0
     for task in _tasks(pid):
         with suppress(OSError):
             found += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
+    if not found:
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return found / 1e9
 
 
@@ -263,8 +288,16 @@ def _move(pid: int, cpus: list[int]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    die_with_parent()
-    serve(Told(**json.loads(arguments[0])))
+    told = Told(**json.loads(arguments[0]))
+
+    def leave(*_: object) -> None:
+        for pid in told.pids:
+            _signal(pid, signal.SIGCONT)
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, leave)  # whoever is stopped goes on, and finds that the first rank is gone
+    die_with_parent(signal.SIGTERM)
+    serve(told)
 
 
 if __name__ == "__main__":

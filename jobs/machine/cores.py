@@ -34,6 +34,12 @@ def core_of(cpu: int) -> int:
         return cpu
 
 
+def memory_node(cpu: int) -> int:
+    """The NUMA node of a logical CPU; 0 where nothing tells."""
+    found = [path.name for path in Path(f"/sys/devices/system/cpu/cpu{cpu}").glob("node[0-9]*")]
+    return int(found[0].removeprefix("node")) if found else 0
+
+
 def quota_note() -> str:
     """That a CPU quota is no whole number of cores, and what comes of it; "" where it is one or there is none."""
     quota = cgroup_quota()

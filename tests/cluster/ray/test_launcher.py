@@ -82,10 +82,12 @@ def test_every_strategy_trains_as_without_ray(
     assert not list(folder.glob("*.keeper"))
 
 
-def test_the_base_case_runs_beside_the_ranks(pack: RayLauncher, tmp_path: Path) -> None:
+def test_the_base_case_runs_beside_the_ranks(make: Make, tmp_path: Path) -> None:
+    """What it leaves is brought back from where they are."""
     steps = Steps(warmup=1, measured=400, compute_only=0, blocks=2)
     what = trial("torch-ddp", 2, steps, base_batches=(12,), limits=Limits(hang=3.0))
-    outcome = end(pack, folder := start(pack, what, tmp_path))
+    launcher = make(shared_results=False)
+    outcome = end(launcher, folder := start(launcher, what, tmp_path))
     assert outcome.status == "ok", outcome.error
     told = json.loads((folder / "base-12.json").read_text())
     assert [turn["block"] for turn in told["turns"]] == [1, 2]

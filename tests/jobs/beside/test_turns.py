@@ -8,7 +8,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +25,7 @@ from analysis.load.results import load
 from analysis.measures.efficiency import estimate
 from cluster.launcher import Launch
 from cluster.local.launcher import LocalLauncher
+from jobs.beside import turns
 from jobs.contract.files import base_file
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import Outcome, read_outcome
@@ -106,15 +111,15 @@ def test_what_such_a_launch_leaves_is_what_the_analysis_reads(done: Done) -> Non
 
 def test_nobody_computes_in_the_turn_of_another(done: Done) -> None:
     """By the clocks of all, a rank's block and a turn do not overlap; and by the CPU time that was taken."""
-    turns = [
+    taken = [
         turn for batch in (8, 4) for turn in json.loads(base_file(done.folder, batch, "json").read_text())["turns"]
     ]
-    assert len(turns) == 8
+    assert len(taken) == 8
     for report in done.outcome.ranks:
         for block in report.blocks or []:
-            for turn in turns:
+            for turn in taken:
                 assert block["end_unix"] <= turn["begin_unix"] or turn["end_unix"] <= block["begin_unix"]
-    for turn in turns:
+    for turn in taken:
         assert turn["ranks_cpu_seconds"] < 0.002
         assert turn["own_cpu_seconds_asleep"] < 0.002
 
@@ -138,9 +143,7 @@ class Begun:
 
     def in_turn(self) -> psutil.Process:
         """The base case, early in a turn in which it trains; the ranks are stopped."""
-        companion = self.named("jobs.companion")  # it starts, in a turn of its own
-        until(lambda: self._stopped() == [True, True], 30)
-        until(lambda: self._stopped() == [False, False], 30)
+        companion = self.named("jobs.companion")
         until(lambda: self._stopped() == [True, True], 30)
         return companion
 
@@ -174,6 +177,34 @@ def test_a_base_case_that_dies_ends_the_launch_with_its_own_last_line(
     outcome = launch(trial(), tmp_path).outcome
     assert outcome.status == "failed"
     assert re.search(r"the base case beside \(batches of 8\) ended with exit code 1: .*too large", outcome.error)
+
+
+def test_ranks_wait_and_are_not_stopped_while_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frameworks take a peer for dead that gives no sign for seconds."""
+    code = (
+        f"import time, pathlib\nif trial.strategy == 'torch': pathlib.Path('{tmp_path}/starts').touch(); time.sleep(2)"
+    )
+    monkeypatch.setenv(failing.DOES, json.dumps({"0": code}))
+    begun = Begun(tmp_path, trial())
+    until((tmp_path / "starts").exists, 30)
+    for _ in range(10):
+        assert [rank.status() == psutil.STATUS_STOPPED for rank in ranks_of(begun.folder)] == [False, False]
+        time.sleep(0.1)
+    assert begun.end(within=20).status == "ok"
+
+
+def test_a_stranger_at_its_socket_is_turned_away() -> None:
+    """The names of such sockets are seen by everybody on the machine."""
+    listener, name = socket.socket(socket.AF_UNIX), f"\0{secrets.token_hex(16)}"
+    listener.bind(name)
+    listener.listen()
+    own = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(chr(0) + sys.argv[1]); sys.stdin.read()"
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(name)
+        with subprocess.Popen([sys.executable, "-c", own, name[1:]], stdin=subprocess.PIPE) as rank:
+            (line,) = turns._accept(turns.Told(listener.detach(), "", [rank.pid], [(0, [0])], 0, 20.0, 20.0))
+            with line:
+                assert stranger.recv(1) == b""
 
 
 def test_a_base_case_that_is_killed_in_its_turn_is_told_at_once(begun: Begun) -> None:
