@@ -29,10 +29,11 @@ from jobs.beside import turns
 from jobs.contract.files import base_file
 from jobs.contract.folder import write_trial
 from jobs.contract.outcome import Outcome, read_outcome
-from jobs.contract.parts import Limits, Steps
+from jobs.contract.parts import Data, Limits, Steps
 from jobs.contract.trial import Trial
 from jobs.workloads.blocks import order
 from tests import failing
+from tests.jobs.data.pictures import halves, saved
 from tests.running import Done, in_blocks, launch, ranks_of, stop_in_its_turn, until
 
 pytestmark = [pytest.mark.usefixtures("bare_ranks"), pytest.mark.timeout(120)]
@@ -122,6 +123,19 @@ def test_nobody_computes_in_the_turn_of_another(done: Done) -> None:
     for turn in taken:
         assert turn["ranks_cpu_seconds"] < 0.002
         assert turn["own_cpu_seconds_asleep"] < 0.002
+
+
+def test_it_trains_on_the_images_of_a_folder_that_the_ranks_have_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("cat", "dog"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(8):
+            (tmp_path / "set" / name / f"{i}.png").write_bytes(saved(halves(10 * i, 200), "PNG"))
+    images = Data(kind="images", path=str(tmp_path / "set"))
+    outcome = launch(trial(data=images), tmp_path).outcome
+    assert (outcome.status, outcome.base_beside) == ("ok", [8]), outcome.error
 
 
 class Begun:
