@@ -188,7 +188,7 @@ def test_the_report_of_calls_and_of_files_shows_them_and_no_empty_curves(tmp_pat
     lower = Distributions(pl.DataFrame(schema={"trial_id": pl.String}), none)
     study = report_study.Study(
         found, estimate(found), lower, [], claims.judge(found), shown(found), [],
-        energies(found), roofline(found, estimate(found)), times(found), None,
+        energies(found), roofline(found, estimate(found)), times(found), None, none,
     )  # fmt: skip
     assert not len(study.estimates)
     pictures = figures.draw(study, tmp_path)

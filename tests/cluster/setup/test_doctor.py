@@ -17,6 +17,7 @@ from rich.console import Console
 from cluster.setup import doctor, software
 from cluster.setup import finding as setup_finding
 from jobs.contract.catalog import STRATEGIES
+from tests.running import until
 
 ROOT = Path(__file__).parents[3]
 SLURM = ("sinfo", "sbatch", "srun", "scontrol")
@@ -101,8 +102,8 @@ def test_a_controller_that_does_not_answer_holds_nothing_up(tmp_path: Path, monk
     assert slurm.ok is False
     assert slurm.says == "slurm 22.05.8, but its controller does not answer within 3 s"
     assert slurm.mend == "scontrol ping"
-    asleep = subprocess.run(["/bin/ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert "sleep 47" not in asleep
+    listed = ["/bin/ps", "-eo", "args"]
+    until(lambda: "sleep 47" not in subprocess.run(listed, capture_output=True, text=True, check=True).stdout, 20)
 
 
 def test_slurms_partitions_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
