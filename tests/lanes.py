@@ -1,7 +1,8 @@
 """Which tests run beside each other, on two cores and whatever else there is.
 
 One process of pytest-xdist more than there are cores (tests of launchers mostly wait) take lanes of tests, the
-longest first. The tests of a cluster are one lane: none of them finds another's ranks, and it is started once.
+longest first. The tests of clusters are one lane: none of them finds another's ranks, each cluster is started once, and
+ranks that claim cores find those free that they expect.
 Files that are in no lane here are one each, in the order in which they are found.
 
 A test marked `quiet` is about how much of the machine something takes: while it runs, no other does.
@@ -20,15 +21,16 @@ from xdist.scheduler import LoadScopeScheduling
 
 # The first of each is begun first; a lane's tests keep this order.
 LANES = {
-    "slurm": (
+    "clusters": (
         "tests/cluster/slurm/test_launcher.py",
         "tests/cluster/slurm/test_meeting.py",
         "tests/cluster/slurm/test_ends.py",
         "tests/cluster/slurm/test_ray.py",
         "tests/cluster/slurm/test_accounting.py",
         "tests/cluster/slurm/test_states.py",
+        "tests/cluster/ray/test_launcher.py",
+        "tests/cluster/ray/test_ends.py",
     ),
-    "ray": ("tests/cluster/ray/test_launcher.py", "tests/cluster/ray/test_ends.py"),
     "parity": ("tests/jobs/strategies/test_parity.py",),
     "local": (
         "tests/cluster/local/test_launcher.py",

@@ -153,7 +153,6 @@ def test_each_rank_has_a_device_of_its_own(make: Make, tmp_path: Path) -> None:
     until(lambda: launcher.wait(0.5))
 
 
-@pytest.mark.quiet  # another's ranks would have claimed the cores
 def test_a_rank_has_the_drivers_surroundings_and_a_core_of_its_own(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

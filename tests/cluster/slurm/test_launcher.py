@@ -122,7 +122,6 @@ def test_the_base_case_runs_beside_ranks_that_are_on_one_node(tmp_path: Path) ->
     assert max(turn["ranks_cpu_seconds"] for turn in told["turns"]) < 0.002
 
 
-@pytest.mark.quiet  # another's ranks would have claimed the cores
 @pytest.mark.skipif(len(allowed_cores()) < 2, reason="needs two cores")
 def test_jobs_side_by_side_on_a_node_have_cores_of_their_own_and_say_so(slurm_cluster: Path, tmp_path: Path) -> None:
     """Nothing here binds a job to the CPUs that SLURM has counted for it."""
