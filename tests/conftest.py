@@ -26,10 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: lanes.place(item.nodeid))
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    return len(allowed_cores()) + 1  # some of whom wait, for queues and time limits
-
-
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> lanes.Lanes:
     config.option.loadscopereorder = False  # not by how many tests there are in a lane
     return lanes.Lanes(config, log)

@@ -1,9 +1,8 @@
 """Which tests run beside each other, on two cores and whatever else there is.
 
-One process of pytest-xdist more than there are cores (tests of launchers mostly wait) take lanes of tests, the
-longest first. The tests of clusters are one lane: none of them finds another's ranks, each cluster is started once, and
-ranks that claim cores find those free that they expect.
-Files that are in no lane here are one each, in the order in which they are found.
+Two processes of pytest-xdist take lanes of tests, the longest first. Real launchers, whose tests mostly wait, are
+one lane: none of them finds another's ranks, and each cluster is started once. Beside it runs what computes. Files
+that are in no lane here are one each, in the order in which they are found.
 
 A test marked `quiet` is about how much of the machine something takes: while it runs, no other does.
 """
@@ -21,7 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 # The first of each is begun first; a lane's tests keep this order.
 LANES = {
-    "clusters": (
+    "launchers": (
         "tests/cluster/slurm/test_launcher.py",
         "tests/cluster/slurm/test_meeting.py",
         "tests/cluster/slurm/test_ends.py",
@@ -30,14 +29,12 @@ LANES = {
         "tests/cluster/slurm/test_states.py",
         "tests/cluster/ray/test_launcher.py",
         "tests/cluster/ray/test_ends.py",
-    ),
-    "parity": ("tests/jobs/strategies/test_parity.py",),
-    "local": (
         "tests/cluster/local/test_launcher.py",
         "tests/cluster/driver/test_run.py",
         "tests/jobs/beside/test_turns.py",
         "tests/jobs/telemetry/test_sampler.py",
     ),
+    "parity": ("tests/jobs/strategies/test_parity.py",),
     "resnet": ("tests/jobs/strategies/test_resnet.py",),
     "kept": ("tests/kept/test_numbers.py", "tests/kept/test_words.py", "tests/kept/test_wrong_studies.py"),
 }

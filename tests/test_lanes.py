@@ -21,7 +21,7 @@ def test_every_file_of_a_lane_is_there_and_in_no_other() -> None:
 
 
 def test_tests_of_a_lane_come_first_and_in_its_order() -> None:
-    first, second = lanes.LANES["clusters"][:2]
+    first, second = lanes.LANES["launchers"][:2]
     names = [f"{second}::test_a", "tests/test_lanes.py::test_b[tests/x]", f"{first}::test_c"]
     assert sorted(names, key=lanes.place) == [names[2], names[0], names[1]]
 
