@@ -66,10 +66,10 @@ test: setup
 	@$(if $(filter-out $(PARTS),$(PART)),echo "PART=$(PART): there are $(PARTS)" >&2; exit 2)
 	@$(BIN)/python -m tests.missing
 	@# Lint beside the tests, most of which wait for something; what it says stands once more at the end.
-	@said=$$(mktemp); $(MAKE) --no-print-directory lint >$$said 2>&1 & lint=$$!; tests=0; \
+	@said=$(VENV)/.lint; $(MAKE) --no-print-directory lint >$$said 2>&1 & lint=$$!; tests=0; \
 	  $(BIN)/python -m pytest -n logical --maxprocesses=4 --durations=20 $(FILES) \
 	    || tests=$$?; \
-	  wait $$lint || { echo "make lint has failed:"; cat $$said; tests=1; }; rm $$said; exit $$tests
+	  wait $$lint || { echo "make lint has failed:"; cat $$said; tests=1; }; exit $$tests
 
 test-gpu:
 	@$(MAKE) --no-print-directory setup EXTRA=gpu

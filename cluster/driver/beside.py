@@ -22,7 +22,7 @@ def with_base_beside(
     if study.steps.blocks is None:
         return list(points), {}
     found: list[Trial] = []
-    decided = dict(kept)
+    decided: dict[str, list[int] | str] = {}
     for point in points:
         if not STRATEGIES[point.strategy].is_base_case:
             what = kept.get(point.point)

@@ -146,7 +146,7 @@ class ResultsFolder:
             "left_out": grid.left_out,
             "not_available": not_available,
             **({"data": list(data)} if data else {}),
-            **({"base_beside": base_beside} if base_beside else {}),
+            **({"base_beside": self.base_beside() | dict(base_beside)} if base_beside else {}),
         }
         write_atomically(self.path / "plan.json", json.dumps(plan, indent=1) + "\n")
 
@@ -156,7 +156,12 @@ class ResultsFolder:
             found = json.loads((self.path / "plan.json").read_text(encoding="utf-8")).get("base_beside", {})
         except (OSError, ValueError, AttributeError):
             return {}
-        return found if isinstance(found, dict) else {}
+        read = found if isinstance(found, dict) else {}
+        return {
+            point: what
+            for point, what in read.items()
+            if isinstance(what, str) or (isinstance(what, list) and all(isinstance(batch, int) for batch in what))
+        }
 
     def note_given_up(self, lines: list[str]) -> None:
         """Add to `plan.json` what of it is left out as others like it had failed, one line each."""

@@ -12,7 +12,6 @@ from cluster.driver.plan import launcher_of, plan
 from cluster.local.launcher import LocalLauncher
 from cluster.results.folder import ResultsFolder
 from cluster.study import file
-from jobs.contract.trial import Trial
 from tests.cluster.driver.test_run import STUDY as PLAIN
 from tests.cluster.driver.test_run import drive
 
@@ -78,5 +77,11 @@ def test_what_was_decided_holds_when_the_study_is_run_again(tmp_path: Path, bare
 
 
 def test_a_strategy_of_one_process_has_it_too(tmp_path: Path) -> None:
-    launcher = LocalLauncher({}, tmp_path)
-    assert launcher.on_one_host(Trial.of(strategy="tf-mirrored", workers=2, global_batch=8))
+    held, _ = decided(tmp_path, strategies=["tf", "tf-mirrored"], scaling=["weak"], workers=[2])
+    assert held == {"tf-mirrored 2 8": (4,)}
+
+
+def test_what_is_no_decision_is_made_anew(tmp_path: Path) -> None:
+    for odd in (5, ["8"], None):
+        (tmp_path / "plan.json").write_text(json.dumps({"base_beside": {"a": odd, "b": [8], "c": "why"}}))
+        assert ResultsFolder(tmp_path).base_beside() == {"b": [8], "c": "why"}

@@ -6,7 +6,6 @@ Ranks and base case are bare (tests/warm): who is stopped, continued, killed and
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import signal
@@ -291,4 +290,3 @@ def test_a_trial_of_before_keeps_its_id() -> None:
     assert "base_batches" not in plain.content
     assert plain.format == 1
     assert plain.id != plain.model_copy(update={"steps": Steps(blocks=10)}).id
-    assert os.environ.get("SCALING_TEST_BARE")
